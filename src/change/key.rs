@@ -1,0 +1,150 @@
+//! The identity of a document: its namespace and its `_id`, compared as the server compares it.
+
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+
+use bson::{RawDocument, RawDocumentBuf};
+
+use super::Namespace;
+use super::canonical::canonical;
+use super::raw::{RawElement, document_of, elements, renamed};
+
+/// One document of one collection. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct DocumentKey(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    namespace: Namespace,
+    /// `{ _id: … }` as the event carried it: the type of the number is kept.
+    raw: RawDocumentBuf,
+    canonical: Vec<u8>,
+    hash: u64,
+}
+
+impl DocumentKey {
+    /// Takes the `_id` of `document`; other fields (a shard key) are left out.
+    ///
+    /// Returns nothing where there is no `_id`.
+    pub fn of(namespace: &Namespace, document: &RawDocument) -> Option<Self> {
+        let parts = elements(document).ok()?;
+        let id = parts.iter().find(|part| part.name == "_id")?;
+        Some(Self::from_element(namespace, id))
+    }
+
+    fn from_element(namespace: &Namespace, id: &RawElement<'_>) -> Self {
+        let canonical = canonical(id);
+        let hash = stable_hash(namespace.as_str().as_bytes(), &canonical);
+        Self(Arc::new(Inner {
+            namespace: namespace.clone(),
+            raw: document_of([id.bytes]),
+            canonical,
+            hash,
+        }))
+    }
+
+    pub fn namespace(&self) -> &Namespace {
+        &self.0.namespace
+    }
+
+    /// `{ _id: … }`, byte for byte as the cluster has it.
+    pub fn raw(&self) -> &RawDocument {
+        &self.0.raw
+    }
+
+    /// The `_id` element under another name, as bytes of an element.
+    pub fn element_named(&self, name: &str) -> Vec<u8> {
+        let parts = elements(&self.0.raw).expect("a key is a whole document");
+        renamed(&parts[0], name)
+    }
+
+    /// The same for equal keys on every machine and in every version: lanes and notes depend on it.
+    pub fn stable_hash(&self) -> u64 {
+        self.0.hash
+    }
+
+    /// The canonical bytes of `_id`.
+    pub fn canonical(&self) -> &[u8] {
+        &self.0.canonical
+    }
+
+    pub fn lane(&self, lanes: usize) -> usize {
+        (self.0.hash % lanes.max(1) as u64) as usize
+    }
+}
+
+impl PartialEq for DocumentKey {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+            || (self.0.hash == other.0.hash
+                && self.0.canonical == other.0.canonical
+                && self.0.namespace == other.0.namespace)
+    }
+}
+
+impl Eq for DocumentKey {}
+
+impl Hash for DocumentKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.0.hash);
+    }
+}
+
+/// FNV-1a over both parts, then the finisher of MurmurHash3, since lanes take the low bits.
+fn stable_hash(namespace: &[u8], key: &[u8]) -> u64 {
+    const FNV_OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
+    const FNV_PRIME: u64 = 0x0000_0100_0000_01b3;
+    let mut hash = FNV_OFFSET;
+    for byte in namespace.iter().chain(&[0]).chain(key) {
+        hash = (hash ^ u64::from(*byte)).wrapping_mul(FNV_PRIME);
+    }
+    hash ^= hash >> 33;
+    hash = hash.wrapping_mul(0xff51_afd7_ed55_8ccd);
+    hash ^= hash >> 33;
+    hash = hash.wrapping_mul(0xc4ce_b9fe_1a85_ec53);
+    hash ^ (hash >> 33)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bson::rawdoc;
+
+    fn key(document: &RawDocument) -> DocumentKey {
+        DocumentKey::of(&Namespace::new("shop", "orders"), document).unwrap()
+    }
+
+    #[test]
+    fn equal_ids_of_other_types_are_one_key_and_one_lane() {
+        let (int, double) = (key(&rawdoc! { "_id": 1 }), key(&rawdoc! { "_id": 1.0 }));
+        assert_eq!(int, double);
+        assert_eq!(int.lane(4), double.lane(4));
+        assert_ne!(int.raw(), double.raw());
+    }
+
+    #[test]
+    fn the_namespace_is_part_of_the_key() {
+        let other = DocumentKey::of(&Namespace::new("shop", "items"), &rawdoc! { "_id": 1 });
+        assert_ne!(key(&rawdoc! { "_id": 1 }), other.unwrap());
+    }
+
+    #[test]
+    fn the_hash_is_the_same_in_every_version() {
+        assert_eq!(
+            key(&rawdoc! { "_id": 1 }).stable_hash(),
+            17_075_727_347_911_924_455
+        );
+    }
+
+    #[test]
+    fn keys_spread_over_the_lanes() {
+        let mut counts = [0; 4];
+        for id in 0..4000 {
+            counts[key(&rawdoc! { "_id": id }).lane(4)] += 1;
+        }
+        assert!(
+            counts.iter().all(|count| (800..1200).contains(count)),
+            "{counts:?}"
+        );
+    }
+}

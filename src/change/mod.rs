@@ -1,0 +1,130 @@
+//! The nouns: what a change is, where it stands in a cluster's history, and what it is compared by.
+
+mod canonical;
+mod event;
+mod key;
+mod namespace;
+mod position;
+mod raw;
+mod record;
+mod version;
+
+pub use event::{ChangeEvent, Operation, SharedEvent};
+pub use key::DocumentKey;
+pub use namespace::{Namespace, NamespaceFilter};
+pub use position::{AppliedThrough, ObservedThrough, Position};
+pub use raw::{RawElement, document_of, elements, renamed};
+pub use record::{ConflictKind, ConflictRecord, Losing, Reason, RecordStatus, Winning, record_id};
+pub use version::{Rank, Version};
+
+/// One of the two clusters of a link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Side {
+    A,
+    B,
+}
+
+impl Side {
+    pub const BOTH: [Side; 2] = [Side::A, Side::B];
+
+    pub fn other(self) -> Side {
+        match self {
+            Side::A => Side::B,
+            Side::B => Side::A,
+        }
+    }
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Side::A => "a",
+            Side::B => "b",
+        }
+    }
+
+    pub fn index(self) -> usize {
+        self as usize
+    }
+}
+
+/// One direction of a link, named by its source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum PipelineId {
+    AToB,
+    BToA,
+}
+
+impl PipelineId {
+    pub const BOTH: [PipelineId; 2] = [PipelineId::AToB, PipelineId::BToA];
+
+    pub fn from_source(source: Side) -> PipelineId {
+        match source {
+            Side::A => PipelineId::AToB,
+            Side::B => PipelineId::BToA,
+        }
+    }
+
+    pub fn source(self) -> Side {
+        match self {
+            PipelineId::AToB => Side::A,
+            PipelineId::BToA => Side::B,
+        }
+    }
+
+    pub fn target(self) -> Side {
+        self.source().other()
+    }
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            PipelineId::AToB => "a-to-b",
+            PipelineId::BToA => "b-to-a",
+        }
+    }
+}
+
+/// One value for each cluster of a link.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Pair<T> {
+    pub a: T,
+    pub b: T,
+}
+
+impl<T> Pair<T> {
+    pub fn new(a: T, b: T) -> Self {
+        Self { a, b }
+    }
+
+    pub fn map<U>(self, mut with: impl FnMut(T) -> U) -> Pair<U> {
+        Pair {
+            a: with(self.a),
+            b: with(self.b),
+        }
+    }
+
+    pub fn as_ref(&self) -> Pair<&T> {
+        Pair {
+            a: &self.a,
+            b: &self.b,
+        }
+    }
+}
+
+impl<T> std::ops::Index<Side> for Pair<T> {
+    type Output = T;
+
+    fn index(&self, side: Side) -> &T {
+        match side {
+            Side::A => &self.a,
+            Side::B => &self.b,
+        }
+    }
+}
+
+impl<T> std::ops::IndexMut<Side> for Pair<T> {
+    fn index_mut(&mut self, side: Side) -> &mut T {
+        match side {
+            Side::A => &mut self.a,
+            Side::B => &mut self.b,
+        }
+    }
+}

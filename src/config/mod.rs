@@ -1,0 +1,159 @@
+//! The configuration as it is meant: every value checked, every default filled in.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bson::Timestamp;
+
+use crate::change::{NamespaceFilter, Pair, Side};
+
+/// Everything a command needs to know. Built from file, environment and flags.
+#[derive(Debug, Clone)]
+pub struct Config {
+    pub link: LinkConfig,
+    pub clusters: Pair<ClusterConfig>,
+    pub namespaces: NamespaceFilter,
+    pub initial_sync: InitialSync,
+    pub conflicts: ConflictsConfig,
+    pub ddl: DdlConfig,
+    pub apply: ApplyConfig,
+    pub limits: LimitsConfig,
+    pub timeouts: TimeoutsConfig,
+    /// Where HTTP listens; off where absent.
+    pub http_listen: Option<SocketAddr>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    TwoWay,
+    /// From a to b only.
+    OneWay,
+}
+
+impl Mode {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Mode::TwoWay => "two-way",
+            Mode::OneWay => "one-way",
+        }
+    }
+}
+
+#[derive(Debug, Clone)]
+pub struct LinkConfig {
+    pub name: String,
+    pub mode: Mode,
+    /// Absolute, or relative to the current directory: already joined with the config file's.
+    pub state_dir: PathBuf,
+    /// The database on both clusters that holds tandem's state.
+    pub database: String,
+    pub lease_duration: Duration,
+}
+
+#[derive(Clone)]
+pub struct ClusterConfig {
+    /// The name people know the cluster by.
+    pub name: String,
+    pub uri: Secret,
+}
+
+impl std::fmt::Debug for ClusterConfig {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(out, "ClusterConfig({})", self.name)
+    }
+}
+
+/// A text that no log, panic or report may show.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// The text itself, for the driver alone.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str("<hidden>")
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InitialSync {
+    /// The operator vouches that both sides are equal; `start_at` resumes from a known time.
+    None { start_at: Option<Timestamp> },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Policy {
+    LastWriteWins,
+    Prefer(Side),
+}
+
+impl Policy {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Policy::LastWriteWins => "last-write-wins",
+            Policy::Prefer(Side::A) => "prefer-a",
+            Policy::Prefer(Side::B) => "prefer-b",
+        }
+    }
+}
+
+#[derive(Debug, Clone)]
+pub struct ConflictsConfig {
+    pub policy: Policy,
+    /// Which cluster wins where both versions have the same wall time.
+    pub tie: Side,
+    /// A top-level field with the version, a Date or an int64 of ms; none: the server's wall time.
+    pub version_field: Option<String>,
+    pub clock_skew_warn: Duration,
+    /// A version further in the future stops the link.
+    pub future_max: Option<Duration>,
+    pub retention: Duration,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub struct DdlConfig {
+    pub replicate: bool,
+    pub drops: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FenceKind {
+    /// A transaction at a past snapshot, `atClusterTime`.
+    Snapshot,
+    /// A transaction at the present, decided once the reader has passed it.
+    Waiting,
+}
+
+#[derive(Debug, Clone)]
+pub struct ApplyConfig {
+    pub fence: FenceKind,
+    pub lanes: usize,
+    pub batch_operations_max: usize,
+    pub batch_bytes_max: usize,
+    pub batch_fill_time_max: Duration,
+    pub transaction_time_max: Duration,
+    /// None: no limit.
+    pub operations_per_second_max: Option<u64>,
+}
+
+#[derive(Debug, Clone)]
+pub struct LimitsConfig {
+    pub queue_bytes_max: usize,
+    pub ledger_entries_max: usize,
+}
+
+#[derive(Debug, Clone)]
+pub struct TimeoutsConfig {
+    pub connect: Duration,
+    pub operation: Duration,
+}

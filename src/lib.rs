@@ -1,0 +1,5 @@
+//! Keeps two MongoDB clusters in step, both ways at once, on unmodified servers.
+
+pub mod change;
+pub mod config;
+pub mod error;
