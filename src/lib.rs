@@ -3,3 +3,4 @@
 pub mod change;
 pub mod config;
 pub mod error;
+pub mod resolve;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bson::Timestamp;
 
+pub use crate::change::{Mode, Policy};
 use crate::change::{NamespaceFilter, Pair, Side};
 
 /// Everything a command needs to know. Built from file, environment and flags.
@@ -22,22 +23,6 @@ pub struct Config {
     pub timeouts: TimeoutsConfig,
     /// Where HTTP listens; off where absent.
     pub http_listen: Option<SocketAddr>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mode {
-    TwoWay,
-    /// From a to b only.
-    OneWay,
-}
-
-impl Mode {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Mode::TwoWay => "two-way",
-            Mode::OneWay => "one-way",
-        }
-    }
 }
 
 #[derive(Debug, Clone)]
@@ -89,22 +74,6 @@ impl std::fmt::Debug for Secret {
 pub enum InitialSync {
     /// The operator vouches that both sides are equal; `start_at` resumes from a known time.
     None { start_at: Option<Timestamp> },
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Policy {
-    LastWriteWins,
-    Prefer(Side),
-}
-
-impl Policy {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Policy::LastWriteWins => "last-write-wins",
-            Policy::Prefer(Side::A) => "prefer-a",
-            Policy::Prefer(Side::B) => "prefer-b",
-        }
-    }
 }
 
 #[derive(Debug, Clone)]

@@ -1,0 +1,131 @@
+//! One decision for all events of a key in a batch.
+
+use std::sync::Arc;
+
+use bson::Timestamp;
+
+use super::ledger::KeyState;
+use super::rules::Rules;
+use crate::change::{DocumentKey, Reason, SharedEvent, Side};
+
+/// What is written to the target's document.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// Nothing: the events are beaten, already there, or lose.
+    Skip,
+    /// The events themselves, in order.
+    Deltas,
+    /// The source's whole document as of `Plan::read_at`.
+    FullState,
+}
+
+/// Two concurrent sets of writes to one document.
+#[derive(Debug, Clone)]
+pub struct Conflict {
+    pub winner: Side,
+    pub reason: Reason,
+    /// Live writes of the pipeline's source.
+    pub mine: Vec<SharedEvent>,
+    /// Live writes of the pipeline's target.
+    pub theirs: Vec<SharedEvent>,
+}
+
+/// What a pipeline does about one key.
+#[derive(Debug, Clone)]
+pub struct Decision {
+    pub key: DocumentKey,
+    /// The events of the batch that still count, in source order.
+    pub events: Vec<SharedEvent>,
+    pub action: Action,
+    pub conflict: Option<Conflict>,
+    /// Leave a note on the target, with this value: the other pipeline must send full state next.
+    pub leave_note: Option<Arc<str>>,
+    /// The note on the source that this full state settles.
+    pub pays_note: Option<Arc<str>>,
+    /// This full state settles a dead letter.
+    pub revives: bool,
+    /// Records of this key that this full state overturns.
+    pub overturned: Vec<Arc<str>>,
+    /// More of the source's history is in this full state than the batch takes from the queue.
+    pub outlives_batch: bool,
+}
+
+/// Decides, with everything known about the key. `read_at` is the source reader's complete time.
+pub(super) fn decide(
+    rules: &Rules,
+    source: Side,
+    key: &DocumentKey,
+    state: &KeyState,
+    batch: &[SharedEvent],
+    full_state_wanted: bool,
+    read_at: Timestamp,
+) -> Decision {
+    let target = source.other();
+    let past = state.settled_through(source);
+    let events: Vec<SharedEvent> = batch
+        .iter()
+        .filter(|event| Some(event.position.time) > past)
+        .cloned()
+        .collect();
+    let mut decision = Decision {
+        key: key.clone(),
+        events,
+        action: Action::Skip,
+        conflict: None,
+        leave_note: None,
+        pays_note: None,
+        revives: false,
+        overturned: Vec::new(),
+        outlives_batch: false,
+    };
+    let requested = batch.is_empty() && full_state_wanted;
+    if decision.events.is_empty() && !requested {
+        return decision;
+    }
+    let (mine, theirs) = (state.live(source), state.live(target));
+    if requested && !theirs.is_empty() {
+        return decision;
+    }
+    if !theirs.is_empty() {
+        let conflict = contest(rules, source, mine, theirs);
+        if conflict.winner == target {
+            decision.leave_note = decision.events.last().map(|e| e.position.token.clone());
+            decision.conflict = Some(conflict);
+            return decision;
+        }
+        decision.conflict = Some(conflict);
+    }
+    let note = state.owed[source].as_ref();
+    let dead = state.dead[source];
+    if decision.conflict.is_none() && note.is_none() && !full_state_wanted && !dead {
+        decision.action = Action::Deltas;
+        return decision;
+    }
+    decision.action = Action::FullState;
+    decision.pays_note = note.cloned();
+    decision.revives = dead;
+    decision.overturned = state.lost[source].clone();
+    decision.outlives_batch = state.pending[source]
+        .iter()
+        .skip(batch.len())
+        .any(|event| event.position.time <= read_at);
+    decision
+}
+
+fn contest(
+    rules: &Rules,
+    source: Side,
+    mine: Vec<SharedEvent>,
+    theirs: Vec<SharedEvent>,
+) -> Conflict {
+    let (winner, reason) = match source {
+        Side::A => rules.winner(&mine, &theirs),
+        Side::B => rules.winner(&theirs, &mine),
+    };
+    Conflict {
+        winner,
+        reason,
+        mine,
+        theirs,
+    }
+}

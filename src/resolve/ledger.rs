@@ -1,0 +1,394 @@
+//! What is known about every document with writes under way, and the queues they wait in.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+
+use bson::Timestamp;
+
+use super::plan::Plan;
+use super::rules::Rules;
+use super::{Action, Decision};
+use crate::change::{
+    AppliedThrough, DocumentKey, Namespace, Pair, PipelineId, Position, SharedEvent, Side,
+};
+
+/// What one document's two histories have in common, as far as it is not settled.
+#[derive(Debug, Default)]
+pub(super) struct KeyState {
+    /// Local writes observed on a cluster and not yet applied on the other one.
+    pub pending: Pair<VecDeque<SharedEvent>>,
+    /// The time of tandem's last commit on a cluster, while an older write is still pending there.
+    pub last_applied: Pair<Option<Timestamp>>,
+    /// On Y: the time through which Y's document already holds X's history.
+    pub included: Pair<Option<Timestamp>>,
+    /// On X: the pipeline from X must send full state next.
+    pub owed: Pair<Option<Arc<str>>>,
+    /// On X: records of X's losing writes that X's own document still holds.
+    pub lost: Pair<Vec<Arc<str>>>,
+    /// On X: the last event from X could not be applied.
+    pub dead: Pair<bool>,
+}
+
+impl KeyState {
+    /// Writes of `side` up to here are beaten, or already on the other cluster.
+    pub fn settled_through(&self, side: Side) -> Option<Timestamp> {
+        self.last_applied[side].max(self.included[side.other()])
+    }
+
+    /// Pending writes of `side` that are neither beaten nor already on the other cluster.
+    pub fn live(&self, side: Side) -> Vec<SharedEvent> {
+        let past = self.settled_through(side);
+        self.pending[side]
+            .iter()
+            .filter(|event| Some(event.position.time) > past)
+            .cloned()
+            .collect()
+    }
+
+    fn drop_what_is_settled(&mut self) {
+        for side in Side::BOTH {
+            let first = self.pending[side].front().map(|event| event.position.time);
+            if first.is_none() || first > self.last_applied[side] {
+                self.last_applied[side] = None;
+            }
+            if first.is_none() || first > self.included[side.other()] {
+                self.included[side.other()] = None;
+            }
+        }
+    }
+
+    fn is_settled(&self) -> bool {
+        Side::BOTH.iter().all(|side| {
+            self.pending[*side].is_empty()
+                && self.owed[*side].is_none()
+                && self.lost[*side].is_empty()
+                && !self.dead[*side]
+        })
+    }
+}
+
+/// One lane of a pipeline, as far as deciding goes.
+#[derive(Debug)]
+pub(super) struct Lane {
+    pub queue: VecDeque<SharedEvent>,
+    pub queue_bytes: usize,
+    pub applied_through: AppliedThrough,
+    /// Keys whose full state somebody asked for.
+    pub requests: VecDeque<DocumentKey>,
+    pub in_flight: Option<Plan>,
+}
+
+/// Everything that was observed on one cluster, and the pipeline that starts there.
+#[derive(Debug)]
+pub(super) struct Cluster {
+    /// The largest cluster time of which every event is known.
+    pub complete: Position,
+    /// Nothing is applied before the reader has passed the moment of the start.
+    pub recover_to: Timestamp,
+    pub lanes: Vec<Lane>,
+}
+
+/// A note on `side` whose full state has been committed: remove it if it still has this value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NoteToClear {
+    pub side: Side,
+    pub key: DocumentKey,
+    pub value: Arc<str>,
+}
+
+/// Notes of one key as they were found on `side` at a start.
+#[derive(Debug, Clone, Default)]
+pub struct StoredNotes {
+    pub owed: Option<Arc<str>>,
+    pub lost: Vec<Arc<str>>,
+    pub included: Option<Timestamp>,
+    /// A dead letter of the pipeline into `side`.
+    pub dead: bool,
+}
+
+/// What a commit settled.
+#[derive(Debug, Default)]
+pub struct Landed {
+    pub applied_through: Option<AppliedThrough>,
+    pub notes_to_clear: Vec<NoteToClear>,
+    /// Bytes that left the queue.
+    pub bytes_released: usize,
+}
+
+/// The ledger of a link. Both readers write into it, all lanes decide from it.
+#[derive(Debug)]
+pub struct Ledger {
+    pub(super) rules: Rules,
+    pub(super) keys: HashMap<DocumentKey, KeyState>,
+    pub(super) clusters: Pair<Cluster>,
+    pub(super) unpaired: HashSet<Namespace>,
+}
+
+impl Ledger {
+    /// `checkpoints[x]` are the positions on x that the lanes of the pipeline from x resume from,
+    /// `recover_to[x]` the operation time of x at the start.
+    pub fn new(
+        rules: Rules,
+        checkpoints: Pair<Vec<AppliedThrough>>,
+        recover_to: Pair<Timestamp>,
+    ) -> Self {
+        let cluster = |lanes: Vec<AppliedThrough>, recover_to| Cluster {
+            complete: lanes.iter().map(|at| at.0.clone()).min().expect("a lane"),
+            recover_to,
+            lanes: lanes.into_iter().map(Lane::starting_at).collect(),
+        };
+        Self {
+            rules,
+            keys: HashMap::new(),
+            clusters: Pair::new(
+                cluster(checkpoints.a, recover_to.a),
+                cluster(checkpoints.b, recover_to.b),
+            ),
+            unpaired: HashSet::new(),
+        }
+    }
+
+    /// What a former process left on the clusters.
+    pub fn restore_notes(&mut self, side: Side, key: DocumentKey, notes: StoredNotes) {
+        let state = self.keys.entry(key).or_default();
+        state.owed[side] = notes.owed;
+        state.lost[side.other()] = notes.lost;
+        state.included[side] = notes.included;
+        state.dead[side.other()] = notes.dead;
+    }
+
+    /// A local write of `side`, in the order of its history. Returns whether a lane waits for it.
+    pub fn observe(&mut self, side: Side, event: SharedEvent) -> bool {
+        if self.unpaired.contains(event.key.namespace()) {
+            return false;
+        }
+        let lanes = &mut self.clusters[side].lanes;
+        let at = event.key.lane(lanes.len());
+        let lane = &mut lanes[at];
+        if event.position <= lane.applied_through.0 {
+            return false;
+        }
+        let state = self.keys.entry(event.key.clone()).or_default();
+        state.pending[side].push_back(event.clone());
+        lane.queue_bytes += event.bytes();
+        lane.queue.push_back(event);
+        true
+    }
+
+    /// A write of tandem itself, seen while recovering.
+    pub fn observe_own_write(&mut self, side: Side, key: &DocumentKey, at: Timestamp) {
+        if let Some(state) = self.keys.get_mut(key) {
+            state.applied_on(side, at);
+        }
+    }
+
+    /// Every event of `side` up to here has been observed.
+    pub fn complete(&mut self, side: Side, through: Position) {
+        if self.clusters[side].complete < through {
+            self.clusters[side].complete = through;
+        }
+    }
+
+    pub fn complete_of(&self, side: Side) -> &Position {
+        &self.clusters[side].complete
+    }
+
+    pub fn is_recovered(&self) -> bool {
+        Side::BOTH
+            .iter()
+            .all(|side| self.clusters[*side].complete.time >= self.clusters[*side].recover_to)
+    }
+
+    /// The plan's transaction is about to be committed.
+    ///
+    /// From here on nobody knows whether it has been, until [`Ledger::landed`] or
+    /// [`Ledger::abandon`] says so.
+    pub fn begin(&mut self, plan: Plan) {
+        let (pipeline, lane) = (plan.pipeline, plan.lane);
+        self.clusters[pipeline.source()].lanes[lane].in_flight = Some(plan);
+    }
+
+    /// The transaction was not committed and never will be.
+    pub fn abandon(&mut self, pipeline: PipelineId, lane: usize) {
+        self.clusters[pipeline.source()].lanes[lane].in_flight = None;
+    }
+
+    /// The commit echo has been read at time `at` of the target. Nothing happens if no plan is in
+    /// flight: the echo of a former process.
+    pub fn landed(&mut self, pipeline: PipelineId, lane: usize, at: Timestamp) -> Landed {
+        let source = pipeline.source();
+        let Some(plan) = self.clusters[source].lanes[lane].in_flight.take() else {
+            return Landed::default();
+        };
+        let mut landed = Landed::default();
+        for event in &plan.batch {
+            self.take_pending(source, event);
+        }
+        for decision in &plan.decisions {
+            landed
+                .notes_to_clear
+                .extend(self.settle(&plan, decision, at));
+        }
+        for event in &plan.batch {
+            self.forget_if_settled(&event.key);
+        }
+        for decision in plan.decisions.iter().filter(|d| d.events.is_empty()) {
+            self.forget_if_settled(&decision.key);
+        }
+        let lane = &mut self.clusters[source].lanes[lane];
+        for event in plan.batch.iter() {
+            debug_assert!(
+                lane.queue
+                    .front()
+                    .is_some_and(|front| Arc::ptr_eq(front, event))
+            );
+            lane.queue.pop_front();
+            landed.bytes_released += event.bytes();
+        }
+        lane.queue_bytes -= landed.bytes_released;
+        for _ in 0..plan.requests {
+            lane.requests.pop_front();
+        }
+        lane.applied_through = AppliedThrough(plan.through.clone());
+        landed.applied_through = Some(lane.applied_through.clone());
+        landed
+    }
+
+    fn take_pending(&mut self, source: Side, event: &SharedEvent) {
+        if let Some(state) = self.keys.get_mut(&event.key) {
+            debug_assert!(
+                state.pending[source]
+                    .front()
+                    .is_some_and(|front| Arc::ptr_eq(front, event))
+            );
+            state.pending[source].pop_front();
+        }
+    }
+
+    fn settle(&mut self, plan: &Plan, decision: &Decision, at: Timestamp) -> Option<NoteToClear> {
+        let (source, target) = (plan.pipeline.source(), plan.pipeline.target());
+        let state = self.keys.entry(decision.key.clone()).or_default();
+        if let Some(value) = &decision.leave_note {
+            state.owed[target] = Some(value.clone());
+            state.lost[source].extend(plan.records_of(decision));
+        }
+        match decision.action {
+            Action::Skip => {
+                state.dead[source] |= plan.dead_letters.contains(&decision.key);
+                None
+            }
+            Action::Deltas => {
+                state.applied_on(target, at);
+                None
+            }
+            Action::FullState => {
+                state.applied_on(target, at);
+                state.included[target] = Some(plan.read_at.time);
+                state.lost[source].clear();
+                state.dead[source] = false;
+                decision.pays_note.as_ref().map(|value| NoteToClear {
+                    side: source,
+                    key: decision.key.clone(),
+                    value: value.clone(),
+                })
+            }
+        }
+    }
+
+    fn forget_if_settled(&mut self, key: &DocumentKey) {
+        if let Some(state) = self.keys.get_mut(key) {
+            state.drop_what_is_settled();
+            if state.is_settled() {
+                self.keys.remove(key);
+            }
+        }
+    }
+
+    /// The note is gone from the cluster.
+    pub fn note_cleared(&mut self, note: &NoteToClear) {
+        if let Some(state) = self.keys.get_mut(&note.key) {
+            if state.owed[note.side].as_ref() == Some(&note.value) {
+                state.owed[note.side] = None;
+            }
+            self.forget_if_settled(&note.key);
+        }
+    }
+
+    /// Asks for the full state of a document of `pipeline`, as for a dead letter to be tried again.
+    pub fn request_full_state(&mut self, pipeline: PipelineId, key: DocumentKey) {
+        let lanes = &mut self.clusters[pipeline.source()].lanes;
+        let at = key.lane(lanes.len());
+        if !lanes[at].requests.contains(&key) {
+            lanes[at].requests.push_back(key);
+        }
+    }
+
+    /// From now on the namespace's events are passed over, those waiting in queues too.
+    pub fn unpair(&mut self, namespace: Namespace) {
+        self.unpaired.insert(namespace);
+    }
+
+    pub fn is_unpaired(&self, namespace: &Namespace) -> bool {
+        self.unpaired.contains(namespace)
+    }
+
+    /// Bytes waiting in the queues of the pipeline from `side`.
+    pub fn queue_bytes(&self, side: Side) -> usize {
+        self.clusters[side]
+            .lanes
+            .iter()
+            .map(|lane| lane.queue_bytes)
+            .sum()
+    }
+
+    /// Keys with anything unsettled.
+    pub fn entries(&self) -> usize {
+        self.keys.len()
+    }
+
+    /// How far a lane has applied; an empty lane has applied whatever its reader has passed.
+    pub fn applied_through(&self, pipeline: PipelineId, lane: usize) -> AppliedThrough {
+        let cluster = &self.clusters[pipeline.source()];
+        let state = &cluster.lanes[lane];
+        if state.queue.is_empty() && state.in_flight.is_none() && self.is_recovered() {
+            AppliedThrough(
+                cluster
+                    .complete
+                    .clone()
+                    .max(state.applied_through.0.clone()),
+            )
+        } else {
+            state.applied_through.clone()
+        }
+    }
+
+    /// The position that every lane of the pipeline has reached.
+    pub fn pipeline_applied_through(&self, pipeline: PipelineId) -> AppliedThrough {
+        let lanes = self.clusters[pipeline.source()].lanes.len();
+        (0..lanes)
+            .map(|lane| self.applied_through(pipeline, lane))
+            .min()
+            .expect("a pipeline has a lane")
+    }
+}
+
+impl Lane {
+    fn starting_at(applied_through: AppliedThrough) -> Self {
+        Self {
+            queue: VecDeque::new(),
+            queue_bytes: 0,
+            applied_through,
+            requests: VecDeque::new(),
+            in_flight: None,
+        }
+    }
+}
+
+impl KeyState {
+    /// tandem committed on `side` at `at`. Older writes pending there have lost; the records of
+    /// losing writes stand for good.
+    fn applied_on(&mut self, side: Side, at: Timestamp) {
+        self.last_applied[side] = self.last_applied[side].max(Some(at));
+        self.lost[side].clear();
+    }
+}

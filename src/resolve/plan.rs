@@ -1,0 +1,218 @@
+//! The next batch of a lane, decided.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use super::decide::{Action, Decision, decide};
+use super::ledger::{KeyState, Lane, Ledger};
+use crate::change::{AppliedThrough, DocumentKey, PipelineId, Position, SharedEvent};
+
+/// How much one transaction may take.
+#[derive(Debug, Clone, Copy)]
+pub struct BatchLimits {
+    pub operations_max: usize,
+    pub bytes_max: usize,
+}
+
+/// What earlier tries at the same events have taught.
+#[derive(Debug, Clone, Default)]
+pub struct Caution {
+    /// Their deltas cannot be applied.
+    pub full_state: HashSet<DocumentKey>,
+    /// They cannot be applied at all.
+    pub dead_letters: HashSet<DocumentKey>,
+}
+
+/// A batch with its decisions, ready to become one transaction.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    pub pipeline: PipelineId,
+    pub lane: usize,
+    /// The events it takes from the front of the lane's queue.
+    pub batch: Vec<SharedEvent>,
+    /// One for each key, in the order of their first event.
+    pub decisions: Vec<Decision>,
+    /// Requests for full state it takes from the front of the lane's list.
+    pub requests: usize,
+    /// The target snapshot to run at: the complete time of the target's reader.
+    pub fence: Position,
+    /// The complete time of the source's reader: where full state is read.
+    pub read_at: Position,
+    /// What the lane's checkpoint becomes.
+    pub through: Position,
+    /// Keys whose events are put aside.
+    pub dead_letters: HashSet<DocumentKey>,
+    /// Records of losing writes, by the key's position in `decisions`; filled in once written.
+    pub records: HashMap<DocumentKey, Vec<Arc<str>>>,
+    /// Events of namespaces that are no longer paired.
+    pub passed_over: usize,
+}
+
+impl Plan {
+    pub(super) fn records_of(&self, decision: &Decision) -> Vec<Arc<str>> {
+        self.records.get(&decision.key).cloned().unwrap_or_default()
+    }
+}
+
+/// Why a lane has nothing to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WaitingOn {
+    /// The readers have not passed the moment of the start.
+    Recovery,
+    /// Its own commit has not come back on the target's stream.
+    CommitEcho,
+}
+
+/// What a lane does next.
+#[derive(Debug)]
+pub enum Next {
+    Apply(Plan),
+    Wait(WaitingOn),
+    /// Its queue is empty.
+    Idle,
+}
+
+impl Ledger {
+    /// Takes the next batch of a lane and decides every key of it. Changes nothing.
+    pub fn plan(
+        &self,
+        pipeline: PipelineId,
+        lane: usize,
+        limits: BatchLimits,
+        caution: &Caution,
+    ) -> Next {
+        let (source, target) = (pipeline.source(), pipeline.target());
+        let state = &self.clusters[source].lanes[lane];
+        if !self.is_recovered() {
+            return Next::Wait(WaitingOn::Recovery);
+        }
+        if state.in_flight.is_some() {
+            return Next::Wait(WaitingOn::CommitEcho);
+        }
+        if state.queue.is_empty() && state.requests.is_empty() {
+            return Next::Idle;
+        }
+        let batch = take(state, limits);
+        let mut plan = Plan {
+            pipeline,
+            lane,
+            decisions: Vec::new(),
+            requests: state.requests.len(),
+            fence: self.clusters[target].complete.clone(),
+            read_at: self.clusters[source].complete.clone(),
+            through: through(state, &batch),
+            dead_letters: HashSet::new(),
+            records: HashMap::new(),
+            passed_over: 0,
+            batch,
+        };
+        self.decide_each_key(&mut plan, caution);
+        self.decide_requests(&mut plan);
+        Next::Apply(plan)
+    }
+
+    /// The position an idle lane may put on record, if it is past its checkpoint.
+    pub fn idle_progress(&self, pipeline: PipelineId, lane: usize) -> Option<AppliedThrough> {
+        let at = self.applied_through(pipeline, lane);
+        let state = &self.clusters[pipeline.source()].lanes[lane];
+        (state.queue.is_empty() && state.in_flight.is_none() && at > state.applied_through)
+            .then_some(at)
+    }
+
+    /// An empty plan that only moves an idle lane's checkpoint.
+    pub fn plan_idle_progress(&self, pipeline: PipelineId, lane: usize) -> Option<Plan> {
+        let at = self.idle_progress(pipeline, lane)?;
+        Some(Plan {
+            pipeline,
+            lane,
+            batch: Vec::new(),
+            decisions: Vec::new(),
+            requests: 0,
+            fence: self.clusters[pipeline.target()].complete.clone(),
+            read_at: self.clusters[pipeline.source()].complete.clone(),
+            through: at.0,
+            dead_letters: HashSet::new(),
+            records: HashMap::new(),
+            passed_over: 0,
+        })
+    }
+
+    fn decide_each_key(&self, plan: &mut Plan, caution: &Caution) {
+        let mut order: Vec<DocumentKey> = Vec::new();
+        let mut events: HashMap<DocumentKey, Vec<SharedEvent>> = HashMap::new();
+        for event in &plan.batch {
+            if self.unpaired.contains(event.key.namespace()) {
+                plan.passed_over += 1;
+                continue;
+            }
+            events
+                .entry(event.key.clone())
+                .or_insert_with(|| {
+                    order.push(event.key.clone());
+                    Vec::new()
+                })
+                .push(event.clone());
+        }
+        for key in order {
+            let batch = &events[&key];
+            let dead = caution.dead_letters.contains(&key);
+            let full_state = caution.full_state.contains(&key);
+            let mut decision = self.decide_key(plan, &key, batch, full_state);
+            if dead && decision.action != Action::Skip {
+                decision.action = Action::Skip;
+                decision.conflict = None;
+                plan.dead_letters.insert(key);
+            }
+            plan.decisions.push(decision);
+        }
+    }
+
+    fn decide_requests(&self, plan: &mut Plan) {
+        let requests = &self.clusters[plan.pipeline.source()].lanes[plan.lane].requests;
+        let named: HashSet<DocumentKey> = plan.decisions.iter().map(|d| d.key.clone()).collect();
+        for key in requests.iter().filter(|key| !named.contains(*key)) {
+            let decision = self.decide_key(plan, key, &[], true);
+            plan.decisions.push(decision);
+        }
+    }
+
+    fn decide_key(
+        &self,
+        plan: &Plan,
+        key: &DocumentKey,
+        batch: &[SharedEvent],
+        full_state: bool,
+    ) -> Decision {
+        let unknown = KeyState::default();
+        decide(
+            &self.rules,
+            plan.pipeline.source(),
+            key,
+            self.keys.get(key).unwrap_or(&unknown),
+            batch,
+            full_state,
+            plan.read_at.time,
+        )
+    }
+}
+
+fn take(lane: &Lane, limits: BatchLimits) -> Vec<SharedEvent> {
+    let mut bytes = 0;
+    lane.queue
+        .iter()
+        .take(limits.operations_max.max(1))
+        .enumerate()
+        .take_while(|(index, event)| {
+            bytes += event.bytes();
+            *index == 0 || bytes <= limits.bytes_max
+        })
+        .map(|(_, event)| event.clone())
+        .collect()
+}
+
+fn through(lane: &Lane, batch: &[SharedEvent]) -> Position {
+    match batch.last() {
+        Some(event) => event.position.clone(),
+        None => lane.applied_through.0.clone(),
+    }
+}
