@@ -5,4 +5,5 @@ pub mod cluster;
 pub mod config;
 pub mod error;
 pub mod resolve;
+pub mod source;
 pub mod target;

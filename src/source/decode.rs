@@ -1,0 +1,407 @@
+//! From a raw change stream event to what it means for the link. Pure.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use bson::{RawDocument, RawDocumentBuf, Timestamp, Uuid};
+
+use crate::change::{
+    ChangeEvent, DocumentKey, Namespace, NamespaceFilter, Operation, Position, Rank, SharedEvent,
+    Side, Version,
+};
+use crate::error::{Error, Result};
+
+/// What one event of a cluster's stream means for the link.
+#[derive(Debug, Clone)]
+pub enum Observed {
+    /// An application's write to an included document.
+    Local(SharedEvent),
+    /// A write of tandem itself; only seen without the origin filter.
+    Own(DocumentKey),
+    /// The commit echo of the lane whose checkpoint document has this `_id`.
+    Echo(Arc<str>),
+    /// A change of an included collection itself.
+    Ddl(DdlEvent),
+    /// Anything else; it only tells how far the stream has come.
+    Passing,
+}
+
+/// A change of a collection, a database or an index.
+#[derive(Debug, Clone)]
+pub struct DdlEvent {
+    /// The event's `operationType`.
+    pub operation: String,
+    pub namespace: Namespace,
+    /// Where a rename leads to.
+    pub to: Option<Namespace>,
+    pub collection_uuid: Option<Uuid>,
+    pub position: Position,
+    pub wall_time_ms: i64,
+    pub raw: RawDocumentBuf,
+}
+
+/// One event with its place in the stream.
+#[derive(Debug, Clone)]
+pub struct Decoded {
+    pub position: Position,
+    pub wall_time_ms: i64,
+    /// One write outside of any transaction: no other event of this time can follow. A DDL event
+    /// never is, since one inside a transaction looks like any other.
+    pub single_write: bool,
+    pub observed: Observed,
+}
+
+/// Reads the events of one cluster.
+pub struct Decoder {
+    rank: Rank,
+    filter: NamespaceFilter,
+    version_field: Option<String>,
+    tags: HashSet<Uuid>,
+    /// Namespaces seen so far, by the bytes of the event's `ns`; none: not included.
+    names: HashMap<Vec<u8>, Option<Namespace>>,
+}
+
+/// Collections of one cluster remembered by the bytes of their names.
+const NAMES_MAX: usize = 20_000;
+
+#[derive(Default)]
+struct Parts<'a> {
+    token: Option<&'a str>,
+    operation: Option<&'a str>,
+    time: Option<Timestamp>,
+    wall_time_ms: Option<i64>,
+    namespace: Option<&'a RawDocument>,
+    key: Option<&'a RawDocument>,
+    full: Option<&'a RawDocument>,
+    update: Option<&'a RawDocument>,
+    session: Option<Uuid>,
+    in_transaction: bool,
+    uuid: Option<Uuid>,
+    to: Option<&'a RawDocument>,
+}
+
+impl Decoder {
+    /// `tags` are all session ids of tandem on this cluster.
+    pub fn new(
+        side: Side,
+        tie: Side,
+        filter: NamespaceFilter,
+        version_field: Option<String>,
+        tags: HashSet<Uuid>,
+    ) -> Self {
+        Self {
+            rank: Rank::of(side, tie),
+            filter,
+            version_field,
+            tags,
+            names: HashMap::new(),
+        }
+    }
+
+    /// # Errors
+    /// An event that lacks what every event has, or of a type that tandem does not know.
+    pub fn decode(&mut self, raw: &RawDocument) -> Result<Decoded> {
+        let parts = Parts::read(raw).map_err(|error| malformed().caused_by(error))?;
+        let (Some(time), Some(token), Some(operation)) = (parts.time, parts.token, parts.operation)
+        else {
+            return Err(malformed());
+        };
+        let position = Position::of_event(time, token);
+        let wall_time_ms = parts.wall_time_ms.unwrap_or(i64::from(time.time) * 1000);
+        let single_write = Operation::parse(operation).is_some() && !parts.in_transaction;
+        let observed = match Operation::parse(operation) {
+            Some(operation) => self.document_event(&parts, operation, &position, wall_time_ms, raw),
+            None => self.ddl_event(&parts, operation, &position, wall_time_ms, raw)?,
+        };
+        Ok(Decoded {
+            position,
+            wall_time_ms,
+            single_write,
+            observed,
+        })
+    }
+
+    fn document_event(
+        &mut self,
+        parts: &Parts<'_>,
+        operation: Operation,
+        position: &Position,
+        wall_time_ms: i64,
+        raw: &RawDocument,
+    ) -> Observed {
+        let Some(names) = parts.namespace else {
+            return Observed::Passing;
+        };
+        let Some(namespace) = self.included(names) else {
+            return self.own_event(parts, names);
+        };
+        let Some(key) = parts.key.and_then(|key| DocumentKey::of(&namespace, key)) else {
+            return Observed::Passing;
+        };
+        if parts.session.is_some_and(|id| self.tags.contains(&id)) {
+            return Observed::Own(key);
+        }
+        let version = Version {
+            wall_time_ms: self.version_of(parts).unwrap_or(wall_time_ms),
+            rank: self.rank,
+        };
+        Observed::Local(Arc::new(ChangeEvent {
+            position: position.clone(),
+            key,
+            operation,
+            version,
+            wall_time_ms,
+            raw: raw.to_owned(),
+        }))
+    }
+
+    /// A checkpoint moved by a commit is the echo of that commit; other state of ours just passes.
+    fn own_event(&self, parts: &Parts<'_>, names: &RawDocument) -> Observed {
+        let of = |name: &str| names.get_str(name).ok();
+        let moved = parts
+            .update
+            .and_then(|update| update.get_document("updatedFields").ok())
+            .is_some_and(|fields| matches!(fields.get("sequence"), Ok(Some(_))));
+        if !moved
+            || of("db") != Some(self.filter.own_database())
+            || of("coll") != Some("checkpoints")
+        {
+            return Observed::Passing;
+        }
+        match parts.key.and_then(|key| key.get_str("_id").ok()) {
+            Some(id) => Observed::Echo(id.into()),
+            None => Observed::Passing,
+        }
+    }
+
+    fn ddl_event(
+        &mut self,
+        parts: &Parts<'_>,
+        operation: &str,
+        position: &Position,
+        wall_time_ms: i64,
+        raw: &RawDocument,
+    ) -> Result<Observed> {
+        const KNOWN: [&str; 13] = [
+            "create",
+            "drop",
+            "rename",
+            "dropDatabase",
+            "createIndexes",
+            "dropIndexes",
+            "modify",
+            "shardCollection",
+            "reshardCollection",
+            "refineCollectionShardKey",
+            "invalidate",
+            "endOfTransaction",
+            "migrateChunkToNewShard",
+        ];
+        if !KNOWN.contains(&operation) {
+            return Err(Error::bug(format!("unknown change event type {operation}"))
+                .hint("this server is newer than this version of tandem knows"));
+        }
+        let namespace = parts.namespace.and_then(|names| match operation {
+            "dropDatabase" => Some(Namespace::new(names.get_str("db").ok()?, "*")),
+            _ => self.included(names),
+        });
+        let to = parts.to.and_then(|names| self.included(names));
+        let Some(namespace) = namespace.or(to.clone()) else {
+            return Ok(Observed::Passing);
+        };
+        Ok(Observed::Ddl(DdlEvent {
+            operation: operation.to_owned(),
+            namespace,
+            to,
+            collection_uuid: parts.uuid,
+            position: position.clone(),
+            wall_time_ms,
+            raw: raw.to_owned(),
+        }))
+    }
+
+    fn included(&mut self, names: &RawDocument) -> Option<Namespace> {
+        if let Some(known) = self.names.get(names.as_bytes()) {
+            return known.clone();
+        }
+        let namespace = match (names.get_str("db"), names.get_str("coll")) {
+            (Ok(database), Ok(collection)) => Some(Namespace::new(database, collection)),
+            _ => None,
+        };
+        let included = namespace.filter(|namespace| self.filter.includes(namespace));
+        if self.names.len() >= NAMES_MAX {
+            self.names.clear();
+        }
+        self.names
+            .insert(names.as_bytes().to_vec(), included.clone());
+        included
+    }
+
+    /// The version field as the event alone tells it: a Date, or an int64 of ms.
+    fn version_of(&self, parts: &Parts<'_>) -> Option<i64> {
+        let field = self.version_field.as_deref()?;
+        let fields = match parts.full {
+            Some(document) => document,
+            None => parts.update?.get_document("updatedFields").ok()?,
+        };
+        let value = fields.get(field).ok()??;
+        value
+            .as_datetime()
+            .map(|time| time.timestamp_millis())
+            .or_else(|| value.as_i64())
+    }
+}
+
+impl<'a> Parts<'a> {
+    fn read(raw: &'a RawDocument) -> bson::error::Result<Self> {
+        let mut parts = Parts::default();
+        for element in raw.iter_elements() {
+            let element = element?;
+            let name = element.key().as_str();
+            match name {
+                "_id" => {
+                    let id = element.value()?.as_document();
+                    parts.token = id.and_then(|id| id.get_str("_data").ok());
+                }
+                "operationType" => parts.operation = element.value()?.as_str(),
+                "clusterTime" => parts.time = element.value()?.as_timestamp(),
+                "wallTime" => {
+                    let time = element.value()?.as_datetime();
+                    parts.wall_time_ms = time.map(|time| time.timestamp_millis());
+                }
+                "ns" => parts.namespace = element.value()?.as_document(),
+                "to" => parts.to = element.value()?.as_document(),
+                "documentKey" => parts.key = element.value()?.as_document(),
+                "fullDocument" => parts.full = element.value()?.as_document(),
+                "updateDescription" => parts.update = element.value()?.as_document(),
+                "txnNumber" => parts.in_transaction = true,
+                "lsid" => {
+                    let id = element.value()?.as_document();
+                    parts.session = id.and_then(|id| uuid(id, "id"));
+                }
+                "collectionUUID" => {
+                    let binary = element.value()?.as_binary();
+                    parts.uuid = binary.and_then(|binary| binary.to_binary().to_uuid().ok());
+                }
+                _ => {}
+            }
+        }
+        Ok(parts)
+    }
+}
+
+fn uuid(document: &RawDocument, name: &str) -> Option<Uuid> {
+    let binary = document.get_binary(name).ok()?;
+    binary.to_binary().to_uuid().ok()
+}
+
+fn malformed() -> Error {
+    Error::bug("a change event that lacks its token, time or type")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bson::{DateTime, rawdoc};
+
+    fn decoder() -> Decoder {
+        let filter = NamespaceFilter::new(&["shop.*".into()], &[], "__tandem");
+        Decoder::new(
+            Side::A,
+            Side::A,
+            filter,
+            Some("changed".into()),
+            HashSet::from([Uuid::from_bytes([7; 16])]),
+        )
+    }
+
+    fn event(
+        database: &str,
+        collection: &str,
+        operation: &str,
+        more: RawDocumentBuf,
+    ) -> RawDocumentBuf {
+        let mut event = rawdoc! {
+            "_id": { "_data": "8265" },
+            "operationType": operation,
+            "clusterTime": Timestamp { time: 5, increment: 1 },
+            "wallTime": DateTime::from_millis(9),
+            "ns": { "db": database, "coll": collection },
+            "documentKey": { "_id": "k" },
+        };
+        for (name, value) in more.iter().flatten() {
+            event.append(name, value);
+        }
+        event
+    }
+
+    #[test]
+    fn a_write_on_a_tag_session_is_our_own() {
+        let id = bson::Binary::from(Uuid::from_bytes([7; 16]));
+        let raw = event(
+            "shop",
+            "o",
+            "delete",
+            rawdoc! { "lsid": { "id": id }, "txnNumber": 1_i64 },
+        );
+        let decoded = decoder().decode(&raw).unwrap();
+        assert!(matches!(decoded.observed, Observed::Own(_)));
+        assert!(!decoded.single_write);
+    }
+
+    #[test]
+    fn the_version_comes_from_the_event_alone() {
+        let version = |raw: RawDocumentBuf| match decoder().decode(&raw).unwrap().observed {
+            Observed::Local(event) => event.version.wall_time_ms,
+            other => panic!("{other:?}"),
+        };
+        let full = rawdoc! { "fullDocument": { "_id": "k", "changed": DateTime::from_millis(77) } };
+        assert_eq!(version(event("shop", "o", "insert", full)), 77);
+        let update = rawdoc! { "updateDescription": { "updatedFields": { "changed": 78_i64 } } };
+        assert_eq!(version(event("shop", "o", "update", update)), 78);
+        let text = rawdoc! { "fullDocument": { "_id": "k", "changed": "yesterday" } };
+        assert_eq!(version(event("shop", "o", "replace", text)), 9);
+        assert_eq!(
+            version(event("shop", "o", "delete", RawDocumentBuf::new())),
+            9
+        );
+    }
+
+    #[test]
+    fn only_a_moved_checkpoint_is_an_echo() {
+        let moved = rawdoc! { "updateDescription": { "updatedFields": { "sequence": 2_i64 } } };
+        let raised = rawdoc! { "updateDescription": { "updatedFields": { "epoch": 2_i64 } } };
+        let observed = |raw| decoder().decode(&raw).unwrap().observed;
+        assert!(
+            matches!(observed(event("__tandem", "checkpoints", "update", moved.clone())), Observed::Echo(id) if &*id == "k")
+        );
+        assert!(matches!(
+            observed(event("__tandem", "checkpoints", "update", raised)),
+            Observed::Passing
+        ));
+        assert!(matches!(
+            observed(event("other", "checkpoints", "update", moved)),
+            Observed::Passing
+        ));
+    }
+
+    #[test]
+    fn an_unknown_type_is_an_error_and_not_a_guess() {
+        assert!(
+            decoder()
+                .decode(&event("shop", "o", "teleport", RawDocumentBuf::new()))
+                .is_err()
+        );
+    }
+
+    #[test]
+    fn a_dropped_database_concerns_all_of_its_collections() {
+        let raw = rawdoc! {
+            "_id": { "_data": "8265" }, "operationType": "dropDatabase",
+            "clusterTime": Timestamp { time: 5, increment: 1 }, "ns": { "db": "shop" },
+        };
+        assert!(
+            matches!(decoder().decode(&raw).unwrap().observed, Observed::Ddl(ddl) if ddl.operation == "dropDatabase")
+        );
+    }
+}

@@ -1,0 +1,11 @@
+//! Reading a cluster: its change stream, and documents as of a moment.
+
+mod decode;
+mod reader;
+mod snapshot;
+mod stream;
+
+pub use decode::{DdlEvent, Decoded, Decoder, Observed};
+pub use reader::{Moment, Observer, Reader, StreamFilter, Until};
+pub use snapshot::read_at;
+pub use stream::oldest_entry;

@@ -1,0 +1,225 @@
+//! Reads one cluster's history and hands it over, one whole cluster time after the other.
+//!
+//! All events of a transaction share one cluster time, so an event is handed over only once it is
+//! proven that no other event of its time can follow. What was handed over is complete.
+
+use std::time::Duration;
+
+use bson::{Timestamp, Uuid};
+use mongodb::raw_batch_cursor::RawBatch;
+
+use super::decode::{Decoded, Decoder, Observed};
+use super::stream::{Stream, documents, post_batch_token, proven_by};
+use crate::change::{NamespaceFilter, Position, Side};
+use crate::cluster::Cluster;
+use crate::error::{Error, Result};
+
+/// What the server leaves out of the stream.
+#[derive(Debug, Clone)]
+pub struct StreamFilter {
+    pub namespaces: NamespaceFilter,
+    /// Tag sessions; empty while recovering.
+    pub hidden_sessions: Vec<Uuid>,
+}
+
+/// A whole cluster time, or the proof that nothing happened up to one.
+#[derive(Debug)]
+pub struct Moment {
+    /// Everything up to here is known now.
+    pub through: Position,
+    /// The wall time of the last event, ms since 1970; none where there was no event.
+    pub wall_time_ms: Option<i64>,
+    pub observed: Vec<Decoded>,
+}
+
+/// Whoever the history is handed to.
+pub trait Observer: Send + Sync {
+    /// Takes moments in the order of the cluster's history.
+    ///
+    /// # Errors
+    /// Ends the link.
+    fn observe(&self, side: Side, moments: Vec<Moment>) -> impl Future<Output = Result<()>> + Send;
+
+    /// Returns once there is room for more.
+    fn room(&self, side: Side) -> impl Future<Output = ()> + Send;
+
+    /// Events were read whose time is not complete and nothing else is coming: something must be
+    /// written for the stream to pass them.
+    fn needs_marker(&self, side: Side);
+
+    /// The stream broke and is going to be opened again, or works again.
+    fn reachable(&self, side: Side, error: Option<&crate::error::Error>);
+}
+
+/// The reader of one cluster.
+pub struct Reader<O> {
+    cluster: Cluster,
+    decoder: Decoder,
+    filter: StreamFilter,
+    observer: O,
+    /// Everything up to here has been handed over.
+    complete: Position,
+    /// Where the stream was opened: what is not past `complete` there has been seen before.
+    opened_at: Timestamp,
+    /// Events of one cluster time that may not be all of it.
+    open: Vec<Decoded>,
+    /// One plain write makes exactly one event of its time (servers before 8).
+    single_writes_are_whole: bool,
+}
+
+/// When a reader stops by itself.
+#[derive(Debug, Clone, Copy)]
+pub enum Until {
+    /// It has passed this time.
+    Passed(Timestamp),
+    Cancelled,
+}
+
+/// Longest time between two tries to open the stream again.
+pub const REOPEN_BACKOFF_MAX: Duration = Duration::from_secs(5);
+
+impl<O: Observer> Reader<O> {
+    pub fn new(
+        cluster: Cluster,
+        decoder: Decoder,
+        filter: StreamFilter,
+        observer: O,
+        from: Position,
+        single_writes_are_whole: bool,
+    ) -> Self {
+        Self {
+            cluster,
+            decoder,
+            filter,
+            observer,
+            opened_at: from.time,
+            complete: from,
+            open: Vec::new(),
+            single_writes_are_whole,
+        }
+    }
+
+    /// Reads until `until`, through outages. `pause` gives the time to wait before the next try.
+    ///
+    /// # Errors
+    /// A lost resume point, an event that tandem does not know, a refused privilege.
+    pub async fn run(
+        &mut self,
+        until: Until,
+        mut pause: impl FnMut(bool) -> Duration,
+    ) -> Result<()> {
+        loop {
+            let error = match self.read(until, &mut pause).await {
+                Ok(()) => return Ok(()),
+                Err(error) if error.is_retryable() => error,
+                Err(error) => return Err(error),
+            };
+            self.open.clear();
+            self.observer.reachable(self.cluster.side, Some(&error));
+            let wait = pause(false);
+            tracing::warn!(cluster = %self.cluster.name, %error, wait_ms = wait.as_millis() as u64, "change stream broke, opening again");
+            tokio::time::sleep(wait.min(REOPEN_BACKOFF_MAX)).await;
+        }
+    }
+
+    /// From here on the stream hides these sessions.
+    pub fn hide(&mut self, sessions: Vec<Uuid>) {
+        self.filter.hidden_sessions = sessions;
+    }
+
+    async fn read(&mut self, until: Until, pause: &mut impl FnMut(bool) -> Duration) -> Result<()> {
+        let side = self.cluster.side;
+        self.opened_at = self.complete.time;
+        let mut stream = Stream::open(&self.cluster, self.complete.time, &self.filter).await?;
+        loop {
+            if let Until::Passed(time) = until
+                && self.complete.time >= time
+            {
+                return Ok(());
+            }
+            self.observer.room(side).await;
+            let batch = stream.next().await?;
+            pause(true);
+            self.observer.reachable(side, None);
+            let moments = self.take(&batch, stream.token_is_proof())?;
+            if !moments.is_empty() {
+                self.observer.observe(side, moments).await?;
+            }
+            if !self.open.is_empty() {
+                self.observer.needs_marker(side);
+            }
+        }
+    }
+
+    /// The whole cluster times that a batch completes.
+    fn take(&mut self, batch: &RawBatch, token_is_proof: bool) -> Result<Vec<Moment>> {
+        let mut moments = Vec::new();
+        for document in documents(batch)? {
+            let event = self.decoder.decode(document)?;
+            if event.position.time <= self.opened_at {
+                if event.position <= self.complete {
+                    continue;
+                }
+            } else if event.position <= self.complete {
+                return Err(Error::bug(format!(
+                    "{} sent an event of a time that was proven complete",
+                    self.cluster.name
+                )));
+            }
+            if self
+                .open
+                .first()
+                .is_some_and(|open| open.position.time < event.position.time)
+            {
+                moments.push(self.close());
+            }
+            let whole = self.is_whole(&event);
+            self.open.push(event);
+            if whole {
+                moments.push(self.close());
+            }
+        }
+        let proven = post_batch_token(batch)
+            .filter(|_| token_is_proof)
+            .and_then(proven_by);
+        if let Some(through) = proven {
+            if self
+                .open
+                .first()
+                .is_some_and(|open| open.position.time <= through.time)
+            {
+                moments.push(self.close());
+            }
+            if self.open.is_empty() && through > self.complete {
+                self.complete = through.clone();
+                moments.push(Moment {
+                    through,
+                    wall_time_ms: None,
+                    observed: Vec::new(),
+                });
+            }
+        }
+        Ok(moments)
+    }
+
+    fn is_whole(&self, event: &Decoded) -> bool {
+        match event.observed {
+            Observed::Echo(_) => true,
+            _ => self.single_writes_are_whole && event.single_write,
+        }
+    }
+
+    fn close(&mut self) -> Moment {
+        let observed = std::mem::take(&mut self.open);
+        let last = observed
+            .last()
+            .expect("a moment is closed only with events");
+        let through = Position::after_all_of(last.position.time, last.position.token.clone());
+        self.complete = through.clone();
+        Moment {
+            through,
+            wall_time_ms: Some(last.wall_time_ms),
+            observed,
+        }
+    }
+}

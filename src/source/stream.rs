@@ -1,0 +1,211 @@
+//! One cursor over a cluster's change stream, and what it proves to be complete.
+
+use std::time::Duration;
+
+use bson::{RawDocument, RawDocumentBuf, Timestamp, cstr, doc, rawdoc};
+use futures_util::StreamExt;
+use mongodb::options::CursorType;
+use mongodb::raw_batch_cursor::{RawBatch, RawBatchCursor};
+
+use super::reader::StreamFilter;
+use crate::change::Position;
+use crate::cluster::Cluster;
+use crate::error::{Error, Result};
+
+/// How long the server holds a getMore without events. Its post-batch token then tells how far the
+/// cursor has come, so this bounds how stale an idle cluster's complete time gets.
+const AWAIT_TIME_MAX: Duration = Duration::from_millis(500);
+
+/// An open change stream of a whole cluster.
+pub struct Stream {
+    cursor: RawBatchCursor,
+    cluster: Cluster,
+    batches: u64,
+}
+
+impl Stream {
+    /// Opens at the time of `from`. The caller drops what is not past it: a resume token must not
+    /// be used once the filter has changed (280).
+    ///
+    /// # Errors
+    /// A lost resume point (286) is a history error.
+    pub async fn open(cluster: &Cluster, from: Timestamp, filter: &StreamFilter) -> Result<Self> {
+        let stage = rawdoc! { "$changeStream": {
+            "allChangesForCluster": true,
+            "showExpandedEvents": true,
+            "startAtOperationTime": from,
+        } };
+        let mut pipeline = bson::RawArrayBuf::new();
+        pipeline.push(stage);
+        pipeline.push(filter.stage()?);
+        let mut command = RawDocumentBuf::new();
+        command.append(cstr!("aggregate"), 1);
+        command.append(cstr!("pipeline"), pipeline);
+        command.append(cstr!("cursor"), rawdoc! {});
+        command.append(cstr!("readConcern"), rawdoc! { "level": "majority" });
+        let doing = format!("open the change stream of {}", cluster.name);
+        let admin = cluster.client.database("admin");
+        let call = admin
+            .run_raw_cursor_command(command)
+            .cursor_type(CursorType::TailableAwait)
+            .max_time(AWAIT_TIME_MAX)
+            .batch();
+        let cursor = cluster.within(&doing, call).await?;
+        Ok(Self {
+            cursor,
+            cluster: cluster.clone(),
+            batches: 0,
+        })
+    }
+
+    /// The next batch, which may be empty.
+    ///
+    /// # Errors
+    /// As the server says; the stream has to be opened again.
+    pub async fn next(&mut self) -> Result<RawBatch> {
+        let doing = format!("read the change stream of {}", self.cluster.name);
+        let next = self.cursor.next();
+        let batch = self
+            .cluster
+            .within(&doing, async { next.await.transpose() })
+            .await?;
+        self.batches += 1;
+        batch.ok_or_else(|| Error::unreachable(format!("cannot {doing}: the cursor was closed")))
+    }
+
+    /// Whether a post-batch token of the last batch proves anything: on a fresh cursor the first
+    /// one may precede the events at the start time.
+    pub fn token_is_proof(&self) -> bool {
+        self.batches > 1
+    }
+}
+
+/// The post-batch resume token of a batch.
+pub fn post_batch_token(batch: &RawBatch) -> Option<&str> {
+    batch
+        .as_raw_document()
+        .get_document("cursor")
+        .ok()?
+        .get_document("postBatchResumeToken")
+        .ok()?
+        .get_str("_data")
+        .ok()
+}
+
+/// The cluster time in a resume token: hex digits 2–10 are the seconds, 10–18 the increment.
+pub fn token_time(token: &str) -> Option<Timestamp> {
+    let part = |range: std::ops::Range<usize>| u32::from_str_radix(token.get(range)?, 16).ok();
+    Some(Timestamp {
+        time: part(2..10)?,
+        increment: part(10..18)?,
+    })
+}
+
+/// Everything before the time of a post-batch token is known; at that time itself more events of
+/// one transaction may follow.
+pub fn proven_by(token: &str) -> Option<Position> {
+    let time = token_time(token)?;
+    let before = match time.increment.checked_sub(1) {
+        Some(increment) => Timestamp {
+            time: time.time,
+            increment,
+        },
+        None => Timestamp {
+            time: time.time.checked_sub(1)?,
+            increment: u32::MAX,
+        },
+    };
+    Some(Position::after_all_of(before, token))
+}
+
+impl StreamFilter {
+    /// Drops tandem's own writes and databases that no pattern can name, on the server. The commit
+    /// echo and the markers always pass.
+    fn stage(&self) -> Result<RawDocumentBuf> {
+        let own = rawdoc! {
+            "ns.db": self.namespaces.own_database(),
+            "ns.coll": { "$in": ["checkpoints", "markers"] },
+        };
+        let mut wanted = match self.databases() {
+            Some(names) => rawdoc! { "ns.db": { "$in": names } },
+            None => {
+                rawdoc! { "ns.db": { "$nin": ["admin", "config", "local", self.namespaces.own_database()] } }
+            }
+        };
+        if !self.hidden_sessions.is_empty() {
+            let mut ids = bson::RawArrayBuf::new();
+            for id in &self.hidden_sessions {
+                ids.push(bson::Binary::from(*id));
+            }
+            wanted.append(cstr!("lsid.id"), rawdoc! { "$nin": ids });
+        }
+        Ok(rawdoc! { "$match": { "$or": [own, wanted] } })
+    }
+
+    /// The databases that the include patterns name, where none has a wildcard in that part.
+    fn databases(&self) -> Option<bson::RawArrayBuf> {
+        let mut names = bson::RawArrayBuf::new();
+        for pattern in self.namespaces.include() {
+            let (database, _) = pattern.split_once('.')?;
+            if database.contains('*') {
+                return None;
+            }
+            names.push(database);
+        }
+        Some(names)
+    }
+}
+
+/// The time of the oldest entry in a cluster's oplog.
+///
+/// # Errors
+/// As the server says.
+pub async fn oldest_entry(cluster: &Cluster) -> Result<Option<Timestamp>> {
+    let command = doc! { "find": "oplog.rs", "sort": { "$natural": 1 }, "limit": 1, "projection": { "ts": 1 } };
+    let doing = format!("read the oplog of {}", cluster.name);
+    let reply = cluster.command("local", command, &doing).await?;
+    let first = reply
+        .get_document("cursor")
+        .and_then(|cursor| cursor.get_array("firstBatch"))
+        .ok()
+        .and_then(|batch| batch.first()?.as_document()?.get_timestamp("ts").ok());
+    Ok(first)
+}
+
+/// An event's body, for the reader.
+pub fn documents(batch: &RawBatch) -> Result<Vec<&RawDocument>> {
+    let broken =
+        |error: mongodb::error::Error| Error::bug("a batch that cannot be read").caused_by(error);
+    let mut documents = Vec::new();
+    for document in batch.doc_slices().map_err(broken)? {
+        match document.map(|document| document.as_document()) {
+            Ok(Some(document)) => documents.push(document),
+            _ => return Err(Error::bug("a batch with something that is no event")),
+        }
+    }
+    Ok(documents)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_tells_its_cluster_time() {
+        let token = "826B0316ED0000000A2B022C01002B026E5A";
+        let time = token_time(token).unwrap();
+        assert_eq!((time.time, time.increment), (0x6B03_16ED, 10));
+        assert_eq!(token_time("82"), None);
+    }
+
+    #[test]
+    fn a_post_batch_token_proves_only_what_is_before_its_time() {
+        let proven = proven_by("826B0316ED0000000A2B").unwrap();
+        assert_eq!((proven.time.increment, proven.whole), (9, true));
+        let first = proven_by("826B0316ED000000002B").unwrap();
+        assert_eq!(
+            (first.time.time, first.time.increment),
+            (0x6B03_16EC, u32::MAX)
+        );
+    }
+}
