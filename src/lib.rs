@@ -1,5 +1,6 @@
 //! Keeps two MongoDB clusters in step, both ways at once, on unmodified servers.
 
 pub mod change;
+pub mod cluster;
 pub mod config;
 pub mod error;

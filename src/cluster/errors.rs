@@ -1,0 +1,283 @@
+//! The one table from what a server or the driver says to who can do something about it.
+
+use std::fmt;
+
+use mongodb::error::{
+    Error as DriverError, ErrorKind, RETRYABLE_WRITE_ERROR, TRANSIENT_TRANSACTION_ERROR,
+    WriteFailure,
+};
+
+use crate::error::{Class, Error, ExitCode};
+
+/// Passes by itself: the cluster is away, electing, busy, or refused this one attempt.
+const RETRY_CODES: [i32; 33] = [
+    6,     // HostUnreachable
+    7,     // HostNotFound
+    24,    // LockTimeout
+    43,    // CursorNotFound
+    46,    // LockBusy
+    50,    // MaxTimeMSExpired
+    64,    // WriteConcernTimeout
+    89,    // NetworkTimeout
+    91,    // ShutdownInProgress
+    100,   // UnsatisfiableWriteConcern
+    112,   // WriteConflict
+    133,   // FailedToSatisfyReadPreference
+    134,   // ReadConcernMajorityNotAvailableYet
+    136,   // CappedPositionLost
+    175,   // QueryPlanKilled
+    189,   // PrimarySteppedDown
+    202,   // NetworkInterfaceExceededTimeLimit
+    237,   // CursorKilled
+    239,   // SnapshotTooOld
+    246,   // SnapshotUnavailable
+    251,   // NoSuchTransaction
+    262,   // ExceededTimeLimit
+    290,   // TransactionExceededLifetimeLimitSeconds
+    365,   // TemporarilyUnavailable
+    371,   // writes are blocked by setUserWriteBlockMode
+    9001,  // SocketException
+    10058, // not primary, of old servers
+    10107, // NotWritablePrimary
+    11600, // InterruptedAtShutdown
+    11601, // Interrupted
+    11602, // InterruptedDueToReplStateChange
+    13435, // NotPrimaryNoSecondaryOk
+    13436, // NotPrimaryOrSecondary
+];
+
+/// Somebody must change the cluster or the account: code, and what to do.
+const OPERATOR_CODES: [(i32, &str); 9] = [
+    (11, "create the user, or correct the connection string"),
+    (13, "grant the missing privilege; `tandem check` lists them"),
+    (
+        18,
+        "correct user, password or authSource in the connection string",
+    ),
+    (76, "start mongod as a replica set"),
+    (93, "repair the replica set's configuration"),
+    (94, "initiate the replica set"),
+    (8000, "correct user and password in the connection string"),
+    (14031, "free disk space on the cluster"),
+    (40573, "start mongod as a replica set"),
+];
+
+/// The position to go on from is gone.
+const RESYNC_CODES: [i32; 2] = [
+    280, // ChangeStreamFatalError
+    286, // ChangeStreamHistoryLost
+];
+
+/// The label a server puts on a change stream error that no retry can help.
+const NON_RESUMABLE_LABEL: &str = "NonResumableChangeStreamError";
+const RESUMABLE_LABEL: &str = "ResumableChangeStreamError";
+
+/// Codes whose message quotes documents or keys, which no log may show.
+const CODES_QUOTING_DOCUMENTS: [i32; 4] = [
+    121,   // DocumentValidationFailure
+    11000, // DuplicateKey
+    11001, // DuplicateKey, of old servers
+    66,    // ImmutableField
+];
+
+/// Longest cause shown; the driver lists a whole topology where no server answers.
+const CAUSE_CHARS_MAX: usize = 400;
+
+/// Names what failed (`cannot {doing}: …`) and who can do something about it.
+///
+/// `doing` names the cluster: `read shop.orders on eu`.
+pub fn classify(error: DriverError, doing: &str) -> Error {
+    let cause = Cause::of(&error);
+    let (exit, class, hint) = verdict(&error, cause.code);
+    let mut classified = Error::new(exit, class, format!("cannot {doing}")).caused_by(cause);
+    classified.hint = hint.map(str::to_owned);
+    classified
+}
+
+/// A call that did not end within its deadline.
+pub fn deadline_passed(doing: &str, deadline: std::time::Duration) -> Error {
+    Error::unreachable(format!(
+        "cannot {doing}: no answer within {} s",
+        deadline.as_secs_f64()
+    ))
+}
+
+/// The server's error code, from the reply itself, its write errors or its write concern error.
+pub fn code(error: &DriverError) -> Option<i32> {
+    match error.kind.as_ref() {
+        ErrorKind::Command(command) => Some(command.code),
+        ErrorKind::Write(WriteFailure::WriteError(write)) => Some(write.code),
+        ErrorKind::Write(WriteFailure::WriteConcernError(concern)) => Some(concern.code),
+        ErrorKind::InsertMany(many) => many
+            .write_errors
+            .as_ref()
+            .and_then(|errors| errors.first())
+            .map(|first| first.code)
+            .or(many.write_concern_error.as_ref().map(|c| c.code)),
+        _ => None,
+    }
+}
+
+/// The server's error code behind an error made by [`classify`].
+pub fn code_of(error: &Error) -> Option<i32> {
+    std::error::Error::source(error)?
+        .downcast_ref::<Cause>()?
+        .code
+}
+
+/// Who can do something about a server's error code, by itself; none: a code tandem does not know.
+pub fn class_of_code(code: i32) -> Option<Class> {
+    if RETRY_CODES.contains(&code) {
+        Some(Class::Retry)
+    } else if RESYNC_CODES.contains(&code) {
+        Some(Class::Resync)
+    } else if OPERATOR_CODES.iter().any(|(known, _)| *known == code) {
+        Some(Class::Operator)
+    } else {
+        None
+    }
+}
+
+fn verdict(error: &DriverError, code: Option<i32>) -> (ExitCode, Class, Option<&'static str>) {
+    const LOST: Option<&str> =
+        Some("`tandem reset` and a new first start, once both sides are equal");
+    if error.contains_label(NON_RESUMABLE_LABEL) {
+        return (ExitCode::History, Class::Resync, LOST);
+    }
+    if let Some(code) = code {
+        match class_of_code(code) {
+            Some(Class::Retry) => return (ExitCode::Cluster, Class::Retry, None),
+            Some(Class::Resync) => return (ExitCode::History, Class::Resync, LOST),
+            Some(class @ Class::Operator) => {
+                let known = OPERATOR_CODES.iter().find(|(known, _)| *known == code);
+                return (ExitCode::Cluster, class, known.map(|(_, hint)| *hint));
+            }
+            Some(Class::Bug) | None => {}
+        }
+    }
+    let passes = [
+        RESUMABLE_LABEL,
+        TRANSIENT_TRANSACTION_ERROR,
+        RETRYABLE_WRITE_ERROR,
+    ];
+    if passes.iter().any(|label| error.contains_label(label)) {
+        return (ExitCode::Cluster, Class::Retry, None);
+    }
+    match error.kind.as_ref() {
+        ErrorKind::Io(_)
+        | ErrorKind::ConnectionPoolCleared { .. }
+        | ErrorKind::ServerSelection { .. }
+        | ErrorKind::DnsResolve { .. } => (
+            ExitCode::Cluster,
+            Class::Retry,
+            Some("is the cluster up, and can this host reach every one of its members?"),
+        ),
+        ErrorKind::Authentication { .. } => (
+            ExitCode::Cluster,
+            Class::Operator,
+            Some("correct user, password or authSource in the connection string"),
+        ),
+        ErrorKind::InvalidTlsConfig { .. } => (
+            ExitCode::Cluster,
+            Class::Operator,
+            Some("correct the tls options in the connection string"),
+        ),
+        ErrorKind::IncompatibleServer { .. } | ErrorKind::SessionsNotSupported => {
+            (ExitCode::Cluster, Class::Operator, None)
+        }
+        _ => (ExitCode::Unexpected, Class::Bug, None),
+    }
+}
+
+/// What the server or driver said, without what may hold a document.
+#[derive(Debug)]
+struct Cause {
+    code: Option<i32>,
+    text: String,
+}
+
+impl Cause {
+    fn of(error: &DriverError) -> Self {
+        let code = code(error);
+        let mut text = match error.kind.as_ref() {
+            ErrorKind::Command(command) => {
+                said(command.code, Some(&command.code_name), &command.message)
+            }
+            ErrorKind::Write(WriteFailure::WriteError(write)) => {
+                said(write.code, write.code_name.as_deref(), &write.message)
+            }
+            ErrorKind::Write(WriteFailure::WriteConcernError(concern)) => {
+                said(concern.code, Some(&concern.code_name), &concern.message)
+            }
+            ErrorKind::InsertMany(_) | ErrorKind::BulkWrite(_) => match code {
+                Some(code) => said(code, None, ""),
+                None => "a bulk write failed".to_owned(),
+            },
+            kind => kind.to_string(),
+        };
+        if let Some((end, _)) = text.char_indices().nth(CAUSE_CHARS_MAX) {
+            text.truncate(end);
+            text.push('…');
+        }
+        Self { code, text }
+    }
+}
+
+fn said(code: i32, name: Option<&str>, message: &str) -> String {
+    let name = name.filter(|name| !name.is_empty()).unwrap_or("error");
+    if message.is_empty() || CODES_QUOTING_DOCUMENTS.contains(&code) {
+        format!("{name} ({code})")
+    } else {
+        format!("{name} ({code}): {message}")
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(&self.text)
+    }
+}
+
+impl std::error::Error for Cause {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bson::doc;
+    use mongodb::error::CommandError;
+
+    fn refused(code: i32) -> DriverError {
+        let reply = doc! { "code": code, "codeName": "Name", "errmsg": "key { card: 4111 }" };
+        let command: CommandError = bson::deserialize_from_document(reply).unwrap();
+        ErrorKind::Command(command).into()
+    }
+
+    #[test]
+    fn a_code_says_who_can_help_and_how_the_process_ends() {
+        for (code, class, exit) in [
+            (112, Class::Retry, ExitCode::Cluster),
+            (251, Class::Retry, ExitCode::Cluster),
+            (10107, Class::Retry, ExitCode::Cluster),
+            (13, Class::Operator, ExitCode::Cluster),
+            (286, Class::Resync, ExitCode::History),
+            (280, Class::Resync, ExitCode::History),
+            (9, Class::Bug, ExitCode::Unexpected),
+        ] {
+            let error = classify(refused(code), "read shop.orders on eu");
+            assert_eq!((error.class, error.exit), (class, exit), "{code}");
+            assert_eq!(code_of(&error), Some(code));
+        }
+    }
+
+    #[test]
+    fn a_lost_connection_is_retried() {
+        let broken = DriverError::from(std::io::Error::from(std::io::ErrorKind::ConnectionReset));
+        assert!(classify(broken, "write to eu").is_retryable());
+    }
+
+    #[test]
+    fn a_message_that_quotes_a_document_is_not_shown() {
+        let shown = classify(refused(11000), "write to shop.orders on eu").to_string();
+        assert_eq!(shown, "cannot write to shop.orders on eu: Name (11000)");
+    }
+}
