@@ -1,9 +1,14 @@
 //! Keeps two MongoDB clusters in step, both ways at once, on unmodified servers.
 
 pub mod change;
+pub mod cli;
 pub mod cluster;
 pub mod config;
 pub mod error;
+pub mod link;
+
 pub mod resolve;
 pub mod source;
+
 pub mod target;
+pub mod telemetry;

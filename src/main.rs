@@ -1,1 +1,17 @@
-fn main() {}
+//! The program: parse, run, say what went wrong, exit with its code.
+
+use clap::Parser;
+use tandem::cli::{self, Cli};
+use tandem::telemetry::panics;
+
+fn main() {
+    panics::end_the_process();
+    let code = match cli::run(Cli::parse()) {
+        Ok(code) => code,
+        Err(error) => {
+            cli::output::print_error(&error);
+            error.exit
+        }
+    };
+    std::process::exit(code as i32);
+}

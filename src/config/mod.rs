@@ -1,13 +1,26 @@
 //! The configuration as it is meant: every value checked, every default filled in.
 
+pub mod duration;
+mod environment;
+mod keys;
+mod meaning;
+mod problems;
+mod template;
+mod typed;
+mod uri;
+
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bson::Timestamp;
 
 pub use crate::change::{Mode, Policy};
 use crate::change::{NamespaceFilter, Pair, Side};
+use crate::error::{Error, Result};
+
+pub use environment::Environment;
+pub use typed::Flags;
 
 /// Everything a command needs to know. Built from file, environment and flags.
 #[derive(Debug, Clone)]
@@ -23,6 +36,61 @@ pub struct Config {
     pub timeouts: TimeoutsConfig,
     /// Where HTTP listens; off where absent.
     pub http_listen: Option<SocketAddr>,
+}
+
+impl Config {
+    /// Reads a config file with the environment and the command line over it.
+    ///
+    /// # Errors
+    /// A config error (3): the file cannot be read, or one message with every problem in it.
+    pub fn load(file: &Path, environment: &Environment, flags: &Flags) -> Result<Config> {
+        let shown = file.display();
+        let text = std::fs::read_to_string(file).map_err(|error| {
+            Error::config(format!("cannot read the configuration {shown}"))
+                .caused_by(error)
+                .hint("`tandem init` writes one; `--config` names another")
+        })?;
+        let folder = file.parent().unwrap_or(Path::new(""));
+        Self::parse(&text, &shown.to_string(), folder, environment, flags)
+    }
+
+    /// Reads the text of a config file; relative paths in it start at `folder`.
+    ///
+    /// # Errors
+    /// As [`Config::load`]; `named` is what the message calls the file.
+    pub fn parse(
+        text: &str,
+        named: &str,
+        folder: &Path,
+        environment: &Environment,
+        flags: &Flags,
+    ) -> Result<Config> {
+        let table = toml::from_str(text).map_err(|error| syntax_error(&error, text, named))?;
+        let mut problems = problems::Problems::default();
+        let settings = typed::Settings::gather(&table, environment, &mut problems);
+        let config = meaning::mean(&settings, folder, environment, flags, &mut problems);
+        problems.into_result(named)?;
+        Ok(config)
+    }
+
+    /// A commented config file with every key at its default.
+    pub fn template() -> &'static str {
+        template::TEMPLATE
+    }
+}
+
+/// Tells the line but quotes nothing of it: it may be the one with the password.
+fn syntax_error(error: &toml::de::Error, text: &str, named: &str) -> Error {
+    let start = error.span().map_or(0, |span| span.start.min(text.len()));
+    let line = text.as_bytes()[..start]
+        .iter()
+        .filter(|b| **b == b'\n')
+        .count()
+        + 1;
+    let what = error.message();
+    Error::config(format!(
+        "the configuration {named} is not TOML: line {line}: {what}"
+    ))
 }
 
 #[derive(Debug, Clone)]
@@ -126,3 +194,6 @@ pub struct TimeoutsConfig {
     pub connect: Duration,
     pub operation: Duration,
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,39 @@
+//! `tandem conflict`: what can be done about one record.
+
+use clap::{Args, Subcommand};
+
+use super::Common;
+use crate::error::{Error, ExitCode, Result};
+
+/// Act on a record of a conflict
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  tandem conflict restore 64a1f0c2e7b94d3355aa01c8")]
+pub struct ConflictArgs {
+    #[command(subcommand)]
+    pub action: ConflictAction,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ConflictAction {
+    Restore(RestoreArgs),
+}
+
+/// Bring the losing version back, as a new write on the cluster that lost
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  tandem conflict restore 64a1f0c2e7b94d3355aa01c8 --yes")]
+pub struct RestoreArgs {
+    /// The record's id, as conflict-report shows it
+    pub id: String,
+    /// Do not ask
+    #[arg(long)]
+    pub yes: bool,
+}
+
+/// # Errors
+/// A config error (3), a cluster that refuses the write (4), or a store that cannot be read (7).
+pub async fn run(common: &Common, args: &ConflictArgs) -> Result<ExitCode> {
+    let _ = common.load_config()?;
+    match &args.action {
+        ConflictAction::Restore(_) => Err(Error::bug("tandem conflict restore is not wired up")),
+    }
+}

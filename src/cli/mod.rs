@@ -1,0 +1,164 @@
+//! What is typed on the command line, and the command it starts.
+
+pub mod check;
+pub mod conflict;
+pub mod conflict_report;
+pub mod dead_letter;
+pub mod init;
+pub mod moment;
+pub mod output;
+pub mod reset;
+pub mod run;
+pub mod status;
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::config::{Config, Environment, Flags};
+use crate::error::{Error, ExitCode, Result};
+use crate::telemetry::logs::{self, LogFormat};
+
+/// Keeps two MongoDB clusters in step, both ways at once.
+#[derive(Debug, Parser)]
+#[command(name = "tandem", version, max_term_width = 100)]
+#[command(after_help = "Example:\n  tandem init && tandem check && tandem run")]
+pub struct Cli {
+    #[command(flatten)]
+    pub common: Common,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Options of every command.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Options of every command")]
+pub struct Common {
+    /// The configuration
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        default_value = "tandem.toml"
+    )]
+    pub config: PathBuf,
+    /// Where this host keeps the link's state, before link.state_dir
+    #[arg(long, global = true, value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
+    /// How log lines look
+    #[arg(long, global = true, value_name = "FORMAT", default_value = "text")]
+    pub log_format: LogFormatArg,
+    /// More log lines; twice: still more
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum LogFormatArg {
+    Text,
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    Init(init::InitArgs),
+    Check(check::CheckArgs),
+    Run(run::RunArgs),
+    Status(status::StatusArgs),
+    ConflictReport(conflict_report::ConflictReportArgs),
+    Conflict(conflict::ConflictArgs),
+    DeadLetter(dead_letter::DeadLetterArgs),
+    Reset(reset::ResetArgs),
+}
+
+impl Common {
+    /// The configuration of the link that a command is about.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn load_config(&self) -> Result<Config> {
+        let flags = Flags {
+            state_dir: self.state_dir.clone(),
+        };
+        Config::load(&self.config, &Environment::of_process(), &flags)
+    }
+}
+
+/// Runs the command to its end.
+///
+/// # Errors
+/// With the exit code that the process must end in.
+pub fn run(cli: Cli) -> Result<ExitCode> {
+    let format = match cli.common.log_format {
+        LogFormatArg::Text => LogFormat::Text,
+        LogFormatArg::Json => LogFormat::Json,
+    };
+    logs::start(format, cli.common.verbose);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Error::bug("cannot start the runtime").caused_by(error))?;
+    runtime.block_on(dispatch(cli))
+}
+
+async fn dispatch(cli: Cli) -> Result<ExitCode> {
+    let Cli { common, command } = cli;
+    match command {
+        Command::Init(args) => init::run(&common, &args),
+        Command::Check(args) => check::run(&common, &args).await,
+        Command::Run(args) => run::run(&common, &args).await,
+        Command::Status(args) => status::run(&common, &args).await,
+        Command::ConflictReport(args) => conflict_report::run(&common, &args).await,
+        Command::Conflict(args) => conflict::run(&common, &args).await,
+        Command::DeadLetter(args) => dead_letter::run(&common, &args).await,
+        Command::Reset(args) => reset::run(&common, &args).await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_help_of_every_command_has_an_example() {
+        fn visit(command: &clap::Command) {
+            let help = command.get_after_help().map(ToString::to_string);
+            let shown = help.unwrap_or_default();
+            assert!(shown.contains("Example"), "{}", command.get_name());
+            command.get_subcommands().for_each(visit);
+        }
+        let command = Cli::command();
+        command.clone().debug_assert();
+        visit(&command);
+    }
+
+    #[test]
+    fn what_nobody_can_mean_is_a_usage_error() {
+        for typed in [
+            "tandem",
+            "tandem runn",
+            "tandem run --timeout soon",
+            "tandem conflict-report --since never",
+            "tandem conflict-report --format xml",
+            "tandem conflict-report --kind lost",
+            "tandem conflict restore",
+            "tandem check --log-format loud",
+        ] {
+            let error = Cli::try_parse_from(typed.split(' ')).expect_err(typed);
+            assert_eq!(error.exit_code(), 2, "{typed}");
+        }
+    }
+
+    #[test]
+    fn common_options_stand_before_or_after_the_command() {
+        for typed in [
+            "tandem --config x.toml -vv status --json",
+            "tandem status --json --config x.toml -vv",
+        ] {
+            let cli = Cli::try_parse_from(typed.split(' ')).expect(typed);
+            assert_eq!(cli.common.config, PathBuf::from("x.toml"));
+            assert_eq!(cli.common.verbose, 2);
+        }
+    }
+}

@@ -1,0 +1,369 @@
+//! Every key there is: its path, what it takes, and its default with the reason for it.
+
+use std::time::Duration;
+
+use super::duration;
+use super::environment::PREFIX;
+
+/// One link a host is the common case; a second one needs a name anyway to be told apart.
+pub const LINK_NAME: &str = "tandem";
+/// What the product is for; one direction is the special case.
+pub const MODE: &str = "two-way";
+/// Beside the config file, where people look for it.
+pub const STATE_DIR: &str = "tandem-state";
+/// Sorts before application names and is unlikely to be taken.
+pub const DATABASE: &str = "__tandem";
+/// Longer than an election (10 s by default), so that one does not cost the lease; short enough
+/// for a standby to take over before anybody is paged.
+pub const LEASE_DURATION: &str = "15s";
+/// Nothing is copied or judged unasked: the operator vouches that both sides are equal.
+pub const INITIAL_SYNC_MODE: &str = "none";
+/// The rule people expect, and the only one that treats both sides alike.
+pub const POLICY: &str = "last-write-wins";
+/// Either would do, as long as both pipelines know it.
+pub const TIE: &str = "a";
+/// Hosts kept by NTP differ by milliseconds; seconds mean that it does not run.
+pub const CLOCK_SKEW_WARN: &str = "5s";
+/// A quarter: long enough for an audit to find a lost write.
+pub const RETENTION: &str = "90d";
+/// Schema changes are not replicated yet.
+pub const DDL_REPLICATE: bool = false;
+/// A drop takes unseen writes with it, so it must be asked for.
+pub const DDL_DROPS: bool = false;
+/// Decides on the past and lets the server detect what was unseen: nobody waits.
+pub const FENCE: &str = "snapshot";
+/// Two cores are busy with four: one lane waits for a commit while another one works.
+pub const LANES: i64 = 4;
+/// Measured best between 500 and 1000: larger ones hold their locks for longer and gain nothing.
+pub const BATCH_OPERATIONS_MAX: i64 = 1000;
+/// Half of the largest oplog entry, so that a batch is one entry on the target.
+pub const BATCH_BYTES_MAX: i64 = 8 * 1024 * 1024;
+/// About the time of one commit: waiting longer costs latency and saves nothing.
+pub const BATCH_FILL_TIME_MAX: &str = "5ms";
+/// Applications wait behind an open transaction's documents for so long at most.
+pub const TRANSACTION_TIME_MAX: &str = "2s";
+/// No limit: falling behind is worse than load, unless the operator says otherwise.
+pub const OPERATIONS_PER_SECOND_MAX: i64 = 0;
+/// Four of the largest documents: a burst is absorbed, resident memory stays in the low hundreds of MB.
+pub const QUEUE_BYTES_MAX: i64 = 64 * 1024 * 1024;
+/// About 200 MB of keys; past that they spill to disk.
+pub const LEDGER_ENTRIES_MAX: i64 = 1_000_000;
+/// The drivers' own default for finding a primary; an election ends well within it.
+pub const TIMEOUT_CONNECT: &str = "30s";
+/// Far above any healthy call, so that only a hung one is cut.
+pub const TIMEOUT_OPERATION: &str = "30s";
+
+/// What a key takes.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Kind {
+    Text,
+    /// A text that is never shown, not even where it is wrong.
+    Secret,
+    Choice(&'static [&'static str]),
+    Texts,
+    Boolean,
+    Integer {
+        min: i64,
+        max: i64,
+    },
+    Length {
+        min: &'static str,
+        max: &'static str,
+    },
+    /// As `Length`, or empty for none.
+    LengthOrNone {
+        min: &'static str,
+        max: &'static str,
+    },
+}
+
+/// A value that fits its kind.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Value {
+    Text(String),
+    Texts(Vec<String>),
+    Boolean(bool),
+    Integer(i64),
+    Length(Option<Duration>),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Preset {
+    Text(&'static str),
+    /// No pattern, no address: empty until somebody says.
+    NoTexts,
+    Boolean(bool),
+    Integer(i64),
+}
+
+#[derive(Debug)]
+pub struct Key {
+    pub path: &'static str,
+    pub kind: Kind,
+    pub preset: Preset,
+}
+
+const fn key(path: &'static str, kind: Kind, preset: Preset) -> Key {
+    Key { path, kind, preset }
+}
+
+const fn text(path: &'static str, preset: &'static str) -> Key {
+    key(path, Kind::Text, Preset::Text(preset))
+}
+
+const fn secret(path: &'static str) -> Key {
+    key(path, Kind::Secret, Preset::Text(""))
+}
+
+const fn choice(path: &'static str, among: &'static [&'static str], preset: &'static str) -> Key {
+    key(path, Kind::Choice(among), Preset::Text(preset))
+}
+
+const fn integer(path: &'static str, min: i64, max: i64, preset: i64) -> Key {
+    key(path, Kind::Integer { min, max }, Preset::Integer(preset))
+}
+
+const fn length(
+    path: &'static str,
+    min: &'static str,
+    max: &'static str,
+    preset: &'static str,
+) -> Key {
+    key(path, Kind::Length { min, max }, Preset::Text(preset))
+}
+
+/// All keys, in the order of the file.
+pub const KEYS: &[Key] = &[
+    text("link.name", LINK_NAME),
+    choice("link.mode", &["two-way", "one-way"], MODE),
+    text("link.state_dir", STATE_DIR),
+    text("link.database", DATABASE),
+    length("link.lease_duration", "1s", "1h", LEASE_DURATION),
+    text("clusters.a.name", "a"),
+    secret("clusters.a.uri"),
+    secret("clusters.a.uri_env"),
+    secret("clusters.a.uri_file"),
+    text("clusters.b.name", "b"),
+    secret("clusters.b.uri"),
+    secret("clusters.b.uri_env"),
+    secret("clusters.b.uri_file"),
+    key("namespaces.include", Kind::Texts, Preset::NoTexts),
+    key("namespaces.exclude", Kind::Texts, Preset::NoTexts),
+    choice(
+        "initial_sync.mode",
+        &["none", "copy", "merge"],
+        INITIAL_SYNC_MODE,
+    ),
+    text("initial_sync.start_at", ""),
+    choice(
+        "conflicts.policy",
+        &["last-write-wins", "prefer-a", "prefer-b"],
+        POLICY,
+    ),
+    choice("conflicts.tie", &["a", "b"], TIE),
+    text("conflicts.version_field", ""),
+    length("conflicts.clock_skew_warn", "1ms", "1d", CLOCK_SKEW_WARN),
+    key(
+        "conflicts.future_max",
+        Kind::LengthOrNone {
+            min: "1ms",
+            max: "36500d",
+        },
+        Preset::Text(""),
+    ),
+    length("conflicts.retention", "1s", "36500d", RETENTION),
+    key(
+        "ddl.replicate",
+        Kind::Boolean,
+        Preset::Boolean(DDL_REPLICATE),
+    ),
+    key("ddl.drops", Kind::Boolean, Preset::Boolean(DDL_DROPS)),
+    choice("apply.fence", &["snapshot", "waiting"], FENCE),
+    integer("apply.lanes", 1, 64, LANES),
+    integer(
+        "apply.batch_operations_max",
+        1,
+        100_000,
+        BATCH_OPERATIONS_MAX,
+    ),
+    integer("apply.batch_bytes_max", 1024, 1 << 30, BATCH_BYTES_MAX),
+    length(
+        "apply.batch_fill_time_max",
+        "0s",
+        "10s",
+        BATCH_FILL_TIME_MAX,
+    ),
+    length(
+        "apply.transaction_time_max",
+        "10ms",
+        "50s",
+        TRANSACTION_TIME_MAX,
+    ),
+    integer(
+        "apply.operations_per_second_max",
+        0,
+        1_000_000_000,
+        OPERATIONS_PER_SECOND_MAX,
+    ),
+    integer("limits.queue_bytes_max", 1024, 1 << 40, QUEUE_BYTES_MAX),
+    integer("limits.ledger_entries_max", 1, 1 << 40, LEDGER_ENTRIES_MAX),
+    length("timeouts.connect", "100ms", "1h", TIMEOUT_CONNECT),
+    length("timeouts.operation", "100ms", "1h", TIMEOUT_OPERATION),
+    text("http.listen", ""),
+];
+
+impl Kind {
+    /// Reads what stands in a file.
+    ///
+    /// # Errors
+    /// A sentence that goes on after the key. Never the value of a secret.
+    pub fn read(self, typed: &toml::Value) -> Result<Value, String> {
+        match (self, typed) {
+            (Kind::Secret, toml::Value::String(text)) => Ok(Value::Text(text.clone())),
+            (Kind::Secret, _) => Err("must be a text in quotes".to_owned()),
+            (Kind::Boolean, toml::Value::Boolean(value)) => Ok(Value::Boolean(*value)),
+            (Kind::Boolean, other) => Err(format!("must be true or false, not {other}")),
+            (Kind::Integer { .. }, toml::Value::Integer(value)) => self.bounded(*value),
+            (Kind::Integer { .. }, other) => Err(format!("must be a whole number, not {other}")),
+            (Kind::Texts, toml::Value::Array(items)) => items
+                .iter()
+                .map(|item| item.as_str().map(str::to_owned))
+                .collect::<Option<Vec<_>>>()
+                .map(Value::Texts)
+                .ok_or_else(|| "must be a list of texts in quotes".to_owned()),
+            (Kind::Texts, _) => Err("must be a list of texts in quotes".to_owned()),
+            (Kind::Text, toml::Value::Datetime(time)) => Ok(Value::Text(time.to_string())),
+            (_, toml::Value::String(text)) => self.read_text(text),
+            (_, other) => Err(format!("must be a text in quotes, not {other}")),
+        }
+    }
+
+    /// Reads what stands in an environment variable: a list is separated by commas.
+    ///
+    /// # Errors
+    /// As [`Kind::read`].
+    pub fn read_text(self, text: &str) -> Result<Value, String> {
+        match self {
+            Kind::Text | Kind::Secret => Ok(Value::Text(text.to_owned())),
+            Kind::Choice(among) if among.contains(&text) => Ok(Value::Text(text.to_owned())),
+            Kind::Choice(among) => {
+                Err(format!("must be one of {}, not {text:?}", among.join(", ")))
+            }
+            Kind::Texts => Ok(Value::Texts(
+                text.split(',')
+                    .map(|item| item.trim().to_owned())
+                    .filter(|item| !item.is_empty())
+                    .collect(),
+            )),
+            Kind::Boolean => match text {
+                "true" => Ok(Value::Boolean(true)),
+                "false" => Ok(Value::Boolean(false)),
+                _ => Err(format!("must be true or false, not {text:?}")),
+            },
+            Kind::Integer { .. } => match text.trim().parse() {
+                Ok(value) => self.bounded(value),
+                Err(_) => Err(format!("must be a whole number, not {text:?}")),
+            },
+            Kind::LengthOrNone { .. } if text.is_empty() => Ok(Value::Length(None)),
+            Kind::Length { min, max } | Kind::LengthOrNone { min, max } => {
+                let value = duration::parse(text)?;
+                if value < known_length(min) || value > known_length(max) {
+                    return Err(format!("must be between {min} and {max}, not {text:?}"));
+                }
+                Ok(Value::Length(Some(value)))
+            }
+        }
+    }
+
+    fn bounded(self, value: i64) -> Result<Value, String> {
+        match self {
+            Kind::Integer { min, max } if value < min || value > max => {
+                Err(format!("must be between {min} and {max}, not {value}"))
+            }
+            _ => Ok(Value::Integer(value)),
+        }
+    }
+}
+
+impl Key {
+    pub fn default_value(&self) -> Value {
+        match self.preset {
+            Preset::Text(text) => self
+                .kind
+                .read_text(text)
+                .expect("a default fits its own key"),
+            Preset::NoTexts => Value::Texts(Vec::new()),
+            Preset::Boolean(value) => Value::Boolean(value),
+            Preset::Integer(value) => Value::Integer(value),
+        }
+    }
+
+    /// The environment variable that stands for this key.
+    pub fn variable(&self) -> String {
+        variable_of(self.path)
+    }
+}
+
+/// The environment variable that stands for the key at `path`.
+pub fn variable_of(path: &str) -> String {
+    format!("{PREFIX}{}", path.to_uppercase().replace('.', "__"))
+}
+
+fn known_length(text: &str) -> Duration {
+    duration::parse(text).expect("a bound is a length of time")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_default_fits_its_own_key() {
+        for key in KEYS {
+            let value = key.default_value();
+            if let (Kind::Integer { min, max }, Value::Integer(value)) = (key.kind, &value) {
+                assert!((min..=max).contains(value), "{}", key.path);
+            }
+        }
+    }
+
+    #[test]
+    fn no_two_keys_share_a_path() {
+        let mut paths: Vec<_> = KEYS.iter().map(|key| key.path).collect();
+        paths.sort();
+        paths.dedup();
+        assert_eq!(paths.len(), KEYS.len());
+    }
+
+    #[test]
+    fn a_variable_is_the_path_in_capitals() {
+        let names: Vec<_> = KEYS.iter().map(Key::variable).collect();
+        assert!(names.contains(&"TANDEM_CLUSTERS__A__URI".to_owned()));
+        assert!(names.contains(&"TANDEM_INITIAL_SYNC__START_AT".to_owned()));
+    }
+
+    #[test]
+    fn a_value_that_does_not_fit_says_what_does() {
+        let lanes = Kind::Integer { min: 1, max: 64 };
+        for (kind, text, expected) in [
+            (lanes, "0", "must be between 1 and 64, not 0"),
+            (lanes, "four", "must be a whole number, not \"four\""),
+            (Kind::Boolean, "yes", "must be true or false, not \"yes\""),
+            (
+                Kind::Choice(&["a", "b"]),
+                "c",
+                "must be one of a, b, not \"c\"",
+            ),
+            (
+                Kind::Length {
+                    min: "1s",
+                    max: "1h",
+                },
+                "2h",
+                "must be between 1s and 1h, not \"2h\"",
+            ),
+        ] {
+            assert_eq!(kind.read_text(text), Err(expected.to_owned()));
+        }
+    }
+}

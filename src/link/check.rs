@@ -1,0 +1,101 @@
+//! Can this link work? One line a requirement.
+
+mod collections;
+mod lines;
+mod privileges;
+mod probe;
+mod server;
+
+use crate::change::{Pair, Side};
+use crate::cluster::{self, Cluster};
+use crate::config::{Config, duration};
+use crate::error::{Error, ExitCode, Result};
+
+pub use lines::{CheckLine, Verdict, as_json, as_table};
+
+/// What a check may do to the clusters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Probe {
+    ReadOnly,
+    /// Also one transaction at a past snapshot in tandem's own database.
+    Write,
+}
+
+/// Asks both clusters everything that the link needs of them.
+///
+/// # Errors
+/// A connection string that the driver refuses (3). All else, an unreachable cluster too, is a line.
+pub async fn check(config: &Config, probe: Probe) -> Result<Vec<CheckLine>> {
+    let mut lines = Vec::new();
+    let (a, b) = tokio::join!(connected(config, Side::A), connected(config, Side::B));
+    let mut clusters = Pair::<Option<Cluster>>::default();
+    for (side, connection) in [(Side::A, a), (Side::B, b)] {
+        match connection {
+            Ok(cluster) => clusters[side] = Some(cluster),
+            Err(error) if error.exit == ExitCode::Config => return Err(error),
+            Err(error) => lines.push(failed(&config.clusters[side].name, "reachable", &error)),
+        }
+    }
+    let mut servers = Pair::<Option<server::Server>>::default();
+    for cluster in [&clusters.a, &clusters.b].into_iter().flatten() {
+        servers[cluster.side] = server::check(cluster, &mut lines).await;
+        if servers[cluster.side].is_some() {
+            privileges::check(config, cluster, &mut lines).await;
+            if probe == Probe::Write {
+                lines.push(probe::check(config, cluster).await);
+            }
+        }
+    }
+    if let (Some(a), Some(b)) = (&servers.a, &servers.b) {
+        compare_servers(config, a, b, &mut lines);
+    }
+    if let (Some(a), Some(b), Some(_), Some(_)) = (&clusters.a, &clusters.b, &servers.a, &servers.b)
+    {
+        collections::check(config, a, b, &mut lines).await;
+    }
+    for cluster in [clusters.a, clusters.b].into_iter().flatten() {
+        cluster.shutdown().await;
+    }
+    Ok(lines)
+}
+
+async fn connected(config: &Config, side: Side) -> Result<Cluster> {
+    cluster::connect(config, side).await
+}
+
+fn compare_servers(
+    config: &Config,
+    a: &server::Server,
+    b: &server::Server,
+    lines: &mut Vec<CheckLine>,
+) {
+    if let (Some(id_a), Some(id_b)) = (&a.replica_set_id, &b.replica_set_id) {
+        let (verdict, found) = if id_a == id_b {
+            (Verdict::Fail, "one cluster behind both connection strings")
+        } else {
+            (Verdict::Ok, "two clusters")
+        };
+        lines.push(
+            CheckLine::new(verdict, "link", "two different clusters", found)
+                .hint("correct one of the connection strings"),
+        );
+    }
+    let skew_ms = a.clock_offset_ms.abs_diff(b.clock_offset_ms);
+    let limit = config.conflicts.clock_skew_warn;
+    let verdict = if u128::from(skew_ms) > limit.as_millis() {
+        Verdict::Warn
+    } else {
+        Verdict::Ok
+    };
+    let requirement = format!("clocks within {}", duration::show(limit));
+    lines.push(
+        CheckLine::new(verdict, "link", &requirement, format!("{skew_ms} ms apart"))
+            .hint("run NTP on all members: a slow clock loses every race"),
+    );
+}
+
+/// A requirement that could not be looked at.
+fn failed(subject: &str, requirement: &str, error: &Error) -> CheckLine {
+    let hint = error.hint.as_deref().unwrap_or_default();
+    CheckLine::new(Verdict::Fail, subject, requirement, error.to_string()).hint(hint)
+}

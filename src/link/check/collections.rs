@@ -1,0 +1,259 @@
+//! The collections of both sides: which are replicated, and where the two sides differ.
+
+use std::collections::BTreeMap;
+
+use bson::{Document, doc};
+use futures_util::TryStreamExt;
+
+use super::{CheckLine, Verdict, failed};
+use crate::change::Namespace;
+use crate::cluster::Cluster;
+use crate::config::{Config, Mode};
+use crate::error::Result;
+
+/// What can differ between the two sides.
+#[derive(Debug, PartialEq)]
+struct Shape {
+    kind: String,
+    options: Document,
+    /// By name, without what depends on the server.
+    indexes: BTreeMap<String, Document>,
+}
+
+pub async fn check(config: &Config, a: &Cluster, b: &Cluster, lines: &mut Vec<CheckLine>) {
+    let mut found = Vec::new();
+    for cluster in [a, b] {
+        match shapes(config, cluster).await {
+            Ok(shapes) => {
+                let count = shapes.len();
+                let verdict = if count == 0 {
+                    Verdict::Warn
+                } else {
+                    Verdict::Ok
+                };
+                lines.push(
+                    CheckLine::new(
+                        verdict,
+                        &cluster.name,
+                        "included collections",
+                        count.to_string(),
+                    )
+                    .hint("none yet on this side: is namespaces.include as meant?"),
+                );
+                found.push(shapes);
+            }
+            Err(error) => lines.push(failed(&cluster.name, "included collections", &error)),
+        }
+        unpaired(config, cluster, lines).await;
+    }
+    let [of_a, of_b] = found.as_slice() else {
+        return;
+    };
+    for (cluster, shapes) in [(a, of_a), (b, of_b)] {
+        for (namespace, shape) in shapes {
+            lines.extend(limited(config.link.mode, cluster, namespace, shape));
+        }
+    }
+    for (namespace, in_a) in of_a {
+        if let Some(in_b) = of_b.get(namespace) {
+            lines.extend(differing(namespace, in_a, in_b));
+        }
+    }
+}
+
+async fn shapes(config: &Config, cluster: &Cluster) -> Result<BTreeMap<Namespace, Shape>> {
+    let doing = format!("list the collections of {}", cluster.name);
+    let mut shapes = BTreeMap::new();
+    for name in cluster
+        .within(&doing, cluster.client.list_database_names())
+        .await?
+    {
+        let database = cluster.client.database(&name);
+        let command = doc! { "listCollections": 1 };
+        let cursor = cluster
+            .within(&doing, database.run_cursor_command(command))
+            .await?;
+        let listed: Vec<Document> = cluster.within(&doing, cursor.try_collect()).await?;
+        for entry in listed {
+            let namespace = Namespace::new(&name, entry.get_str("name").unwrap_or_default());
+            if !config.namespaces.includes(&namespace) {
+                continue;
+            }
+            let kind = entry.get_str("type").unwrap_or_default().to_owned();
+            let indexes = match kind.as_str() {
+                "view" => BTreeMap::new(),
+                _ => indexes(cluster, &namespace).await?,
+            };
+            let options = entry.get_document("options").cloned().unwrap_or_default();
+            shapes.insert(
+                namespace,
+                Shape {
+                    kind,
+                    options,
+                    indexes,
+                },
+            );
+        }
+    }
+    Ok(shapes)
+}
+
+async fn indexes(cluster: &Cluster, namespace: &Namespace) -> Result<BTreeMap<String, Document>> {
+    let doing = format!("list the indexes of {namespace} on {}", cluster.name);
+    let database = cluster.client.database(namespace.database());
+    let command = doc! { "listIndexes": namespace.collection() };
+    let cursor = cluster
+        .within(&doing, database.run_cursor_command(command))
+        .await?;
+    let listed: Vec<Document> = cluster.within(&doing, cursor.try_collect()).await?;
+    Ok(listed
+        .into_iter()
+        .map(|mut index| {
+            index.remove("v");
+            (index.get_str("name").unwrap_or_default().to_owned(), index)
+        })
+        .collect())
+}
+
+/// What tandem cannot replicate as it does plain collections.
+fn limited(
+    mode: Mode,
+    cluster: &Cluster,
+    namespace: &Namespace,
+    shape: &Shape,
+) -> Option<CheckLine> {
+    let two_way = match mode {
+        Mode::TwoWay => Verdict::Fail,
+        Mode::OneWay => Verdict::Warn,
+    };
+    let subject = format!("{namespace} on {}", cluster.name);
+    let line = |verdict, found: &str, hint: &str| {
+        Some(CheckLine::new(verdict, &subject, "a plain collection", found).hint(hint))
+    };
+    if shape.kind == "view" {
+        line(Verdict::Warn, "a view", "views are not replicated")
+    } else if shape.kind == "timeseries" {
+        line(
+            two_way,
+            "time series",
+            "time series are not replicated: exclude it",
+        )
+    } else if shape.options.get_bool("capped").unwrap_or(false) {
+        line(
+            two_way,
+            "capped",
+            "capped collections cannot be written in transactions: exclude it",
+        )
+    } else if shape.options.contains_key("collation") {
+        line(
+            two_way,
+            "a default collation",
+            "only in one-way mode, with one lane: exclude it",
+        )
+    } else {
+        None
+    }
+}
+
+fn differing(namespace: &Namespace, a: &Shape, b: &Shape) -> Vec<CheckLine> {
+    let warn = |requirement: &str, found: String| {
+        CheckLine::new(Verdict::Warn, namespace.as_str(), requirement, found)
+            .hint("schema changes are not replicated: make both sides alike")
+    };
+    let mut lines = Vec::new();
+    let options = differing_names(&a.options, &b.options);
+    if a.kind != b.kind {
+        lines.push(warn("same options", format!("{} and {}", a.kind, b.kind)));
+    } else if !options.is_empty() {
+        lines.push(warn(
+            "same options",
+            format!("different: {}", options.join(", ")),
+        ));
+    }
+    let mut indexes: Vec<&str> = a
+        .indexes
+        .keys()
+        .chain(b.indexes.keys())
+        .filter(|name| a.indexes.get(*name) != b.indexes.get(*name))
+        .map(String::as_str)
+        .collect();
+    indexes.sort_unstable();
+    indexes.dedup();
+    if !indexes.is_empty() {
+        lines.push(warn(
+            "same indexes",
+            format!("different: {}", indexes.join(", ")),
+        ));
+    }
+    lines
+}
+
+fn differing_names<'a>(a: &'a Document, b: &'a Document) -> Vec<&'a str> {
+    let mut names: Vec<&str> = a
+        .keys()
+        .chain(b.keys())
+        .filter(|name| a.get(name) != b.get(name))
+        .map(String::as_str)
+        .collect();
+    names.sort_unstable();
+    names.dedup();
+    names
+}
+
+/// Namespaces whose events tandem passes over since a drop, rename or recreation.
+async fn unpaired(config: &Config, cluster: &Cluster, lines: &mut Vec<CheckLine>) {
+    const REQUIREMENT: &str = "collections paired with the other side";
+    let doing = format!("read the pairs of collections on {}", cluster.name);
+    let own = cluster.client.database(&config.link.database);
+    let command = doc! { "find": "collections", "filter": { "state": "unpaired" } };
+    let read = async {
+        let cursor = cluster
+            .within(&doing, own.run_cursor_command(command))
+            .await?;
+        cluster
+            .within(&doing, cursor.try_collect::<Vec<Document>>())
+            .await
+    };
+    match read.await {
+        Ok(found) => lines.extend(found.iter().map(|pair| {
+            let namespace = pair.get_str("namespace").or(pair.get_str("_id"));
+            let subject = format!("{} on {}", namespace.unwrap_or("?"), cluster.name);
+            CheckLine::new(Verdict::Warn, &subject, REQUIREMENT, "unpaired")
+                .hint("it was dropped, renamed or recreated: its changes are passed over")
+        })),
+        Err(error) => lines.push(failed(&cluster.name, REQUIREMENT, &error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shape(options: Document, unique: bool) -> Shape {
+        let index = doc! { "name": "x_1", "key": { "x": 1 }, "unique": unique };
+        Shape {
+            kind: "collection".to_owned(),
+            options,
+            indexes: BTreeMap::from([("x_1".to_owned(), index)]),
+        }
+    }
+
+    #[test]
+    fn collections_that_differ_say_in_what() {
+        let namespace = Namespace::new("shop", "orders");
+        let a = shape(doc! {}, true);
+        let b = shape(doc! { "validator": { "x": 1 } }, false);
+        let found: Vec<String> = differing(&namespace, &a, &b)
+            .into_iter()
+            .map(|line| format!("{}: {}", line.requirement, line.found))
+            .collect();
+        assert_eq!(
+            found,
+            [
+                "same options: different: validator",
+                "same indexes: different: x_1"
+            ]
+        );
+        assert!(differing(&namespace, &a, &shape(doc! {}, true)).is_empty());
+    }
+}

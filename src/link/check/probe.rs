@@ -1,0 +1,73 @@
+//! One transaction at a past snapshot in tandem's own database: does the server accept it?
+
+use bson::{Document, Timestamp, doc};
+
+use super::{CheckLine, Verdict, failed};
+use crate::cluster::Cluster;
+use crate::config::Config;
+use crate::error::{Error, Result};
+
+const REQUIREMENT: &str = "transaction at a past snapshot (atClusterTime)";
+const COLLECTION: &str = "markers";
+const MARKER: &str = "check";
+
+pub async fn check(config: &Config, cluster: &Cluster) -> CheckLine {
+    match transact(config, cluster).await {
+        Ok(()) => CheckLine::new(Verdict::Ok, &cluster.name, REQUIREMENT, "accepted"),
+        Err(error) => {
+            let line = failed(&cluster.name, REQUIREMENT, &error);
+            line.hint("apply.fence = \"waiting\" does without, where only this is refused")
+        }
+    }
+}
+
+async fn transact(config: &Config, cluster: &Cluster) -> Result<()> {
+    let database = config.link.database.as_str();
+    let doing = format!("write a probe to {database} on {}", cluster.name);
+    let marker = doc! {
+        "update": COLLECTION,
+        "updates": [{ "q": { "_id": MARKER }, "u": { "$inc": { "probes": 1 } }, "upsert": true }],
+        "writeConcern": { "w": "majority" },
+    };
+    let reply = accepted(cluster.command(database, marker, &doing).await?, &doing)?;
+    let snapshot: Timestamp = reply.get_timestamp("operationTime").map_err(|_| {
+        Error::cluster(format!(
+            "cannot {doing}: the server tells no operation time"
+        ))
+    })?;
+    let starting = cluster.client.start_session().causal_consistency(false);
+    let mut session = cluster.within(&doing, starting).await?;
+    let remove = doc! {
+        "delete": COLLECTION,
+        "deletes": [{ "q": { "_id": MARKER }, "limit": 1 }],
+        "txnNumber": 1_i64,
+        "startTransaction": true,
+        "autocommit": false,
+        "readConcern": { "level": "snapshot", "atClusterTime": snapshot },
+    };
+    let own = cluster.client.database(database);
+    let removing = own.run_command(remove).session(&mut session);
+    accepted(cluster.within(&doing, removing).await?, &doing)?;
+    let commit = doc! {
+        "commitTransaction": 1,
+        "txnNumber": 1_i64,
+        "autocommit": false,
+        "writeConcern": { "w": "majority" },
+    };
+    let admin = cluster.client.database("admin");
+    let committing = admin.run_command(commit).session(&mut session);
+    accepted(cluster.within(&doing, committing).await?, &doing)?;
+    Ok(())
+}
+
+/// A reply says `ok: 1` and holds errors all the same.
+fn accepted(reply: Document, doing: &str) -> Result<Document> {
+    for inside in ["writeErrors", "writeConcernError"] {
+        if reply.contains_key(inside) {
+            return Err(Error::cluster(format!(
+                "cannot {doing}: refused with {inside}"
+            )));
+        }
+    }
+    Ok(reply)
+}
