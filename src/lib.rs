@@ -3,3 +3,7 @@
 pub mod change;
 pub mod config;
 pub mod error;
+pub mod link;
+pub mod report;
+pub mod store;
+pub mod telemetry;
