@@ -1,1 +1,4 @@
-//! x
+//! What tandem tells about itself while it works.
+
+pub mod status;
+mod status_text;
