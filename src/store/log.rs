@@ -31,15 +31,35 @@ impl Store {
         let put = (&self.0.records, &self.0.record_keys).transaction(|(records, keys)| {
             let mut new = 0;
             for (id, key, record) in part {
-                if keys.get(id.as_bytes())?.is_none() {
-                    keys.insert(id.as_bytes(), key.as_slice())?;
-                    records.insert(key.as_slice(), record.as_bytes())?;
+                let known = keys.get(id.as_bytes())?;
+                let key = known.as_deref().unwrap_or(key);
+                if known.is_none() {
+                    keys.insert(id.as_bytes(), key)?;
+                }
+                // sled may have lost one of the two in an abrupt stop.
+                if records.get(key)?.is_none() {
+                    records.insert(key, record.as_bytes())?;
                     new += 1;
                 }
             }
             Ok::<usize, ConflictableTransactionError<()>>(new)
         });
         put.map_err(|cause| self.transaction_error(cause))
+    }
+
+    /// Whether the log is whole, as far as it can tell itself: sled may read less than was written
+    /// after its file was damaged. Reads the whole log; meant for a start, after the records of the
+    /// clusters were put.
+    ///
+    /// # Errors
+    /// Exit 7 where records are missing.
+    pub fn check_log(&self) -> Result<()> {
+        let (records, keys) = (self.0.records.len(), self.0.record_keys.len());
+        if records == keys {
+            return Ok(());
+        }
+        let what = format!("the conflict log has {records} records and {keys} keys: it");
+        Err(self.damaged(&what))
     }
 
     /// Returns whether there is such a record.

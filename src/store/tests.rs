@@ -318,3 +318,23 @@ fn a_directory_that_cannot_be_made_is_a_store_error() {
     let error = Store::open(&file.join("state")).err().unwrap();
     assert_eq!(error.exit, ExitCode::Store, "{error}");
 }
+
+#[test]
+fn a_gap_in_the_conflict_log_is_told_and_filled_up_by_putting_its_records_again() {
+    let dir = Dir::new();
+    let store = dir.open();
+    let records = [record("0a", 1), record("0b", 2), record("0c", 3)];
+    store.put_records(&records).unwrap();
+    store.check_log().unwrap();
+    store.0.records.pop_min().unwrap();
+    let error = store.check_log().unwrap_err();
+    assert_eq!(error.exit, ExitCode::Store);
+    assert!(error.hint.unwrap().contains("rebuilds"));
+    assert_eq!(store.put_records(&records).unwrap(), 1);
+    store.check_log().unwrap();
+    store.0.record_keys.remove("0b").unwrap();
+    assert!(store.check_log().is_err());
+    assert_eq!(store.put_records(&records).unwrap(), 0);
+    store.check_log().unwrap();
+    assert_eq!(store.record("0b").unwrap(), Some(record("0b", 2)));
+}
