@@ -3,7 +3,7 @@
 use bson::{DateTime, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use crate::change::{ObservedThrough, Pair, PipelineId, Position};
+use crate::change::{Pair, PipelineId, Position};
 use crate::error::Error;
 use crate::store::Totals;
 
@@ -280,10 +280,6 @@ impl PositionStatus {
             token: position.token.to_string(),
             wall_time,
         }
-    }
-
-    pub fn observed(through: &ObservedThrough, wall_time: Option<DateTime>) -> Self {
-        Self::new(&through.0, wall_time)
     }
 }
 

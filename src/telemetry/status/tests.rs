@@ -3,7 +3,6 @@
 use serde_json::json;
 
 use super::*;
-use crate::change::AppliedThrough;
 
 fn running() -> LinkStatus {
     let names = Pair::new("eu", "us");
@@ -19,7 +18,7 @@ fn running() -> LinkStatus {
         time: 1_700_000_000,
         increment: 3,
     };
-    let AppliedThrough(position) = AppliedThrough(Position::of_event(time, "82ab"));
+    let position = Position::of_event(time, "82ab");
     let wall_time = Some(DateTime::from_millis(1_700_000_000_100));
     pipeline.applied_through = Some(PositionStatus::new(&position, wall_time));
     pipeline.set_totals(&Totals {
