@@ -6,9 +6,9 @@ pub mod cluster;
 pub mod config;
 pub mod error;
 pub mod link;
-
+pub mod report;
 pub mod resolve;
 pub mod source;
-
+pub mod store;
 pub mod target;
 pub mod telemetry;

@@ -9,18 +9,23 @@ mod position;
 mod raw;
 mod record;
 mod version;
+mod wall_time;
 
 pub use event::{ChangeEvent, Operation, SharedEvent};
 pub use key::DocumentKey;
-pub use namespace::{Namespace, NamespaceFilter};
+pub use namespace::{Namespace, NamespaceFilter, matches as wildcard_matches};
 pub use policy::{Mode, Policy};
 pub use position::{AppliedThrough, ObservedThrough, Position};
 pub use raw::{RawElement, document_of, elements, renamed};
 pub use record::{ConflictKind, ConflictRecord, Losing, Reason, RecordStatus, Winning, record_id};
 pub use version::{Rank, Version};
+pub use wall_time::{parse_rfc3339, rfc3339};
+
+use serde::{Deserialize, Serialize};
 
 /// One of the two clusters of a link.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Side {
     A,
     B,
@@ -49,7 +54,8 @@ impl Side {
 }
 
 /// One direction of a link, named by its source.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum PipelineId {
     AToB,
     BToA,
@@ -85,7 +91,7 @@ impl PipelineId {
 }
 
 /// One value for each cluster of a link.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pair<T> {
     pub a: T,
     pub b: T,

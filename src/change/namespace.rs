@@ -94,7 +94,7 @@ impl NamespaceFilter {
 }
 
 /// Whether `text` is what `pattern` says, where `*` stands for any run of characters.
-fn matches(pattern: &str, text: &str) -> bool {
+pub fn matches(pattern: &str, text: &str) -> bool {
     let mut parts = pattern.split('*');
     let first = parts.next().unwrap_or_default();
     let Some(mut rest) = text.strip_prefix(first) else {

@@ -1,12 +1,14 @@
 //! The conflict record: one losing write with its whole content, and who won over it.
 
 use bson::{DateTime, RawDocument, RawDocumentBuf, Timestamp, rawdoc};
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::{DocumentKey, Operation, PipelineId, Side};
 
 /// What kind of race it was, by the net operation of each side.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum ConflictKind {
     InsertExists,
     UpdateOriginDiffers,
@@ -61,7 +63,8 @@ impl Reason {
 }
 
 /// What became of a record.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum RecordStatus {
     Logged,
     /// A later write on the losing side brought it back.
@@ -256,9 +259,11 @@ mod tests {
     fn every_name_reads_back() {
         for kind in ConflictKind::ALL {
             assert_eq!(ConflictKind::parse(kind.as_str()), Some(kind));
+            assert_eq!(serde_json::to_value(kind).unwrap(), kind.as_str());
         }
         for status in RecordStatus::ALL {
             assert_eq!(RecordStatus::parse(status.as_str()), Some(status));
+            assert_eq!(serde_json::to_value(status).unwrap(), status.as_str());
         }
     }
 }

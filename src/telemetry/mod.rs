@@ -2,3 +2,5 @@
 
 pub mod logs;
 pub mod panics;
+pub mod status;
+mod status_text;

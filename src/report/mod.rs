@@ -1,0 +1,204 @@
+//! The conflict report: raw records in, one of four formats out, one record at a time in memory.
+
+mod csv_rows;
+mod extjson;
+mod since;
+mod summary;
+mod table;
+#[cfg(test)]
+mod tests;
+
+use std::io::Write;
+use std::str::FromStr;
+
+use bson::{DateTime, RawDocument, RawDocumentBuf};
+
+use crate::change::{RecordStatus, rfc3339};
+use crate::error::{Class, Error, ExitCode, Result};
+
+pub use extjson::{record_json, write_canonical};
+pub use since::parse_since;
+pub use summary::Summary;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    Table,
+    /// One document with all records.
+    Json,
+    /// One record a line and nothing else.
+    Ndjson,
+    /// Fixed columns with a header.
+    Csv,
+}
+
+impl Format {
+    pub const ALL: [Format; 4] = [Format::Table, Format::Json, Format::Ndjson, Format::Csv];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Format::Table => "table",
+            Format::Json => "json",
+            Format::Ndjson => "ndjson",
+            Format::Csv => "csv",
+        }
+    }
+}
+
+impl FromStr for Format {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        let found = Self::ALL.into_iter().find(|format| format.as_str() == name);
+        found.ok_or_else(|| {
+            Error::usage(format!("{name} is not a format")).hint("table, json, ndjson or csv")
+        })
+    }
+}
+
+/// What stands above the records.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReportHead {
+    pub link: String,
+    /// From when on the conflict log holds every record; none where there is no log yet.
+    pub complete_since: Option<DateTime>,
+}
+
+/// How many records matched.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    pub total: u64,
+    /// Those that were not overturned.
+    pub standing: u64,
+}
+
+impl Counts {
+    fn add(&mut self, record: &RawDocument) {
+        self.total += 1;
+        let status = record.get_str("status").unwrap_or_default();
+        if status != RecordStatus::Overturned.as_str() {
+            self.standing += 1;
+        }
+    }
+}
+
+/// Whether a report lists its records or counts them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Detail {
+    Records,
+    Summary,
+}
+
+/// A report being written: push every record, then finish.
+pub struct Report<W: Write> {
+    out: W,
+    body: Body,
+    counts: Counts,
+}
+
+enum Body {
+    Json,
+    Ndjson,
+    Csv,
+    Table(table::Page),
+    Summary(Box<Summary>, Format),
+}
+
+impl<W: Write> Report<W> {
+    /// # Errors
+    /// Exit 1 where `out` cannot be written, here and below.
+    pub fn start(head: &ReportHead, format: Format, detail: Detail, mut out: W) -> Result<Self> {
+        let body = match (detail, format) {
+            (Detail::Summary, format) => Body::Summary(Box::new(Summary::new(head)), format),
+            (Detail::Records, Format::Json) => {
+                let link = serde_json::Value::from(head.link.as_str());
+                let since = serde_json::Value::from(head.complete_since.map(rfc3339));
+                let opening = format!(
+                    "{{\"format\":1,\"link\":{link},\"complete_since\":{since},\"conflicts\":["
+                );
+                write(&mut out, opening.as_bytes())?;
+                Body::Json
+            }
+            (Detail::Records, Format::Ndjson) => Body::Ndjson,
+            (Detail::Records, Format::Csv) => {
+                write(&mut out, &csv_rows::header())?;
+                Body::Csv
+            }
+            (Detail::Records, Format::Table) => Body::Table(table::Page::new()),
+        };
+        Ok(Self {
+            out,
+            body,
+            counts: Counts::default(),
+        })
+    }
+
+    pub fn push(&mut self, record: &RawDocument) -> Result<()> {
+        let out = &mut self.out;
+        match &mut self.body {
+            Body::Json => {
+                let separator: &[u8] = if self.counts.total == 0 {
+                    b"\n"
+                } else {
+                    b",\n"
+                };
+                write(out, separator)?;
+                write(out, record_json(record).as_bytes())?;
+            }
+            Body::Ndjson => {
+                write(out, record_json(record).as_bytes())?;
+                write(out, b"\n")?;
+            }
+            Body::Csv => write(out, &csv_rows::row(record))?,
+            Body::Table(page) => {
+                if let Some(full) = page.push(record) {
+                    write(out, full.as_bytes())?;
+                }
+            }
+            Body::Summary(summary, _) => summary.add(record),
+        }
+        self.counts.add(record);
+        Ok(())
+    }
+
+    pub fn finish(mut self) -> Result<Counts> {
+        let out = &mut self.out;
+        match self.body {
+            Body::Json if self.counts.total == 0 => write(out, b"]}\n")?,
+            Body::Json => write(out, b"\n]}\n")?,
+            Body::Ndjson | Body::Csv => {}
+            Body::Table(_) if self.counts.total == 0 => write(out, b"no conflicts\n")?,
+            Body::Table(page) => write(out, page.rest().as_bytes())?,
+            Body::Summary(summary, format) => write(out, &summary.render(format))?,
+        }
+        out.flush().map_err(unwritable)?;
+        Ok(self.counts)
+    }
+}
+
+/// Writes a whole report; the first record that cannot be read ends it.
+pub fn render(
+    head: &ReportHead,
+    format: Format,
+    detail: Detail,
+    records: impl IntoIterator<Item = Result<RawDocumentBuf>>,
+    out: impl Write,
+) -> Result<Counts> {
+    let mut report = Report::start(head, format, detail, out)?;
+    for record in records {
+        report.push(&record?)?;
+    }
+    report.finish()
+}
+
+fn write(out: &mut impl Write, bytes: &[u8]) -> Result<()> {
+    out.write_all(bytes).map_err(unwritable)
+}
+
+fn unwritable(cause: std::io::Error) -> Error {
+    Error::new(
+        ExitCode::Unexpected,
+        Class::Operator,
+        "cannot write the report",
+    )
+    .caused_by(cause)
+}

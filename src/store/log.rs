@@ -1,0 +1,164 @@
+//! The conflict log: every record once, in the order of (logged at, id).
+
+use bson::{DateTime, RawDocument, RawDocumentBuf};
+use sled::Transactional;
+use sled::transaction::{ConflictableTransactionError, TransactionError};
+
+use super::{RecordFilter, Store};
+use crate::change::{RawElement, RecordStatus, document_of, elements};
+use crate::error::{Error, Result};
+
+/// Bounds what one sled transaction holds in memory.
+const RECORDS_PER_TRANSACTION_MAX: usize = 128;
+
+impl Store {
+    /// Adds records to the conflict log, by `_id`: the first record wins.
+    ///
+    /// Returns how many were new. On disk within 500 ms, see [`Store::flush`].
+    pub fn put_records(&self, records: &[RawDocumentBuf]) -> Result<usize> {
+        let mut keyed = Vec::with_capacity(records.len());
+        for record in records {
+            keyed.push((record_id(record)?, record_key(record)?, record));
+        }
+        let mut new = 0;
+        for part in keyed.chunks(RECORDS_PER_TRANSACTION_MAX) {
+            new += self.put_part(part)?;
+        }
+        Ok(new)
+    }
+
+    fn put_part(&self, part: &[(&str, Vec<u8>, &RawDocumentBuf)]) -> Result<usize> {
+        let put = (&self.0.records, &self.0.record_keys).transaction(|(records, keys)| {
+            let mut new = 0;
+            for (id, key, record) in part {
+                let known = keys.get(id.as_bytes())?;
+                let key = known.as_deref().unwrap_or(key);
+                if known.is_none() {
+                    keys.insert(id.as_bytes(), key)?;
+                }
+                // sled may have lost one of the two in an abrupt stop.
+                if records.get(key)?.is_none() {
+                    records.insert(key, record.as_bytes())?;
+                    new += 1;
+                }
+            }
+            Ok::<usize, ConflictableTransactionError<()>>(new)
+        });
+        put.map_err(|cause| self.transaction_error(cause))
+    }
+
+    /// Whether the log is whole, as far as it can tell itself: sled may read less than was written
+    /// after its file was damaged. Reads the whole log; meant for a start, after the records of the
+    /// clusters were put.
+    ///
+    /// # Errors
+    /// Exit 7 where records are missing.
+    pub fn check_log(&self) -> Result<()> {
+        let (records, keys) = (self.0.records.len(), self.0.record_keys.len());
+        if records == keys {
+            return Ok(());
+        }
+        let what = format!("the conflict log has {records} records and {keys} keys: it");
+        Err(self.damaged(&what))
+    }
+
+    /// Returns whether there is such a record.
+    pub fn set_record_status(&self, id: &str, status: RecordStatus) -> Result<bool> {
+        let set = (&self.0.records, &self.0.record_keys).transaction(|(records, keys)| {
+            let Some(key) = keys.get(id.as_bytes())? else {
+                return Ok(false);
+            };
+            let Some(bytes) = records.get(&key)? else {
+                return Ok(false);
+            };
+            let record = RawDocument::from_bytes(&bytes);
+            let Some(changed) = record.ok().and_then(|record| with_status(record, status)) else {
+                return Err(ConflictableTransactionError::Abort(()));
+            };
+            records.insert(key, changed.as_bytes())?;
+            Ok(true)
+        });
+        set.map_err(|cause| self.transaction_error(cause))
+    }
+
+    pub fn record(&self, id: &str) -> Result<Option<RawDocumentBuf>> {
+        let key = self.0.record_keys.get(id);
+        let Some(key) = key.map_err(|cause| self.sled_error(cause))? else {
+            return Ok(None);
+        };
+        let bytes = self.0.records.get(key);
+        match bytes.map_err(|cause| self.sled_error(cause))? {
+            Some(bytes) => self.decoded(&bytes).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// The matching records, ordered by `logged_at`, then `id`; one at a time is in memory.
+    ///
+    /// Records that are added meanwhile may or may not be among them.
+    pub fn records(
+        &self,
+        filter: &RecordFilter,
+    ) -> impl Iterator<Item = Result<RawDocumentBuf>> + Send + use<> {
+        let bound = |time: Option<DateTime>, otherwise: [u8; 9]| {
+            time.map_or(otherwise.to_vec(), |time| time_key(time).to_vec())
+        };
+        let from = bound(filter.since, [0; 9]);
+        let to = bound(filter.until, [u8::MAX; 9]);
+        // sled panics on a range that ends before it begins.
+        let range = (from <= to).then(|| self.0.records.range(from..to));
+        let (store, filter) = (self.clone(), filter.clone());
+        range.into_iter().flatten().filter_map(move |entry| {
+            let record = entry
+                .map_err(|cause| store.sled_error(cause))
+                .and_then(|(_, bytes)| store.decoded(&bytes));
+            match record {
+                Ok(record) => filter.matches(&record).then_some(Ok(record)),
+                Err(error) => Some(Err(error)),
+            }
+        })
+    }
+
+    fn decoded(&self, bytes: &[u8]) -> Result<RawDocumentBuf> {
+        RawDocumentBuf::from_bytes(bytes.to_vec())
+            .map_err(|cause| self.damaged("a record").caused_by(cause))
+    }
+
+    fn transaction_error(&self, cause: TransactionError<()>) -> Error {
+        match cause {
+            TransactionError::Abort(()) => self.damaged("a record"),
+            TransactionError::Storage(cause) => self.sled_error(cause),
+        }
+    }
+}
+
+fn record_id(record: &RawDocument) -> Result<&str> {
+    record
+        .get_str("_id")
+        .map_err(|cause| Error::bug("a conflict record has no id").caused_by(cause))
+}
+
+/// Sorts as (logged at, id).
+fn record_key(record: &RawDocument) -> Result<Vec<u8>> {
+    let logged_at = record
+        .get_datetime("logged_at")
+        .map_err(|cause| Error::bug("a conflict record has no time").caused_by(cause))?;
+    let mut key = time_key(logged_at).to_vec();
+    key.extend_from_slice(record_id(record)?.as_bytes());
+    Ok(key)
+}
+
+/// Sorts as the time does, negative ones included.
+fn time_key(time: DateTime) -> [u8; 8] {
+    let sortable = (time.timestamp_millis() as u64) ^ (1 << 63);
+    sortable.to_be_bytes()
+}
+
+fn with_status(record: &RawDocument, status: RecordStatus) -> Option<RawDocumentBuf> {
+    let replacement = bson::rawdoc! { "status": status.as_str() };
+    let new = elements(&replacement).ok()?;
+    let old = elements(record).ok()?;
+    let kept = |element: &RawElement<'_>| element.name != "status";
+    let parts = old.into_iter().filter(kept).chain(new);
+    Some(document_of(parts.map(|element| element.bytes)))
+}

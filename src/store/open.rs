@@ -1,0 +1,218 @@
+//! Opening the store: directory, format, lock, and what to say where it cannot be opened.
+
+use std::fmt;
+use std::fs::{self, DirBuilder, OpenOptions, Permissions};
+use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+
+/// Raised when an older tandem could misread what this one writes.
+const FORMAT: u32 = 1;
+const MARKER: &str = "store.format";
+const MARKER_NEW: &str = "store.format.new";
+const SLED_DIR: &str = "store";
+const DIR_MODE: u32 = 0o700;
+const FILE_MODE: u32 = 0o600;
+/// sled asks for a gigabyte unless told; the conflict log is read in order and needs little.
+const CACHE_BYTES_MAX: u64 = 16 * 1024 * 1024;
+const META_FORMAT: &[u8] = b"format";
+const META_STORE_ID: &[u8] = b"store_id";
+
+const REBUILD_HINT: &str = "nothing lies in the store alone: move the state directory's `store` \
+     and `store.format` away, and tandem rebuilds it from the clusters at its next start";
+
+/// The cause of an error that says another process holds the store.
+#[derive(Debug)]
+pub struct Locked;
+
+impl fmt::Display for Locked {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("another process holds its lock")
+    }
+}
+
+impl std::error::Error for Locked {}
+
+/// Whether `error` says that another process holds the store.
+pub fn is_locked(error: &Error) -> bool {
+    std::error::Error::source(error).is_some_and(|cause| cause.is::<Locked>())
+}
+
+pub(super) struct Opened {
+    pub db: sled::Db,
+    pub store_id: String,
+}
+
+/// The marker is kept outside of sled, which drops what it cannot read without a word: a marker
+/// without its store tells that something was lost.
+pub(super) fn open(dir: &Path) -> Result<Opened> {
+    create_dir(dir)?;
+    let marker = read_marker(dir)?;
+    create_dir(&dir.join(SLED_DIR))?;
+    let db = open_sled(dir)?;
+    let store_id = match (stored_id(dir, &db)?, marker) {
+        (None, Some(_)) => return Err(damaged(dir, "its content is gone")),
+        (Some(id), Some(expected)) if id != expected => {
+            return Err(damaged(dir, "it is not the one that its format file names"));
+        }
+        (Some(id), Some(_)) => id,
+        (Some(id), None) => {
+            write_marker(dir, &id)?;
+            id
+        }
+        (None, None) => {
+            let id = bson::Uuid::new().to_string();
+            initialise(dir, &db, &id)?;
+            write_marker(dir, &id)?;
+            id
+        }
+    };
+    restrict_files(&dir.join(SLED_DIR)).map_err(|cause| io_error(dir, cause))?;
+    Ok(Opened { db, store_id })
+}
+
+pub(super) fn exists(dir: &Path) -> bool {
+    dir.join(MARKER).exists() || dir.join(SLED_DIR).join("db").exists()
+}
+
+fn initialise(dir: &Path, db: &sled::Db, id: &str) -> Result<()> {
+    db.insert(META_STORE_ID, id)
+        .and_then(|_| db.insert(META_FORMAT, FORMAT.to_string().as_bytes()))
+        .and_then(|_| db.flush())
+        .map_err(|cause| sled_error(dir, cause))?;
+    Ok(())
+}
+
+fn stored_id(dir: &Path, db: &sled::Db) -> Result<Option<String>> {
+    let read = |name| db.get(name).map_err(|cause| sled_error(dir, cause));
+    let (format, id) = (read(META_FORMAT)?, read(META_STORE_ID)?);
+    let Some(format) = format else {
+        return Ok(None);
+    };
+    check_format(dir, &String::from_utf8_lossy(&format))?;
+    let id = id.ok_or_else(|| damaged(dir, "its id is gone"))?;
+    Ok(Some(String::from_utf8_lossy(&id).into_owned()))
+}
+
+fn check_format(dir: &Path, format: &str) -> Result<()> {
+    match format.parse::<u32>() {
+        Ok(format) if format > FORMAT => Err(Error::store(format!(
+            "the store in {} has format {format}, this tandem knows formats up to {FORMAT}",
+            dir.display()
+        ))
+        .hint("run the newer tandem that wrote it, or use another state directory")),
+        Ok(_) => Ok(()),
+        Err(_) => Err(damaged(dir, "its format cannot be read")),
+    }
+}
+
+fn read_marker(dir: &Path) -> Result<Option<String>> {
+    let text = match fs::read(dir.join(MARKER)) {
+        Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+        Err(cause) if cause.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(cause) => return Err(io_error(dir, cause)),
+    };
+    let mut words = text.split_whitespace();
+    check_format(dir, words.next().unwrap_or_default())?;
+    match words.next() {
+        Some(id) => Ok(Some(id.to_owned())),
+        None => Err(damaged(dir, "its format file cannot be read")),
+    }
+}
+
+fn write_marker(dir: &Path, id: &str) -> Result<()> {
+    let write = || -> io::Result<()> {
+        let new = dir.join(MARKER_NEW);
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(FILE_MODE)
+            .open(&new)?;
+        writeln!(file, "{FORMAT} {id}")?;
+        file.sync_all()?;
+        fs::rename(&new, dir.join(MARKER))?;
+        fs::File::open(dir)?.sync_all()
+    };
+    write().map_err(|cause| io_error(dir, cause))
+}
+
+fn open_sled(dir: &Path) -> Result<sled::Db> {
+    let config = sled::Config::new()
+        .path(dir.join(SLED_DIR))
+        .cache_capacity(CACHE_BYTES_MAX)
+        .mode(sled::Mode::LowSpace);
+    match catch_unwind(AssertUnwindSafe(|| config.open())) {
+        Ok(Ok(db)) => Ok(db),
+        Ok(Err(cause)) => Err(sled_error(dir, cause)),
+        Err(_) => Err(damaged(dir, "it stopped while it was read")),
+    }
+}
+
+fn create_dir(dir: &Path) -> Result<()> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(DIR_MODE)
+        .create(dir)
+        .map_err(|cause| io_error(dir, cause))
+}
+
+/// sled creates its files by the process's umask, in a directory that only we can enter.
+fn restrict_files(dir: &Path) -> io::Result<()> {
+    fs::set_permissions(dir, Permissions::from_mode(DIR_MODE))?;
+    for entry in fs::read_dir(dir)? {
+        let path: PathBuf = entry?.path();
+        let restricted = if path.is_dir() {
+            restrict_files(&path)
+        } else {
+            fs::set_permissions(&path, Permissions::from_mode(FILE_MODE))
+        };
+        match restricted {
+            Err(cause) if cause.kind() == ErrorKind::NotFound => {}
+            other => other?,
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn damaged(dir: &Path, what: impl fmt::Display) -> Error {
+    Error::store(format!("the store in {} is damaged: {what}", dir.display())).hint(REBUILD_HINT)
+}
+
+pub(super) fn sled_error(dir: &Path, cause: sled::Error) -> Error {
+    match cause {
+        sled::Error::Io(cause) if is_lock_error(&cause) => {
+            Error::store(format!("the store in {} is locked", dir.display()))
+                .caused_by(Locked)
+                .hint("another tandem runs on this state directory")
+        }
+        sled::Error::Io(cause) if cause.kind() == ErrorKind::UnexpectedEof => damaged(dir, cause),
+        sled::Error::Io(cause) if cause.kind() == ErrorKind::InvalidData => damaged(dir, cause),
+        sled::Error::Io(cause) => io_error(dir, cause),
+        sled::Error::Corruption { .. }
+        | sled::Error::ReportableBug(_)
+        | sled::Error::CollectionNotFound(_)
+        | sled::Error::Unsupported(_) => damaged(dir, cause),
+    }
+}
+
+/// sled tells a lock that is held only in words.
+fn is_lock_error(cause: &io::Error) -> bool {
+    cause.to_string().contains("could not acquire lock")
+}
+
+fn io_error(dir: &Path, cause: io::Error) -> Error {
+    let hint = match cause.kind() {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => "free space on its disk",
+        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
+            "let the user of tandem write there, or choose another state directory"
+        }
+        _ => "check the disk, or choose another state directory",
+    };
+    Error::store(format!("cannot use the store in {}", dir.display()))
+        .caused_by(cause)
+        .hint(hint)
+}

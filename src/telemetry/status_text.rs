@@ -1,0 +1,131 @@
+//! The status of a link as people read it.
+
+use std::fmt::Write;
+
+use bson::DateTime;
+use comfy_table::{Table, presets};
+
+use super::status::{ClusterStatus, LinkStatus, PipelineStatus, PositionStatus};
+use crate::change::{Side, rfc3339};
+
+const UNKNOWN: &str = "-";
+
+/// Two small tables, clusters and pipelines, and what needs attention below them.
+pub fn to_text(status: &LinkStatus) -> String {
+    let mut text = format!("link {}: {}", status.link, status.state.as_str());
+    if let Some(pid) = status.pid {
+        let _ = write!(text, ", pid {pid}");
+    }
+    if let Some(since) = status.since {
+        let _ = write!(text, ", since {}", rfc3339(since));
+    }
+    if let Some(from) = status.started_from {
+        let _ = write!(text, ", replicating from {}", rfc3339(from));
+    }
+    let _ = write!(text, "\n\n{}\n\n", clusters(status));
+    let _ = writeln!(text, "{}", pipelines(status));
+    if !status.unpaired_namespaces.is_empty() {
+        let names = status.unpaired_namespaces.join(", ");
+        let _ = writeln!(text, "\nno longer replicated: {names}");
+    }
+    if let Some(error) = &status.last_error {
+        let at = time(error.at);
+        let _ = writeln!(text, "\nlast error, {at}: {}", error.message);
+        if let Some(hint) = &error.hint {
+            let _ = writeln!(text, "  hint: {hint}");
+        }
+    }
+    text
+}
+
+fn clusters(status: &LinkStatus) -> Table {
+    let mut table = plain_table(&[
+        "cluster",
+        "name",
+        "set",
+        "version",
+        "reachable",
+        "skew",
+        "oplog",
+    ]);
+    for side in Side::BOTH {
+        let ClusterStatus {
+            name,
+            set_name,
+            version,
+            reachable,
+            clock_skew_ms,
+            oplog_window_seconds,
+        } = &status.clusters[side];
+        table.add_row([
+            side.as_str().to_owned(),
+            name.clone(),
+            or_unknown(set_name.clone()),
+            or_unknown(version.clone()),
+            or_unknown(reachable.map(|yes| if yes { "yes" } else { "no" })),
+            or_unknown(clock_skew_ms.map(|ms| format!("{ms} ms"))),
+            or_unknown(
+                oplog_window_seconds.map(|seconds| format!("{:.1} h", seconds as f64 / 3600.0)),
+            ),
+        ]);
+    }
+    table
+}
+
+fn pipelines(status: &LinkStatus) -> Table {
+    let mut table = plain_table(&[
+        "pipeline",
+        "phase",
+        "lag",
+        "applied through",
+        "read",
+        "applied",
+        "conflicts",
+        "dead letters",
+    ]);
+    for pipeline in &status.pipelines {
+        table.add_row([
+            pipeline.id.as_str().to_owned(),
+            phase(pipeline),
+            or_unknown(pipeline.lag_seconds.map(|lag| format!("{lag:.2} s"))),
+            or_unknown(pipeline.applied_through.as_ref().map(position)),
+            pipeline.events_read_total.to_string(),
+            pipeline.operations_applied_total.to_string(),
+            pipeline.conflicts_total.to_string(),
+            pipeline.dead_letters_total.to_string(),
+        ]);
+    }
+    table
+}
+
+fn phase(pipeline: &PipelineStatus) -> String {
+    match &pipeline.waiting_on {
+        Some(on) => format!("{} ({on})", pipeline.phase.as_str()),
+        None => pipeline.phase.as_str().to_owned(),
+    }
+}
+
+fn position(position: &PositionStatus) -> String {
+    let [seconds, increment] = position.ts;
+    match position.wall_time {
+        Some(time) => rfc3339(time),
+        None => format!(
+            "{} +{increment}",
+            rfc3339(DateTime::from_millis(i64::from(seconds) * 1000))
+        ),
+    }
+}
+
+fn plain_table(header: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_preset(presets::NOTHING).set_header(header);
+    table
+}
+
+fn time(time: Option<DateTime>) -> String {
+    or_unknown(time.map(rfc3339))
+}
+
+fn or_unknown(text: Option<impl Into<String>>) -> String {
+    text.map_or_else(|| UNKNOWN.to_owned(), Into::into)
+}
