@@ -193,10 +193,14 @@ impl Ledger {
         &self.clusters[side].complete
     }
 
+    /// Whether both readers have passed the moment of the start. A checkpoint may stand between
+    /// the events of that very moment.
     pub fn is_recovered(&self) -> bool {
-        Side::BOTH
-            .iter()
-            .all(|side| self.clusters[*side].complete.time >= self.clusters[*side].recover_to)
+        Side::BOTH.iter().all(|side| {
+            self.clusters[*side]
+                .complete
+                .covers(self.clusters[*side].recover_to)
+        })
     }
 
     /// The plan's transaction is about to be committed.
