@@ -184,9 +184,22 @@ impl Ledger {
 
     /// Every event of `side` up to here has been observed.
     pub fn complete(&mut self, side: Side, through: Position) {
-        if self.clusters[side].complete < through {
-            self.clusters[side].complete = through;
+        if self.clusters[side].complete >= through {
+            return;
         }
+        let was_recovered = self.is_recovered();
+        self.clusters[side].complete = through;
+        if self.is_recovered() && !was_recovered {
+            self.forget_all_settled();
+        }
+    }
+
+    /// Restored notes may name keys that nothing waits for any more.
+    fn forget_all_settled(&mut self) {
+        self.keys.retain(|_, state| {
+            state.drop_what_is_settled();
+            !state.is_settled()
+        });
     }
 
     pub fn complete_of(&self, side: Side) -> &Position {
