@@ -33,6 +33,11 @@ impl Position {
             whole: true,
         }
     }
+
+    /// Whether nothing that happened at `time` or before is behind it.
+    pub fn covers(&self, time: Timestamp) -> bool {
+        self.time > time || (self.time == time && self.whole)
+    }
 }
 
 impl PartialOrd for Position {
@@ -83,5 +88,7 @@ mod tests {
         );
         assert!(at(5, "ffff") < whole);
         assert!(whole < at(6, ""));
+        assert!(whole.covers(whole.time));
+        assert!(!at(5, "ffff").covers(whole.time));
     }
 }

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use bson::Timestamp;
 
-use super::ledger::KeyState;
 use super::rules::Rules;
+use super::state::KeyState;
 use crate::change::{DocumentKey, Reason, SharedEvent, Side};
 
 /// What is written to the target's document.
@@ -48,6 +48,15 @@ pub struct Decision {
     pub overturned: Vec<Arc<str>>,
     /// More of the source's history is in this full state than the batch takes from the queue.
     pub outlives_batch: bool,
+}
+
+impl Decision {
+    /// Whether it takes losing writes out of the target's document, of which a note on the source
+    /// may tell, now or soon. Then its transaction leaves word of that on the target: the note it
+    /// pays, and the fence as the time through which the document was replaced.
+    pub fn replaces_lost(&self) -> bool {
+        self.action == Action::FullState && (self.conflict.is_some() || self.pays_note.is_some())
+    }
 }
 
 /// Decides, with everything known about the key. `read_at` is the source reader's complete time.
@@ -104,7 +113,8 @@ pub(super) fn decide(
     decision.action = Action::FullState;
     decision.pays_note = note.cloned();
     decision.revives = dead;
-    decision.overturned = state.lost[source].clone();
+    let lost = state.lost[source].iter();
+    decision.overturned = lost.map(|write| write.record.clone()).collect();
     decision.outlives_batch = state.pending[source]
         .iter()
         .skip(batch.len())

@@ -5,67 +5,14 @@ use std::sync::Arc;
 
 use bson::Timestamp;
 
+use super::notes::NoteToClear;
 use super::plan::Plan;
 use super::rules::Rules;
+use super::state::KeyState;
 use super::{Action, Decision};
 use crate::change::{
     AppliedThrough, DocumentKey, Namespace, Pair, PipelineId, Position, SharedEvent, Side,
 };
-
-/// What one document's two histories have in common, as far as it is not settled.
-#[derive(Debug, Default)]
-pub(super) struct KeyState {
-    /// Local writes observed on a cluster and not yet applied on the other one.
-    pub pending: Pair<VecDeque<SharedEvent>>,
-    /// The time of tandem's last commit on a cluster, while an older write is still pending there.
-    pub last_applied: Pair<Option<Timestamp>>,
-    /// On Y: the time through which Y's document already holds X's history.
-    pub included: Pair<Option<Timestamp>>,
-    /// On X: the pipeline from X must send full state next.
-    pub owed: Pair<Option<Arc<str>>>,
-    /// On X: records of X's losing writes that X's own document still holds.
-    pub lost: Pair<Vec<Arc<str>>>,
-    /// On X: the last event from X could not be applied.
-    pub dead: Pair<bool>,
-}
-
-impl KeyState {
-    /// Writes of `side` up to here are beaten, or already on the other cluster.
-    pub fn settled_through(&self, side: Side) -> Option<Timestamp> {
-        self.last_applied[side].max(self.included[side.other()])
-    }
-
-    /// Pending writes of `side` that are neither beaten nor already on the other cluster.
-    pub fn live(&self, side: Side) -> Vec<SharedEvent> {
-        let past = self.settled_through(side);
-        self.pending[side]
-            .iter()
-            .filter(|event| Some(event.position.time) > past)
-            .cloned()
-            .collect()
-    }
-
-    fn drop_what_is_settled(&mut self) {
-        for side in Side::BOTH {
-            let first = self.pending[side].front().map(|event| event.position.time);
-            if first.is_none() || first > self.last_applied[side] {
-                self.last_applied[side] = None;
-            }
-            if first.is_none() || first > self.included[side.other()] {
-                self.included[side.other()] = None;
-            }
-        }
-    }
-
-    fn is_settled(&self) -> bool {
-        Side::BOTH.iter().all(|side| {
-            self.pending[*side].is_empty()
-                && self.owed[*side].is_none()
-                && self.lost[*side].is_empty()
-                && !self.dead[*side]
-        })
-    }
-}
 
 /// One lane of a pipeline, as far as deciding goes.
 #[derive(Debug)]
@@ -86,24 +33,6 @@ pub(super) struct Cluster {
     /// Nothing is applied before the reader has passed the moment of the start.
     pub recover_to: Timestamp,
     pub lanes: Vec<Lane>,
-}
-
-/// A note on `side` whose full state has been committed: remove it if it still has this value.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NoteToClear {
-    pub side: Side,
-    pub key: DocumentKey,
-    pub value: Arc<str>,
-}
-
-/// Notes of one key as they were found on `side` at a start.
-#[derive(Debug, Clone, Default)]
-pub struct StoredNotes {
-    pub owed: Option<Arc<str>>,
-    pub lost: Vec<Arc<str>>,
-    pub included: Option<Timestamp>,
-    /// A dead letter of the pipeline into `side`.
-    pub dead: bool,
 }
 
 /// What a commit settled.
@@ -148,15 +77,6 @@ impl Ledger {
         }
     }
 
-    /// What a former process left on the clusters.
-    pub fn restore_notes(&mut self, side: Side, key: DocumentKey, notes: StoredNotes) {
-        let state = self.keys.entry(key).or_default();
-        state.owed[side] = notes.owed;
-        state.lost[side.other()] = notes.lost;
-        state.included[side] = notes.included;
-        state.dead[side.other()] = notes.dead;
-    }
-
     /// A local write of `side`, in the order of its history. Returns whether a lane waits for it.
     pub fn observe(&mut self, side: Side, event: SharedEvent) -> bool {
         if self.unpaired.contains(event.key.namespace()) {
@@ -184,19 +104,36 @@ impl Ledger {
 
     /// Every event of `side` up to here has been observed.
     pub fn complete(&mut self, side: Side, through: Position) {
-        if self.clusters[side].complete < through {
-            self.clusters[side].complete = through;
+        if self.clusters[side].complete >= through {
+            return;
         }
+        let was_recovered = self.is_recovered();
+        self.clusters[side].complete = through;
+        if self.is_recovered() && !was_recovered {
+            self.forget_all_settled();
+        }
+    }
+
+    /// Restored notes may name keys that nothing waits for any more.
+    fn forget_all_settled(&mut self) {
+        self.keys.retain(|_, state| {
+            state.drop_what_is_settled();
+            !state.is_settled()
+        });
     }
 
     pub fn complete_of(&self, side: Side) -> &Position {
         &self.clusters[side].complete
     }
 
+    /// Whether both readers have passed the moment of the start. A checkpoint may stand between
+    /// the events of that very moment.
     pub fn is_recovered(&self) -> bool {
-        Side::BOTH
-            .iter()
-            .all(|side| self.clusters[*side].complete.time >= self.clusters[*side].recover_to)
+        Side::BOTH.iter().all(|side| {
+            self.clusters[*side]
+                .complete
+                .covers(self.clusters[*side].recover_to)
+        })
     }
 
     /// The plan's transaction is about to be committed.
@@ -270,7 +207,10 @@ impl Ledger {
         let state = self.keys.entry(decision.key.clone()).or_default();
         if let Some(value) = &decision.leave_note {
             state.owed[target] = Some(value.clone());
-            state.lost[source].extend(plan.records_of(decision));
+            let gone = state.last_applied[source];
+            let lost = plan.records_of(decision).iter();
+            let lost = lost.filter(|write| Some(write.at) > gone).cloned();
+            state.lost[source].extend(lost);
         }
         match decision.action {
             Action::Skip => {
@@ -286,31 +226,22 @@ impl Ledger {
                 state.included[target] = Some(plan.read_at.time);
                 state.lost[source].clear();
                 state.dead[source] = false;
-                decision.pays_note.as_ref().map(|value| NoteToClear {
+                decision.replaces_lost().then(|| NoteToClear {
                     side: source,
                     key: decision.key.clone(),
-                    value: value.clone(),
+                    value: decision.pays_note.clone(),
+                    replaced_through: plan.fence.time,
                 })
             }
         }
     }
 
-    fn forget_if_settled(&mut self, key: &DocumentKey) {
+    pub(super) fn forget_if_settled(&mut self, key: &DocumentKey) {
         if let Some(state) = self.keys.get_mut(key) {
             state.drop_what_is_settled();
             if state.is_settled() {
                 self.keys.remove(key);
             }
-        }
-    }
-
-    /// The note is gone from the cluster.
-    pub fn note_cleared(&mut self, note: &NoteToClear) {
-        if let Some(state) = self.keys.get_mut(&note.key) {
-            if state.owed[note.side].as_ref() == Some(&note.value) {
-                state.owed[note.side] = None;
-            }
-            self.forget_if_settled(&note.key);
         }
     }
 
@@ -381,14 +312,5 @@ impl Lane {
             requests: VecDeque::new(),
             in_flight: None,
         }
-    }
-}
-
-impl KeyState {
-    /// tandem committed on `side` at `at`. Older writes pending there have lost; the records of
-    /// losing writes stand for good.
-    fn applied_on(&mut self, side: Side, at: Timestamp) {
-        self.last_applied[side] = self.last_applied[side].max(Some(at));
-        self.lost[side].clear();
     }
 }

@@ -2,10 +2,13 @@
 
 mod decide;
 mod ledger;
+mod notes;
 mod plan;
 mod rules;
+mod state;
 
 pub use decide::{Action, Conflict, Decision};
-pub use ledger::{Landed, Ledger, NoteToClear, StoredNotes};
+pub use ledger::{Landed, Ledger};
+pub use notes::{LostWrite, NoteToClear, StoredNotes};
 pub use plan::{BatchLimits, Caution, Next, Plan, WaitingOn};
 pub use rules::Rules;

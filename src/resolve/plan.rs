@@ -1,10 +1,11 @@
 //! The next batch of a lane, decided.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
 
 use super::decide::{Action, Decision, decide};
-use super::ledger::{KeyState, Lane, Ledger};
+use super::ledger::{Lane, Ledger};
+use super::notes::LostWrite;
+use super::state::KeyState;
 use crate::change::{AppliedThrough, DocumentKey, PipelineId, Position, SharedEvent};
 
 /// How much one transaction may take.
@@ -42,15 +43,17 @@ pub struct Plan {
     pub through: Position,
     /// Keys whose events are put aside.
     pub dead_letters: HashSet<DocumentKey>,
-    /// Records of losing writes, by the key's position in `decisions`; filled in once written.
-    pub records: HashMap<DocumentKey, Vec<Arc<str>>>,
+    /// The losing writes that the transaction puts on record; filled in before it begins.
+    pub records: HashMap<DocumentKey, Vec<LostWrite>>,
     /// Events of namespaces that are no longer paired.
     pub passed_over: usize,
 }
 
 impl Plan {
-    pub(super) fn records_of(&self, decision: &Decision) -> Vec<Arc<str>> {
-        self.records.get(&decision.key).cloned().unwrap_or_default()
+    pub(super) fn records_of(&self, decision: &Decision) -> &[LostWrite] {
+        self.records
+            .get(&decision.key)
+            .map_or(&[], |lost| lost.as_slice())
     }
 }
 

@@ -1,0 +1,71 @@
+//! What is known about one document with writes under way.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bson::Timestamp;
+
+use super::notes::LostWrite;
+use crate::change::{Pair, SharedEvent, Side};
+
+/// What one document's two histories have in common, as far as it is not settled.
+#[derive(Debug, Default)]
+pub(super) struct KeyState {
+    /// Local writes observed on a cluster and not yet applied on the other one.
+    pub pending: Pair<VecDeque<SharedEvent>>,
+    /// The time of tandem's last commit on a cluster, while an older write is still pending there.
+    pub last_applied: Pair<Option<Timestamp>>,
+    /// On Y: the time through which Y's document already holds X's history.
+    pub included: Pair<Option<Timestamp>>,
+    /// On X: the pipeline from X must send full state next.
+    pub owed: Pair<Option<Arc<str>>>,
+    /// On X: X's losing writes that X's own document still holds.
+    pub lost: Pair<Vec<LostWrite>>,
+    /// On X: the last event from X could not be applied.
+    pub dead: Pair<bool>,
+}
+
+impl KeyState {
+    /// Writes of `side` up to here are beaten, or already on the other cluster.
+    pub fn settled_through(&self, side: Side) -> Option<Timestamp> {
+        self.last_applied[side].max(self.included[side.other()])
+    }
+
+    /// Pending writes of `side` that are neither beaten nor already on the other cluster.
+    pub fn live(&self, side: Side) -> Vec<SharedEvent> {
+        let past = self.settled_through(side);
+        self.pending[side]
+            .iter()
+            .filter(|event| Some(event.position.time) > past)
+            .cloned()
+            .collect()
+    }
+
+    pub fn drop_what_is_settled(&mut self) {
+        for side in Side::BOTH {
+            let first = self.pending[side].front().map(|event| event.position.time);
+            if first.is_none() || first > self.last_applied[side] {
+                self.last_applied[side] = None;
+            }
+            if first.is_none() || first > self.included[side.other()] {
+                self.included[side.other()] = None;
+            }
+        }
+    }
+
+    pub fn is_settled(&self) -> bool {
+        Side::BOTH.iter().all(|side| {
+            self.pending[*side].is_empty()
+                && self.owed[*side].is_none()
+                && self.lost[*side].is_empty()
+                && !self.dead[*side]
+        })
+    }
+
+    /// tandem committed on `side` at `at`. Older writes pending there have lost; the records of
+    /// older losing writes stand for good.
+    pub fn applied_on(&mut self, side: Side, at: Timestamp) {
+        self.last_applied[side] = self.last_applied[side].max(Some(at));
+        self.lost[side].retain(|write| write.at > at);
+    }
+}

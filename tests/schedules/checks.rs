@@ -1,0 +1,81 @@
+//! What must hold once everything has been applied.
+
+use tandem::change::Side;
+
+use crate::cluster::{LocalWrite, Writes};
+use crate::link::Link;
+
+/// What was found wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Failure {
+    Stuck,
+    Diverged,
+    /// A write that saw the final state was thrown away for it.
+    CausalityBroken,
+    /// A write is neither in the final state nor on record.
+    LoserNotLogged,
+    /// A record says that a write came back, and it did not.
+    FalselyOverturned,
+    /// A write of the final state is on record as lost.
+    WinnerLogged,
+    /// The ledger still holds something that nothing waits for.
+    Leaked,
+    OnTheWay(&'static str),
+}
+
+pub fn check(link: &Link) -> Result<(), Failure> {
+    if let Some(what) = link.broken_on_the_way {
+        return Err(Failure::OnTheWay(what));
+    }
+    for key in 0..link.options.keys {
+        let (a, b) = (link.clusters.a.now(key), link.clusters.b.now(key));
+        if a.document != b.document {
+            return Err(Failure::Diverged);
+        }
+    }
+    for side in Side::BOTH {
+        for write in link.clusters[side].local_writes() {
+            let final_writes =
+                link.clusters.a.now(write.key).seen | link.clusters.b.now(write.key).seen;
+            check_write(link, write, final_writes)?;
+        }
+    }
+    check_nothing_is_left(link)
+}
+
+fn check_write(link: &Link, write: &LocalWrite, final_writes: Writes) -> Result<(), Failure> {
+    let records = Side::BOTH.map(|side| link.clusters[side].records.get(&write.id).copied());
+    let is_logged = records.iter().any(Option::is_some);
+    let is_overturned = is_logged && records.iter().flatten().all(|overturned| *overturned);
+    let is_final = final_writes & (1 << write.id) != 0;
+    if !is_final && final_writes & !write.seen == 0 {
+        return Err(Failure::CausalityBroken);
+    }
+    let merged = (link.clusters.a.identical | link.clusters.b.identical) & (1 << write.id) != 0;
+    match (is_final, is_logged, is_overturned) {
+        (false, false, _) if !merged => Err(Failure::LoserNotLogged),
+        (false, true, true) if !merged => Err(Failure::FalselyOverturned),
+        (true, true, false) if !merged => Err(Failure::WinnerLogged),
+        (true | false, true | false, true | false) => Ok(()),
+    }
+}
+
+fn check_nothing_is_left(link: &Link) -> Result<(), Failure> {
+    let clusters = [&link.clusters.a, &link.clusters.b];
+    let paid = clusters
+        .iter()
+        .flat_map(|cluster| &cluster.notes)
+        .any(|notes| notes.paid.is_some());
+    let owing = (0..link.options.keys).filter(|key| {
+        clusters
+            .iter()
+            .any(|cluster| cluster.notes[*key].owed.is_some())
+    });
+    let queued = Side::BOTH
+        .iter()
+        .any(|side| link.ledger.queue_bytes(*side) > 0);
+    if paid || queued || link.ledger.entries() > owing.count() {
+        return Err(Failure::Leaked);
+    }
+    Ok(())
+}

@@ -1,0 +1,373 @@
+//! Drives the real ledger: readers, lanes, notes, crashes.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use tandem::change::{AppliedThrough, DocumentKey, Pair, PipelineId, Position, Side};
+use tandem::resolve::{BatchLimits, Caution, Ledger, Next, NoteToClear, Plan, StoredNotes};
+
+use crate::cluster::{Cluster, Entry, keys, timestamp};
+use crate::options::{Broken, Options};
+use crate::random::Random;
+use crate::trace::{Trace, describe};
+use crate::transaction::{Refused, commit, fill_in_records, key_index, passed_by};
+
+/// How far a lane's next transaction has come.
+#[derive(Default)]
+enum Stage {
+    #[default]
+    Ready,
+    Planned(Plan),
+    Begun(Plan),
+}
+
+#[derive(Default)]
+struct Lane {
+    stage: Stage,
+    caution: Caution,
+}
+
+pub struct Link {
+    pub clusters: Pair<Cluster>,
+    pub ledger: Ledger,
+    pub keys: Arc<[DocumentKey]>,
+    pub options: Options,
+    pub trace: Trace,
+    /// A rule of the process that was seen broken on the way.
+    pub broken_on_the_way: Option<&'static str>,
+    /// The next log entry that each reader reads.
+    cursor: Pair<usize>,
+    recover_to: Pair<u32>,
+    lanes: Pair<Vec<Lane>>,
+    notes_to_clear: VecDeque<NoteToClear>,
+    paid_to_forget: VecDeque<NoteToClear>,
+}
+
+impl Link {
+    pub fn new(options: Options, trace: Trace) -> Self {
+        let keys = keys(options.keys);
+        let cluster = |side| Cluster::new(side, keys.clone(), options.lanes);
+        let clusters = Pair::new(cluster(Side::A), cluster(Side::B));
+        let mut link = Self {
+            ledger: new_ledger(&options, &clusters),
+            clusters,
+            keys,
+            options,
+            trace,
+            broken_on_the_way: None,
+            cursor: Pair::default(),
+            recover_to: Pair::default(),
+            lanes: Pair::new(Vec::new(), Vec::new()),
+            notes_to_clear: VecDeque::new(),
+            paid_to_forget: VecDeque::new(),
+        };
+        link.start();
+        link
+    }
+
+    /// Start or restart: everything but the clusters is forgotten.
+    pub fn start(&mut self) {
+        self.trace.step(|| "start".to_owned());
+        self.ledger = new_ledger(&self.options, &self.clusters);
+        self.notes_to_clear.clear();
+        self.paid_to_forget.clear();
+        for side in Side::BOTH {
+            let lanes = 0..self.options.lanes;
+            self.lanes[side] = lanes.map(|_| Lane::default()).collect();
+            self.recover_to[side] = self.clusters[side].time;
+            let from = self.clusters[side.other()].checkpoints.iter().min();
+            let from = from.expect("a lane");
+            self.cursor[side] = self.clusters[side]
+                .log
+                .iter()
+                .position(|logged| match &logged.entry {
+                    Entry::Local(write) => write.event.position > *from,
+                    Entry::Own { .. } => timestamp(logged.time) > from.time,
+                })
+                .unwrap_or(self.clusters[side].log.len());
+            self.restore_notes(side);
+        }
+    }
+
+    fn restore_notes(&mut self, side: Side) {
+        for (index, key) in self.keys.iter().enumerate() {
+            let paid = self.clusters[side.other()].notes[index].paid.take();
+            let notes = &mut self.clusters[side].notes[index];
+            if let (Some(paid), Some((value, lost))) = (paid, &mut notes.owed) {
+                lost.retain(|write| write.at > paid.replaced_through);
+                if paid.value.as_ref() == Some(value) {
+                    notes.owed = None;
+                }
+            }
+            let (owed, lost) = notes.owed.clone().unzip();
+            if owed.is_some() || notes.included.is_some() {
+                let stored = StoredNotes {
+                    owed,
+                    lost: lost.unwrap_or_default(),
+                    included: notes.included.map(timestamp),
+                    dead: false,
+                };
+                self.ledger.restore_notes(side, key.clone(), stored);
+            }
+        }
+    }
+
+    pub fn reader_is_at_head(&self, side: Side) -> bool {
+        self.cursor[side] == self.clusters[side].log.len()
+            && self.ledger.complete_of(side).time >= timestamp(self.clusters[side].time)
+    }
+
+    /// The reader of `side` hands over the next cluster time, whole.
+    pub fn read(&mut self, side: Side) {
+        let Some(first) = self.clusters[side].log.get(self.cursor[side]) else {
+            return self.complete(side, self.clusters[side].time);
+        };
+        let time = first.time;
+        loop {
+            self.hand_over(side);
+            let next = self.clusters[side].log.get(self.cursor[side]);
+            let split = self.options.broken == Broken::CompleteTimes;
+            if split || next.is_none_or(|next| next.time != time) {
+                break;
+            }
+        }
+        self.complete(side, time);
+    }
+
+    fn complete(&mut self, side: Side, time: u32) {
+        let through = Position::after_all_of(timestamp(time), "");
+        if self.ledger.complete_of(side) < &through {
+            self.trace
+                .step(|| format!("{} is read through {time}", side.as_str()));
+        }
+        self.ledger.complete(side, through);
+    }
+
+    fn hand_over(&mut self, side: Side) {
+        let logged = &self.clusters[side].log[self.cursor[side]];
+        self.cursor[side] += 1;
+        match &logged.entry {
+            Entry::Local(write) => {
+                let waits = self.ledger.observe(side, write.event.clone());
+                let id = write.id;
+                self.trace
+                    .step(|| format!("{} tells of write {id}, waits: {waits}", side.as_str()));
+            }
+            Entry::Own {
+                pipeline,
+                lane,
+                keys,
+            } => {
+                let at = timestamp(logged.time);
+                let recovers = logged.time <= self.recover_to[side];
+                if recovers && self.options.broken != Broken::Recovery {
+                    for key in keys {
+                        self.ledger.observe_own_write(side, &self.keys[*key], at);
+                    }
+                }
+                let landed = self.ledger.landed(*pipeline, *lane, at);
+                self.trace
+                    .step(|| format!("{} lands lane {lane}: {landed:?}", pipeline.as_str()));
+                self.notes_to_clear.extend(landed.notes_to_clear);
+            }
+        }
+    }
+
+    /// Takes a lane one step on: plan, begin, commit.
+    pub fn advance(&mut self, pipeline: PipelineId, lane: usize, random: &mut Random) {
+        let stage = &mut self.lanes[pipeline.source()][lane].stage;
+        let next = match std::mem::take(stage) {
+            Stage::Ready => self.plan(pipeline, lane, random),
+            Stage::Planned(_) if random.one_in(20) => Stage::Ready,
+            Stage::Planned(mut plan) => {
+                self.break_plan(&mut plan);
+                fill_in_records(&self.clusters, &self.keys, &mut plan);
+                self.ledger.begin(plan.clone());
+                Stage::Begun(plan)
+            }
+            Stage::Begun(plan) => {
+                if random.one_in(20) {
+                    self.trace.step(|| "the commit fails".to_owned());
+                    self.ledger.abandon(pipeline, lane);
+                } else {
+                    self.commit(&plan);
+                }
+                Stage::Ready
+            }
+        };
+        self.lanes[pipeline.source()][lane].stage = next;
+    }
+
+    fn plan(&mut self, pipeline: PipelineId, lane: usize, random: &mut Random) -> Stage {
+        if random.one_in(10) {
+            let idle = self.ledger.plan_idle_progress(pipeline, lane);
+            return idle.map_or(Stage::Ready, Stage::Planned);
+        }
+        let limits = BatchLimits {
+            operations_max: 1 + random.below(self.options.batch_operations_max),
+            bytes_max: 1 << 20,
+        };
+        let caution = &self.lanes[pipeline.source()][lane].caution;
+        match self.ledger.plan(pipeline, lane, limits, caution) {
+            Next::Apply(plan) => {
+                self.trace
+                    .step(|| describe(&plan, &self.clusters, &self.keys));
+                Stage::Planned(plan)
+            }
+            Next::Wait(_) | Next::Idle => Stage::Ready,
+        }
+    }
+
+    fn break_plan(&self, plan: &mut Plan) {
+        match self.options.broken {
+            Broken::Owed => {
+                for decision in &mut plan.decisions {
+                    decision.leave_note = None;
+                }
+            }
+            Broken::Nothing
+            | Broken::Included
+            | Broken::ForcedCheck
+            | Broken::CompleteTimes
+            | Broken::ExactRead
+            | Broken::Fence
+            | Broken::Recovery => {}
+        }
+    }
+
+    fn commit(&mut self, plan: &Plan) {
+        let (pipeline, lane) = (plan.pipeline, plan.lane);
+        self.check_checkpoint(plan);
+        let outcome = commit(&mut self.clusters, &self.keys, plan, self.options.broken);
+        self.trace.step(|| {
+            let time = self.clusters[pipeline.target()].time;
+            format!(
+                "{} lane {lane} commits at {time}: {outcome:?}",
+                pipeline.as_str()
+            )
+        });
+        let state = &mut self.lanes[pipeline.source()][lane];
+        match outcome {
+            Ok(()) => {
+                state.caution = Caution::default();
+                if self.options.broken == Broken::Included {
+                    self.forget_included(plan);
+                }
+            }
+            Err(refused) => {
+                if let Refused::Missing(key) = refused {
+                    state.caution.full_state.insert(key);
+                }
+                self.ledger.abandon(pipeline, lane);
+            }
+        }
+    }
+
+    /// The ledger is made to believe that the full states were read before all time.
+    fn forget_included(&mut self, plan: &Plan) {
+        let mut plan = plan.clone();
+        plan.read_at.time = timestamp(0);
+        self.ledger.begin(plan);
+    }
+
+    /// A checkpoint goes past the events of its batch, and past no others.
+    fn check_checkpoint(&mut self, plan: &Plan) {
+        let (source, target) = (plan.pipeline.source(), plan.pipeline.target());
+        let batch = plan.batch.iter();
+        let batch = batch.map(|event| self.clusters[source].local(event).id);
+        let passed = passed_by(
+            &self.clusters[source],
+            &self.keys,
+            plan.lane,
+            self.options.lanes,
+            &self.clusters[target].checkpoints[plan.lane],
+            &plan.through,
+        );
+        if !batch.eq(passed) {
+            self.broken_on_the_way = Some("a checkpoint passes events that were not applied");
+        }
+    }
+
+    pub fn request_full_state(&mut self, pipeline: PipelineId, key: usize) {
+        self.trace
+            .step(|| format!("full state of {key} is asked of {}", pipeline.as_str()));
+        self.ledger
+            .request_full_state(pipeline, self.keys[key].clone());
+    }
+
+    /// Removes a note that is out of date; after it, what tells that it is.
+    pub fn sweep(&mut self, random: &mut Random) {
+        if random.one_in(2) {
+            if let Some(note) = self.paid_to_forget.pop_front() {
+                self.forget_paid(&note);
+            }
+        } else if let Some(note) = self.notes_to_clear.pop_front() {
+            if self.ledger.may_clear(&note) {
+                self.clear_note(note);
+            } else {
+                self.notes_to_clear.push_back(note);
+            }
+        }
+    }
+
+    fn clear_note(&mut self, note: NoteToClear) {
+        let key = key_index(&self.keys, &note.key);
+        let owed = &mut self.clusters[note.side].notes[key].owed;
+        if let Some((value, lost)) = owed {
+            lost.retain(|write| write.at > note.replaced_through);
+            if note.value.as_ref() == Some(value) {
+                *owed = None;
+            }
+        }
+        self.trace.step(|| {
+            let (side, value) = (note.side.as_str(), &note.value);
+            format!("clears the note {value:?} of key {key} on {side}")
+        });
+        self.ledger.note_cleared(&note);
+        self.paid_to_forget.push_back(note);
+    }
+
+    fn forget_paid(&mut self, note: &NoteToClear) {
+        let key = key_index(&self.keys, &note.key);
+        let paid = &mut self.clusters[note.side.other()].notes[key].paid;
+        let paid_through = paid.as_ref().map(|paid| paid.replaced_through);
+        if paid_through == Some(note.replaced_through) {
+            *paid = None;
+        }
+    }
+
+    pub fn is_idle(&self) -> bool {
+        Side::BOTH.iter().all(|side| self.reader_is_at_head(*side))
+            && self.notes_to_clear.is_empty()
+            && self.paid_to_forget.is_empty()
+            && PipelineId::BOTH.iter().all(|pipeline| {
+                let lanes = &self.lanes[pipeline.source()];
+                lanes.iter().enumerate().all(|(at, lane)| {
+                    matches!(lane.stage, Stage::Ready) && self.lane_is_idle(*pipeline, at)
+                })
+            })
+    }
+
+    fn lane_is_idle(&self, pipeline: PipelineId, lane: usize) -> bool {
+        let limits = BatchLimits {
+            operations_max: 1,
+            bytes_max: 1,
+        };
+        let next = self
+            .ledger
+            .plan(pipeline, lane, limits, &Caution::default());
+        matches!(next, Next::Idle)
+    }
+}
+
+fn new_ledger(options: &Options, clusters: &Pair<Cluster>) -> Ledger {
+    let checkpoints = |side: Side| {
+        let stored = clusters[side.other()].checkpoints.iter();
+        stored.cloned().map(AppliedThrough).collect()
+    };
+    Ledger::new(
+        options.rules,
+        Pair::new(checkpoints(Side::A), checkpoints(Side::B)),
+        Pair::new(timestamp(clusters.a.time), timestamp(clusters.b.time)),
+    )
+}

@@ -1,0 +1,195 @@
+//! The deciding code under random schedules, against two clusters in memory.
+//!
+//! `TANDEM_SCHEDULES=n` says how many schedules, `TANDEM_SEED=n` replays one with all its steps.
+
+mod checks;
+mod cluster;
+mod link;
+mod options;
+mod random;
+mod schedule;
+mod trace;
+mod transaction;
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tandem::change::{Policy, Side};
+
+use checks::Failure;
+use options::Broken;
+use schedule::run;
+use trace::Trace;
+
+const SCHEDULES: u64 = 3_000;
+/// Within so many schedules a broken rule shows.
+const BROKEN_SCHEDULES_MAX: u64 = 40_000;
+
+fn number_from(variable: &str) -> Option<u64> {
+    let text = std::env::var(variable).ok()?;
+    Some(
+        text.parse()
+            .unwrap_or_else(|_| panic!("{variable} is no number: {text}")),
+    )
+}
+
+/// Runs schedules on every core until `enough` failures; the first seeds of each failure.
+fn failures(
+    seeds: std::ops::Range<u64>,
+    policy: Policy,
+    broken: Broken,
+    enough: usize,
+) -> BTreeMap<Failure, Vec<u64>> {
+    let next = AtomicU64::new(seeds.start);
+    let found: Mutex<BTreeMap<Failure, Vec<u64>>> = Mutex::default();
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= seeds.end {
+                        return;
+                    }
+                    let (outcome, _) = run(seed, policy, broken, Trace::default());
+                    if let Err(failure) = outcome {
+                        let mut found = found.lock().expect("no thread panics here");
+                        found.entry(failure).or_default().push(seed);
+                        if found.values().map(Vec::len).sum::<usize>() >= enough {
+                            next.store(seeds.end, Ordering::Relaxed);
+                        }
+                    }
+                }
+            });
+        }
+    });
+    found.into_inner().expect("no thread panics here")
+}
+
+fn replay(seed: u64, policy: Policy, broken: Broken) -> Result<(), Failure> {
+    let (outcome, trace) = run(seed, policy, broken, Trace::on());
+    for line in trace.lines() {
+        println!("{line}");
+    }
+    println!("seed {seed}: {outcome:?}");
+    outcome
+}
+
+fn assert_no_failure(policy: Policy, share: u64) {
+    if let Some(seed) = number_from("TANDEM_SEED") {
+        assert_eq!(replay(seed, policy, Broken::Nothing), Ok(()));
+        return;
+    }
+    let schedules = number_from("TANDEM_SCHEDULES").unwrap_or(SCHEDULES) / share;
+    let base = number_from("TANDEM_SEED_BASE").unwrap_or(0);
+    println!(
+        "{schedules} schedules from seed {base}, {}",
+        policy.as_str()
+    );
+    let found = failures(base..base + schedules, policy, Broken::Nothing, usize::MAX);
+    for (failure, seeds) in &found {
+        println!(
+            "{failure:?}: {} of {schedules}, first {:?}",
+            seeds.len(),
+            &seeds[..seeds.len().min(5)]
+        );
+    }
+    let steps = |seed: &&u64| {
+        run(**seed, policy, Broken::Nothing, Trace::on())
+            .1
+            .lines()
+            .len()
+    };
+    for seeds in found.values() {
+        let seed = seeds.iter().min_by_key(steps).expect("a seed");
+        let _ = replay(*seed, policy, Broken::Nothing);
+    }
+    if let Some(seed) = found.values().flatten().min() {
+        panic!("seed {seed} fails: replay it with TANDEM_SEED={seed}");
+    }
+}
+
+#[test]
+fn both_sides_come_to_the_same_and_every_loser_is_on_record() {
+    assert_no_failure(Policy::LastWriteWins, 1);
+}
+
+#[test]
+fn a_preferred_side_keeps_the_same_promises() {
+    for side in Side::BOTH {
+        assert_no_failure(Policy::Prefer(side), 10);
+    }
+}
+
+fn assert_noticed(broken: Broken, by: &[Failure]) {
+    let found = failures(0..BROKEN_SCHEDULES_MAX, Policy::LastWriteWins, broken, 20);
+    println!("{broken:?}: {found:?}");
+    assert!(
+        found.keys().any(|failure| by.contains(failure)),
+        "{broken:?} went unnoticed: {found:?}"
+    );
+}
+
+#[test]
+fn a_missing_owed_note_is_noticed() {
+    assert_noticed(Broken::Owed, &[Failure::Diverged, Failure::CausalityBroken]);
+}
+
+#[test]
+fn a_missing_included_position_is_noticed() {
+    assert_noticed(
+        Broken::Included,
+        &[Failure::Diverged, Failure::CausalityBroken],
+    );
+}
+
+#[test]
+fn a_write_that_changes_nothing_and_is_not_checked_is_noticed() {
+    let by = [
+        Failure::Diverged,
+        Failure::CausalityBroken,
+        Failure::LoserNotLogged,
+    ];
+    assert_noticed(Broken::ForcedCheck, &by);
+}
+
+#[test]
+fn a_fence_inside_a_transaction_is_noticed() {
+    let by = [
+        Failure::Diverged,
+        Failure::CausalityBroken,
+        Failure::LoserNotLogged,
+    ];
+    assert_noticed(Broken::CompleteTimes, &by);
+}
+
+#[test]
+fn full_state_of_another_moment_is_noticed() {
+    let by = [
+        Failure::Diverged,
+        Failure::CausalityBroken,
+        Failure::LoserNotLogged,
+    ];
+    assert_noticed(Broken::ExactRead, &by);
+}
+
+#[test]
+fn a_commit_without_a_fence_is_noticed() {
+    let by = [
+        Failure::Diverged,
+        Failure::CausalityBroken,
+        Failure::LoserNotLogged,
+    ];
+    assert_noticed(Broken::Fence, &by);
+}
+
+#[test]
+fn a_restart_that_does_not_see_its_own_writes_is_noticed() {
+    let by = [
+        Failure::Diverged,
+        Failure::CausalityBroken,
+        Failure::LoserNotLogged,
+    ];
+    assert_noticed(Broken::Recovery, &by);
+}

@@ -1,0 +1,70 @@
+//! The shape of a schedule, and the one rule that it may break on purpose.
+
+use tandem::change::{Mode, Policy, Side};
+use tandem::resolve::Rules;
+
+use crate::random::Random;
+
+/// A rule that is left out, to see that the checks notice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Broken {
+    Nothing,
+    /// A winner's own pipeline is not told to send full state.
+    Owed,
+    /// Nobody remembers how much of the source's history a full state held.
+    Included,
+    /// A write that changes nothing at the fence is not checked against later writes.
+    ForcedCheck,
+    /// A reader calls a cluster time complete in the middle of a transaction.
+    CompleteTimes,
+    /// Full state is read at the head and not at the complete time.
+    ExactRead,
+    /// Writes after the fence are overwritten.
+    Fence,
+    /// A restarted reader does not see what tandem itself had written.
+    Recovery,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    pub broken: Broken,
+    pub rules: Rules,
+    pub tie: Side,
+    pub keys: usize,
+    pub lanes: usize,
+    /// Application transactions, each of one to four writes.
+    pub transactions: usize,
+    pub transaction_writes_max: usize,
+    pub crashes: usize,
+    /// Different values of a field: the fewer, the more writes change nothing.
+    pub values: usize,
+    pub batch_operations_max: usize,
+    /// ms that each cluster's clock is ahead.
+    pub skew: [i64; 2],
+    /// Versions have nothing to do with time, as where a field of the document holds them.
+    pub versions_at_random: bool,
+    pub full_state_requests: bool,
+}
+
+impl Options {
+    pub fn of(random: &mut Random, policy: Policy, broken: Broken) -> Self {
+        Self {
+            broken,
+            rules: Rules {
+                mode: Mode::TwoWay,
+                policy,
+            },
+            tie: random.pick(&Side::BOTH),
+            keys: random.pick(&[1, 1, 1, 2, 3]),
+            lanes: random.pick(&[1, 2, 3]),
+            transactions: random.pick(&[3, 5, 8, 10, 14]),
+            transaction_writes_max: random.pick(&[1, 1, 2, 4]),
+            crashes: random.pick(&[0, 1, 2, 4]),
+            values: random.pick(&[2, 3, 1000]),
+            batch_operations_max: random.pick(&[1, 3, 4, 8]),
+            skew: [random.pick(&[0, 0, 5, -5]), 0],
+            versions_at_random: random.one_in(5),
+            full_state_requests: random.one_in(4),
+        }
+    }
+}

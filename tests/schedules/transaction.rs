@@ -1,0 +1,241 @@
+//! A plan as one transaction on its target: the writes at the fence, records, notes, checkpoint.
+
+use tandem::change::{DocumentKey, Pair, Position};
+use tandem::resolve::{Action, Decision, LostWrite, Plan};
+
+use crate::cluster::{
+    Change, Cluster, Document, Entry, LocalWrite, Logged, Paid, Writes, timestamp,
+};
+use crate::options::Broken;
+
+/// Why nothing was committed.
+#[derive(Debug)]
+pub enum Refused {
+    /// A document was changed after the fence.
+    WriteConflict,
+    /// An update met no document.
+    Missing(DocumentKey),
+}
+
+struct Write {
+    key: usize,
+    document: Document,
+    seen: Writes,
+    effective: bool,
+    full_state: bool,
+}
+
+pub fn key_index(keys: &[DocumentKey], key: &DocumentKey) -> usize {
+    keys.iter()
+        .position(|known| known == key)
+        .expect("a known key")
+}
+
+/// The source's and the target's document as the decision sees them come to the same.
+fn identical(clusters: &Pair<Cluster>, plan: &Plan, key: usize) -> bool {
+    let (source, target) = (plan.pipeline.source(), plan.pipeline.target());
+    clusters[source]
+        .read_at(key, plan.read_at.time.time)
+        .document
+        == clusters[target].read_at(key, plan.fence.time.time).document
+}
+
+/// The losers of a decision, which go on record where both sides do not come to the same.
+fn losers<'a>(
+    clusters: &'a Pair<Cluster>,
+    plan: &Plan,
+    decision: &Decision,
+) -> Vec<&'a LocalWrite> {
+    let target = plan.pipeline.target();
+    let Some(conflict) = &decision.conflict else {
+        return Vec::new();
+    };
+    let (side, events) = if conflict.winner == target {
+        (target.other(), &conflict.mine)
+    } else {
+        (target, &conflict.theirs)
+    };
+    let writes = events.iter().map(|event| clusters[side].local(event));
+    writes.collect()
+}
+
+/// Gives the losing writes of the plan their records' ids, as the transaction will write them.
+pub fn fill_in_records(clusters: &Pair<Cluster>, keys: &[DocumentKey], plan: &mut Plan) {
+    for decision in plan.decisions.clone() {
+        let losers = losers(clusters, plan, &decision);
+        if losers.is_empty() || identical(clusters, plan, key_index(keys, &decision.key)) {
+            continue;
+        }
+        let lost = losers.iter().map(|write| LostWrite {
+            record: write.id.to_string().into(),
+            at: write.event.position.time,
+        });
+        plan.records.insert(decision.key.clone(), lost.collect());
+    }
+}
+
+fn write_of(
+    clusters: &Pair<Cluster>,
+    plan: &Plan,
+    decision: &Decision,
+    key: usize,
+    broken: Broken,
+) -> Result<Option<Write>, Refused> {
+    let (source, target) = (plan.pipeline.source(), plan.pipeline.target());
+    let before = clusters[target].read_at(key, plan.fence.time.time);
+    let (document, seen) = match decision.action {
+        Action::Skip => return Ok(None),
+        Action::FullState => {
+            let state = match broken {
+                Broken::ExactRead => clusters[source].now(key),
+                _ => clusters[source].read_at(key, plan.read_at.time.time),
+            };
+            (state.document, state.seen)
+        }
+        Action::Deltas => {
+            let mut state = (before.document, before.seen);
+            for event in &decision.events {
+                let write = clusters[source].local(event);
+                let missing = state.0.is_none() && matches!(write.change, Change::Update { .. });
+                if missing {
+                    return Err(Refused::Missing(decision.key.clone()));
+                }
+                state = (write.change.after(state.0), state.1 | write.seen);
+            }
+            state
+        }
+    };
+    Ok(Some(Write {
+        key,
+        document,
+        seen,
+        effective: document != before.document,
+        full_state: decision.action == Action::FullState,
+    }))
+}
+
+/// Commits a plan, or nothing of it.
+pub fn commit(
+    clusters: &mut Pair<Cluster>,
+    keys: &[DocumentKey],
+    plan: &Plan,
+    broken: Broken,
+) -> Result<(), Refused> {
+    let target = plan.pipeline.target();
+    let fence = plan.fence.time.time;
+    let mut writes = Vec::new();
+    for decision in &plan.decisions {
+        let key = key_index(keys, &decision.key);
+        writes.extend(write_of(clusters, plan, decision, key, broken)?);
+    }
+    for write in &writes {
+        let checked = write.effective || broken != Broken::ForcedCheck;
+        if checked && broken != Broken::Fence && clusters[target].changed_at[write.key] > fence {
+            return Err(Refused::WriteConflict);
+        }
+    }
+    let unlogged = plan
+        .decisions
+        .iter()
+        .filter(|decision| !plan.records.contains_key(&decision.key));
+    let unlogged = unlogged.flat_map(|decision| losers(clusters, plan, decision));
+    let unlogged = unlogged.fold(0, |all: Writes, write| all | (1 << write.id));
+    let cluster = &mut clusters[target];
+    cluster.identical |= unlogged;
+    cluster.time += 1;
+    let mut written = Vec::new();
+    for write in &writes {
+        store(cluster, write, fence);
+        if write.effective || broken != Broken::ForcedCheck {
+            cluster.changed_at[write.key] = cluster.time;
+            written.push(write.key);
+        }
+    }
+    for decision in &plan.decisions {
+        let key = key_index(keys, &decision.key);
+        note(cluster, plan, decision, key, broken);
+    }
+    cluster.checkpoints[plan.lane] = plan.through.clone();
+    forget_included(cluster, keys, plan);
+    cluster.log.push(Logged {
+        time: cluster.time,
+        entry: Entry::Own {
+            pipeline: plan.pipeline,
+            lane: plan.lane,
+            keys: written,
+        },
+    });
+    Ok(())
+}
+
+fn store(cluster: &mut Cluster, write: &Write, fence: u32) {
+    if write.effective {
+        return cluster.set(write.key, write.document, write.seen);
+    }
+    // Both sides had come to the same state by themselves.
+    let now = cluster.now(write.key);
+    if cluster.changed_at[write.key] <= fence {
+        if write.full_state {
+            cluster.identical |= write.seen ^ now.seen;
+        }
+        cluster.remember(write.key, now.document, write.seen | now.seen);
+    }
+}
+
+fn note(cluster: &mut Cluster, plan: &Plan, decision: &Decision, key: usize, broken: Broken) {
+    let records = plan.records.get(&decision.key);
+    for lost in records.into_iter().flatten() {
+        cluster
+            .records
+            .entry(lost.record.parse().expect("a number"))
+            .or_insert(false);
+    }
+    for record in &decision.overturned {
+        let id: usize = record.parse().expect("a number");
+        if let Some(overturned) = cluster.records.get_mut(&id) {
+            *overturned = true;
+        }
+    }
+    let notes = &mut cluster.notes[key];
+    if let Some(value) = &decision.leave_note {
+        let mut lost = notes.owed.take().map_or(Vec::new(), |(_, lost)| lost);
+        lost.extend(records.into_iter().flatten().cloned());
+        notes.owed = Some((value.clone(), lost));
+    }
+    if decision.replaces_lost() {
+        notes.paid = Some(Paid {
+            value: decision.pays_note.clone(),
+            replaced_through: plan.fence.time,
+        });
+    }
+    if decision.outlives_batch && broken != Broken::Included {
+        notes.included = Some(plan.read_at.time.time);
+    }
+}
+
+/// `included` has done its work once the lane's checkpoint is past it.
+fn forget_included(cluster: &mut Cluster, keys: &[DocumentKey], plan: &Plan) {
+    let lanes = cluster.checkpoints.len();
+    for (key, notes) in keys.iter().zip(&mut cluster.notes) {
+        let passed = |time: u32| plan.through.covers(timestamp(time));
+        if key.lane(lanes) == plan.lane && notes.included.is_some_and(passed) {
+            notes.included = None;
+        }
+    }
+}
+
+/// The writes of a lane that its checkpoint on `target` passes over in going to `through`.
+pub fn passed_by<'a>(
+    source: &'a Cluster,
+    keys: &'a [DocumentKey],
+    lane: usize,
+    lanes: usize,
+    from: &'a Position,
+    through: &'a Position,
+) -> impl Iterator<Item = usize> + 'a {
+    let writes = source.local_writes();
+    writes
+        .filter(move |write| keys[write.key].lane(lanes) == lane)
+        .filter(move |write| write.event.position > *from && write.event.position <= *through)
+        .map(|write| write.id)
+}
