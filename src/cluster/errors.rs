@@ -213,6 +213,7 @@ impl Cause {
                 Some(code) => said(code, None, ""),
                 None => "a bulk write failed".to_owned(),
             },
+            ErrorKind::ServerSelection { message, .. } => no_primary(message),
             kind => kind.to_string(),
         };
         if let Some((end, _)) = text.char_indices().nth(CAUSE_CHARS_MAX) {
@@ -220,6 +221,27 @@ impl Cause {
             text.push('…');
         }
         Self { code, text }
+    }
+}
+
+/// The driver prints its whole view of the cluster; the members and their errors are enough.
+fn no_primary(message: &str) -> String {
+    let members: Vec<String> = message
+        .split("Address: ")
+        .skip(1)
+        .map(|member| {
+            let address = member.split([',', ' ']).next().unwrap_or_default();
+            let said = match (member.split_once("Kind: "), member.split_once("Type: ")) {
+                (Some((_, error)), _) => error.split(", labels").next(),
+                (None, Some((_, kind))) => kind.split([',', ' ']).next(),
+                (None, None) => None,
+            };
+            format!("{address} ({})", said.unwrap_or("unknown"))
+        })
+        .collect();
+    match members.as_slice() {
+        [] => "no primary found".to_owned(),
+        members => format!("no primary found among {}", members.join(", ")),
     }
 }
 
@@ -273,6 +295,18 @@ mod tests {
     fn a_lost_connection_is_retried() {
         let broken = DriverError::from(std::io::Error::from(std::io::ErrorKind::ConnectionReset));
         assert!(classify(broken, "write to eu").is_retryable());
+    }
+
+    #[test]
+    fn a_cluster_without_a_primary_names_its_members_and_their_errors() {
+        let message = "Server selection timeout: No available servers. Topology: { Type: \
+            ReplicaSetNoPrimary, Servers: [ { Address: eu1:27017, Type: Unknown, Error: Kind: \
+            I/O error: Connection refused, labels: {} }, { Address: eu2:27017, Type: RsSecondary } ] }";
+        assert_eq!(
+            no_primary(message),
+            "no primary found among eu1:27017 (I/O error: Connection refused), eu2:27017 (RsSecondary)"
+        );
+        assert_eq!(no_primary("odd"), "no primary found");
     }
 
     #[test]
