@@ -6,6 +6,8 @@ mod notes;
 mod plan;
 mod rules;
 mod state;
+#[cfg(test)]
+mod tests;
 
 pub use decide::{Action, Conflict, Decision};
 pub use ledger::{Landed, Ledger};

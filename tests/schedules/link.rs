@@ -35,6 +35,8 @@ pub struct Link {
     pub trace: Trace,
     /// A rule of the process that was seen broken on the way.
     pub broken_on_the_way: Option<&'static str>,
+    /// Applications have ended: from now on nothing is done but what is left to do.
+    pub is_draining: bool,
     /// The next log entry that each reader reads.
     cursor: Pair<usize>,
     recover_to: Pair<u32>,
@@ -55,6 +57,7 @@ impl Link {
             options,
             trace,
             broken_on_the_way: None,
+            is_draining: false,
             cursor: Pair::default(),
             recover_to: Pair::default(),
             lanes: Pair::new(Vec::new(), Vec::new()),
@@ -199,7 +202,7 @@ impl Link {
     }
 
     fn plan(&mut self, pipeline: PipelineId, lane: usize, random: &mut Random) -> Stage {
-        if random.one_in(10) {
+        if !self.is_draining && random.one_in(10) {
             let idle = self.ledger.plan_idle_progress(pipeline, lane);
             return idle.map_or(Stage::Ready, Stage::Planned);
         }

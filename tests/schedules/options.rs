@@ -44,6 +44,29 @@ pub struct Options {
     /// Versions have nothing to do with time, as where a field of the document holds them.
     pub versions_at_random: bool,
     pub full_state_requests: bool,
+    pub pace: Pace,
+}
+
+/// How often each step is taken, in parts of their sum.
+#[derive(Debug, Clone, Copy)]
+pub struct Pace {
+    pub application: usize,
+    pub reader: [usize; 2],
+    pub pipeline: [usize; 2],
+    pub sweeper: usize,
+    pub fate: usize,
+}
+
+impl Pace {
+    fn of(random: &mut Random) -> Self {
+        Self {
+            application: random.pick(&[4, 12, 40]),
+            reader: [(); 2].map(|()| random.pick(&[3, 20, 20, 60])),
+            pipeline: [(); 2].map(|()| random.pick(&[3, 20, 20, 60])),
+            sweeper: random.pick(&[1, 6]),
+            fate: random.pick(&[1, 1, 5]),
+        }
+    }
 }
 
 impl Options {
@@ -57,14 +80,15 @@ impl Options {
             tie: random.pick(&Side::BOTH),
             keys: random.pick(&[1, 1, 1, 2, 3]),
             lanes: random.pick(&[1, 2, 3]),
-            transactions: random.pick(&[3, 5, 8, 10, 14]),
+            transactions: random.pick(&[3, 5, 8, 12, 20]),
             transaction_writes_max: random.pick(&[1, 1, 2, 4]),
-            crashes: random.pick(&[0, 1, 2, 4]),
+            crashes: random.pick(&[0, 1, 2, 6]),
             values: random.pick(&[2, 3, 1000]),
             batch_operations_max: random.pick(&[1, 3, 4, 8]),
             skew: [random.pick(&[0, 0, 5, -5]), 0],
             versions_at_random: random.one_in(5),
             full_state_requests: random.one_in(4),
+            pace: Pace::of(random),
         }
     }
 }

@@ -47,8 +47,8 @@ impl Schedule {
     fn run(&mut self) -> Result<(), Failure> {
         for _ in 0..STEPS_MAX {
             self.step();
-            let over = self.transactions_left == 0 && self.random.one_in(4);
-            if over && self.link.is_idle() {
+            self.link.is_draining = self.transactions_left == 0;
+            if self.link.is_draining && self.random.one_in(4) && self.link.is_idle() {
                 return check(&self.link);
             }
         }
@@ -56,21 +56,41 @@ impl Schedule {
     }
 
     fn step(&mut self) {
-        match self.random.below(100) {
-            0..12 => self.applications_write(),
-            12..50 => {
-                let side = self.random.pick(&Side::BOTH);
-                self.link.read(side);
-            }
-            50..92 => {
-                let pipeline = self.random.pick(&PipelineId::BOTH);
-                let lane = self.random.below(self.link.options.lanes);
-                self.link.advance(pipeline, lane, &mut self.random);
-            }
-            92..98 => self.link.sweep(&mut self.random),
-            98 => self.request_full_state(),
+        let pace = self.link.options.pace;
+        let steps = [
+            pace.application,
+            pace.reader[0],
+            pace.reader[1],
+            pace.pipeline[0],
+            pace.pipeline[1],
+            pace.sweeper,
+            pace.fate,
+        ];
+        let mut dice = self.random.below(steps.iter().sum());
+        let step = steps
+            .iter()
+            .position(|weight| match dice.checked_sub(*weight) {
+                Some(rest) => {
+                    dice = rest;
+                    false
+                }
+                None => true,
+            });
+        match step {
+            Some(0) => self.applications_write(),
+            Some(1) => self.link.read(Side::A),
+            Some(2) => self.link.read(Side::B),
+            Some(3) => self.advance(PipelineId::AToB),
+            Some(4) => self.advance(PipelineId::BToA),
+            Some(5) => self.link.sweep(&mut self.random),
+            _ if self.random.one_in(2) => self.request_full_state(),
             _ => self.crash(),
         }
+    }
+
+    fn advance(&mut self, pipeline: PipelineId) {
+        let lane = self.random.below(self.link.options.lanes);
+        self.link.advance(pipeline, lane, &mut self.random);
     }
 
     fn request_full_state(&mut self) {
@@ -82,7 +102,7 @@ impl Schedule {
     }
 
     fn crash(&mut self) {
-        if self.crashes_left > 0 && self.random.one_in(2) {
+        if self.crashes_left > 0 {
             self.crashes_left -= 1;
             self.link.start();
         }

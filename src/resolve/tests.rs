@@ -1,0 +1,215 @@
+//! Decisions of the ledger, one race at a time.
+
+use std::sync::Arc;
+
+use bson::{Timestamp, rawdoc};
+
+use super::*;
+use crate::change::{
+    AppliedThrough, ChangeEvent, DocumentKey, Mode, Namespace, Operation, Pair, PipelineId, Policy,
+    Position, Rank, SharedEvent, Side, Version,
+};
+
+fn at(time: u32) -> Timestamp {
+    Timestamp { time, increment: 1 }
+}
+
+fn whole(time: u32) -> Position {
+    Position::after_all_of(at(time), "")
+}
+
+fn key() -> DocumentKey {
+    DocumentKey::of(&Namespace::new("shop", "orders"), &rawdoc! { "_id": 1 }).unwrap()
+}
+
+fn write(side: Side, time: u32, wall_time_ms: i64) -> SharedEvent {
+    Arc::new(ChangeEvent {
+        position: Position::of_event(at(time), format!("{time:04}")),
+        key: key(),
+        operation: Operation::Update,
+        version: Version {
+            wall_time_ms,
+            rank: Rank::of(side, Side::A),
+        },
+        wall_time_ms,
+        raw: rawdoc! {},
+    })
+}
+
+fn ledger_from(checkpoints: Pair<Position>, recover_to: u32) -> Ledger {
+    let rules = Rules {
+        mode: Mode::TwoWay,
+        policy: Policy::LastWriteWins,
+    };
+    let recover_to = Pair::new(at(recover_to), at(recover_to));
+    Ledger::new(
+        rules,
+        checkpoints.map(|position| vec![AppliedThrough(position)]),
+        recover_to,
+    )
+}
+
+/// `a` and `b` are the wall times of the writes on each side, at the times 2, 3 and so on.
+fn ledger_of(a: &[i64], b: &[i64]) -> Ledger {
+    let mut ledger = ledger_from(Pair::new(whole(1), whole(1)), 1);
+    for (side, walls) in [(Side::A, a), (Side::B, b)] {
+        for (time, wall) in (2..).zip(walls) {
+            ledger.observe(side, write(side, time, *wall));
+        }
+        ledger.complete(side, whole(9));
+    }
+    ledger
+}
+
+fn planned(ledger: &Ledger, pipeline: PipelineId) -> Plan {
+    let limits = BatchLimits {
+        operations_max: 10,
+        bytes_max: 1000,
+    };
+    match ledger.plan(pipeline, 0, limits, &Caution::default()) {
+        Next::Apply(plan) => plan,
+        other => panic!("nothing to apply: {other:?}"),
+    }
+}
+
+fn only(plan: &Plan) -> &Decision {
+    assert_eq!(plan.decisions.len(), 1);
+    &plan.decisions[0]
+}
+
+fn wins(ledger: &Ledger, pipeline: PipelineId) -> Side {
+    let plan = planned(ledger, pipeline);
+    only(&plan).conflict.as_ref().expect("a conflict").winner
+}
+
+const HISTORIES: [&[i64]; 6] = [&[1], &[2], &[3], &[1, 2], &[3, 1], &[2, 2]];
+
+#[test]
+fn both_pipelines_name_the_same_winner() {
+    for a in HISTORIES {
+        for b in HISTORIES {
+            let ledger = ledger_of(a, b);
+            let winner = wins(&ledger, PipelineId::AToB);
+            assert_eq!(winner, wins(&ledger, PipelineId::BToA), "{a:?} {b:?}");
+            for pipeline in PipelineId::BOTH {
+                let plan = planned(&ledger, pipeline);
+                let decision = only(&plan);
+                let sends = decision.action == Action::FullState;
+                assert_eq!(sends, winner == pipeline.source());
+                assert_eq!(decision.leave_note.is_some(), !sends);
+            }
+        }
+    }
+}
+
+#[test]
+fn deciding_twice_gives_the_same_decision() {
+    let ledger = ledger_of(&[1, 4], &[3]);
+    for pipeline in PipelineId::BOTH {
+        let (first, second) = (planned(&ledger, pipeline), planned(&ledger, pipeline));
+        assert_eq!(format!("{first:?}"), format!("{second:?}"));
+    }
+}
+
+#[test]
+fn writes_that_did_not_race_are_sent_as_they_are() {
+    let ledger = ledger_of(&[1, 2], &[]);
+    let plan = planned(&ledger, PipelineId::AToB);
+    assert_eq!(only(&plan).action, Action::Deltas);
+    assert_eq!(only(&plan).events.len(), 2);
+    assert!(only(&plan).conflict.is_none());
+}
+
+#[test]
+fn the_winner_owes_full_state_once_the_loser_was_skipped() {
+    let mut ledger = ledger_of(&[1], &[2]);
+    let plan = planned(&ledger, PipelineId::AToB);
+    let note = only(&plan).leave_note.clone();
+    ledger.begin(plan);
+    ledger.landed(PipelineId::AToB, 0, at(10));
+    let plan = planned(&ledger, PipelineId::BToA);
+    assert_eq!(only(&plan).action, Action::FullState);
+    assert_eq!(only(&plan).pays_note, note);
+    assert!(only(&plan).conflict.is_none());
+}
+
+#[test]
+fn an_older_write_is_beaten_once_full_state_has_landed_on_it() {
+    let mut ledger = ledger_of(&[1], &[2]);
+    ledger.begin(planned(&ledger, PipelineId::BToA));
+    ledger.landed(PipelineId::BToA, 0, at(10));
+    let plan = planned(&ledger, PipelineId::AToB);
+    assert_eq!(only(&plan).action, Action::Skip);
+    assert!(only(&plan).events.is_empty());
+    assert!(only(&plan).leave_note.is_none());
+}
+
+#[test]
+fn a_start_between_the_events_of_a_transaction_is_not_recovered_by_its_time_alone() {
+    let inside = Position::of_event(at(5), "0001");
+    let mut ledger = ledger_from(Pair::new(inside, whole(5)), 5);
+    assert!(!ledger.is_recovered());
+    ledger.complete(Side::A, whole(5));
+    assert!(ledger.is_recovered());
+}
+
+#[test]
+fn nothing_is_kept_of_restored_keys_without_a_write_under_way() {
+    let mut ledger = ledger_from(Pair::new(whole(1), whole(1)), 5);
+    let included = StoredNotes {
+        included: Some(at(3)),
+        ..StoredNotes::default()
+    };
+    ledger.restore_notes(Side::A, key(), included);
+    for side in Side::BOTH {
+        ledger.complete(side, whole(5));
+    }
+    assert_eq!(ledger.entries(), 0);
+}
+
+fn restored_with_lost_write_at(time: u32) -> Ledger {
+    let mut ledger = ledger_from(Pair::new(whole(1), whole(1)), 9);
+    let notes = StoredNotes {
+        owed: Some("0002".into()),
+        lost: vec![LostWrite {
+            record: "r".into(),
+            at: at(time),
+        }],
+        ..StoredNotes::default()
+    };
+    ledger.restore_notes(Side::B, key(), notes);
+    ledger
+}
+
+fn overturned_after_own_write_at(time: u32) -> usize {
+    let mut ledger = restored_with_lost_write_at(4);
+    ledger.observe_own_write(Side::A, &key(), at(time));
+    ledger.observe(Side::A, write(Side::A, 8, 9));
+    ledger.observe(Side::B, write(Side::B, 8, 1));
+    for side in Side::BOTH {
+        ledger.complete(side, whole(9));
+    }
+    let plan = planned(&ledger, PipelineId::AToB);
+    assert_eq!(only(&plan).action, Action::FullState);
+    only(&plan).overturned.len()
+}
+
+#[test]
+fn a_losing_write_is_brought_back_by_full_state_unless_it_was_replaced_since() {
+    assert_eq!(overturned_after_own_write_at(3), 1);
+    assert_eq!(overturned_after_own_write_at(5), 0);
+}
+
+#[test]
+fn a_note_waits_for_the_lane_that_may_still_list_in_it() {
+    let mut ledger = ledger_of(&[1], &[2]);
+    let skip = planned(&ledger, PipelineId::AToB);
+    ledger.begin(planned(&ledger, PipelineId::BToA));
+    let landed = ledger.landed(PipelineId::BToA, 0, at(10));
+    ledger.complete(Side::A, whole(10));
+    assert_eq!(landed.notes_to_clear.len(), 1);
+    assert!(!ledger.may_clear(&landed.notes_to_clear[0]));
+    ledger.begin(skip);
+    ledger.landed(PipelineId::AToB, 0, at(10));
+    assert!(ledger.may_clear(&landed.notes_to_clear[0]));
+}
