@@ -48,6 +48,7 @@ fn record(side: Side, change: Value, time: Time, status: &str) -> Value {
         "document_key": { "_id": { "$numberInt": "1" } },
         "kind": "update_origin_differs",
         "losing": {
+            "operation": change.get("operationType").cloned().unwrap_or(json!("update")),
             "cluster_time": { "$timestamp": { "t": time.0, "i": time.1 } },
             "change": change,
         },

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use bson::{Document, RawDocumentBuf, doc};
-use mongodb::{Client, Collection};
+use mongodb::Collection;
 use tempfile::TempDir;
 
 use super::mongod::{Mongod, MongodOptions};
@@ -99,6 +99,11 @@ impl TestEnv {
 
     pub async fn start_with(a: MongodOptions, b: MongodOptions) -> Self {
         let (a, b) = tokio::join!(Mongod::start(a), Mongod::start(b));
+        Self::of(a, b)
+    }
+
+    /// Two servers that were started in some special way.
+    pub fn of(a: Mongod, b: Mongod) -> Self {
         Self {
             a,
             b,
@@ -146,10 +151,6 @@ impl TestEnv {
         self.dir.path().join(name)
     }
 
-    pub fn clients(&self) -> (&Client, &Client) {
-        (self.a.client(), self.b.client())
-    }
-
     pub fn orders_a(&self) -> Collection<Document> {
         self.a.client().database("shop").collection("orders")
     }
@@ -171,11 +172,11 @@ impl TestEnv {
 }
 
 /// The document with this `_id`, byte for byte, or none.
-pub async fn raw_by_id(
+pub fn raw_by_id<I: Into<bson::Bson>>(
     collection: &Collection<Document>,
-    id: impl Into<bson::Bson>,
-) -> Option<RawDocumentBuf> {
+    id: I,
+) -> impl Future<Output = Option<RawDocumentBuf>> + use<I> {
     let raw: Collection<RawDocumentBuf> = collection.clone_with_type();
-    let found = raw.find_one(doc! { "_id": id.into() }).await;
-    found.expect("find_one")
+    let filter = doc! { "_id": id.into() };
+    async move { raw.find_one(filter).await.expect("find_one") }
 }

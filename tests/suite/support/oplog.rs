@@ -8,7 +8,6 @@ use mongodb::Client;
 /// One data or DDL operation; those of a transaction are taken out of their `applyOps`.
 #[derive(Debug, Clone)]
 pub struct OplogEntry {
-    pub ts: Timestamp,
     /// `i`, `u`, `d` or `c`.
     pub op: String,
     pub namespace: String,
@@ -63,27 +62,20 @@ fn is_user(namespace: &str) -> bool {
 }
 
 fn flatten(entry: Document) -> Vec<OplogEntry> {
-    let ts = entry.get_timestamp("ts").expect("ts");
     let session = session_of(&entry);
     let apply = entry.get_document("o").ok();
     if let Some(Bson::Array(inner)) = apply.and_then(|o| o.get("applyOps")) {
         let inner = inner.iter().filter_map(Bson::as_document);
         return inner
-            .map(|inner| to_entry(ts, session.clone(), true, inner.clone()))
+            .map(|inner| to_entry(session.clone(), true, inner.clone()))
             .collect();
     }
-    vec![to_entry(ts, session, false, entry)]
+    vec![to_entry(session, false, entry)]
 }
 
-fn to_entry(
-    ts: Timestamp,
-    session: Option<Vec<u8>>,
-    in_transaction: bool,
-    entry: Document,
-) -> OplogEntry {
+fn to_entry(session: Option<Vec<u8>>, in_transaction: bool, entry: Document) -> OplogEntry {
     let text = |name: &str| entry.get_str(name).unwrap_or_default().to_owned();
     OplogEntry {
-        ts,
         op: text("op"),
         namespace: text("ns"),
         session,

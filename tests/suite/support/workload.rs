@@ -1,5 +1,9 @@
 //! The load of applications on both sides at once, which keeps its own account of every write.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
 use bson::{Document, doc};
 use mongodb::error::{Error, ErrorKind, WriteFailure};
 use mongodb::options::{DatabaseOptions, WriteConcern};
@@ -25,6 +29,10 @@ pub struct Workload {
     /// Of a hundred steps, how many are a transaction of several documents.
     pub transaction_percent: u64,
     pub delete_percent: u64,
+    /// Between the steps of a writer; none: as fast as the server takes it.
+    pub pause: Option<Duration>,
+    /// Goes on past its number of writes until this is set.
+    pub until: Option<Arc<AtomicBool>>,
 }
 
 impl Workload {
@@ -39,6 +47,8 @@ impl Workload {
                 .to_vec(),
             transaction_percent: 6,
             delete_percent: 8,
+            pause: None,
+            until: None,
         }
     }
 
@@ -47,8 +57,23 @@ impl Workload {
         self
     }
 
-    pub fn without_transactions(mut self) -> Self {
-        self.transaction_percent = 0;
+    pub fn namespaces(mut self, namespaces: &[&str]) -> Self {
+        self.namespaces = namespaces.iter().map(|name| name.to_string()).collect();
+        self
+    }
+
+    pub fn transactions(mut self, percent: u64) -> Self {
+        self.transaction_percent = percent;
+        self
+    }
+
+    pub fn pause(mut self, pause: Duration) -> Self {
+        self.pause = Some(pause);
+        self
+    }
+
+    pub fn until(mut self, stop: Arc<AtomicBool>) -> Self {
+        self.until = Some(stop);
         self
     }
 
@@ -119,7 +144,16 @@ impl Writer {
             .workload
             .writes_per_side
             .div_ceil(self.workload.writers_per_side);
-        while self.history.writes.len() < wanted {
+        let until = self.workload.until.clone();
+        let stopped = || {
+            until
+                .as_ref()
+                .is_none_or(|stop| stop.load(Ordering::SeqCst))
+        };
+        while self.history.writes.len() < wanted || !stopped() {
+            if let Some(pause) = self.workload.pause {
+                tokio::time::sleep(pause).await;
+            }
             if self.random.percent(self.workload.transaction_percent) {
                 self.transaction().await;
             } else {
