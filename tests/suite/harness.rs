@@ -7,7 +7,7 @@ use bson::doc;
 use crate::support::compare::{assert_converged, contents};
 use crate::support::env::TestEnv;
 use crate::support::mongod::{Mongod, MongodOptions};
-use crate::support::oplog::{entries_after, from_tandem, now};
+use crate::support::oplog::{entries_after, from_tandem, now, roll_over};
 use crate::support::oracle::Side;
 use crate::support::proxy::{Cut, Proxy};
 use crate::support::random::seed;
@@ -92,4 +92,23 @@ async fn a_proxy_loses_the_reply_and_not_the_write() {
     assert!(orders.insert_one(doc! { "_id": 2 }).await.is_err());
     assert_eq!(proxy.cuts(), 1);
     assert_eq!(orders.count_documents(doc! {}).await.unwrap(), 2);
+}
+
+#[tokio::test]
+async fn a_small_oplog_rolls_over() {
+    let mongod = Mongod::start(MongodOptions::named("set").with_small_oplog()).await;
+    let start = now(mongod.client()).await;
+    roll_over(mongod.client()).await;
+    assert!(now(mongod.client()).await > start);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn loads_on_both_sides_without_a_link_do_not_pass_for_settled() {
+    let env = TestEnv::start().await;
+    let load = Workload::new(seed("no_link"), 2000).keys(100);
+    let start = std::time::Instant::now();
+    let history = load.run(env.a.client(), env.b.client()).await;
+    println!("{} writes in {:?}", history.writes.len(), start.elapsed());
+    let documents = documents_of(&contents(env.a.client()).await);
+    assert!(!history.check(&documents, &[]).is_empty());
 }

@@ -38,14 +38,23 @@ impl MongodOptions {
             advertised_port: None,
         }
     }
+
+    /// The oplog of such a server rolls over within seconds: it holds back only what the last
+    /// checkpoint needs, and that is made every second instead of every minute.
+    pub fn with_small_oplog(mut self) -> Self {
+        self.oplog_megabytes = 1;
+        self.args.extend(["--syncdelay".to_owned(), "1".to_owned()]);
+        self
+    }
 }
 
 /// One running server with its data directory.
 pub struct Mongod {
     options: MongodOptions,
     port: u16,
-    dir: TempDir,
+    // Before the directory: fields are dropped in this order, and the server writes there.
     running: Option<Running>,
+    dir: TempDir,
     client: Client,
 }
 

@@ -1,9 +1,13 @@
 //! What a cluster's oplog says was written, and by which session.
 
+use std::time::Duration;
+
 use bson::spec::BinarySubtype;
 use bson::{Bson, Document, Timestamp, doc};
 use futures_util::TryStreamExt;
 use mongodb::Client;
+
+use super::wait::wait_for;
 
 /// One data or DDL operation; those of a transaction are taken out of their `applyOps`.
 #[derive(Debug, Clone)]
@@ -22,6 +26,29 @@ pub async fn now(client: &Client) -> Timestamp {
     let admin = client.database("admin");
     let hello = admin.run_command(doc! { "hello": 1 }).await.expect("hello");
     hello.get_timestamp("operationTime").expect("operationTime")
+}
+
+/// Writes until nothing of now is left in the oplog; for servers with a small one
+/// (`MongodOptions::with_small_oplog`).
+pub async fn roll_over(client: &Client) {
+    const ROLL_TIME_MAX: Duration = Duration::from_secs(60);
+    let end = now(client).await;
+    let oplog = client.database("local").collection::<Document>("oplog.rs");
+    let rows = client.database("elsewhere").collection::<Document>("rows");
+    wait_for("the oplog has rolled over", ROLL_TIME_MAX, || async {
+        let row = doc! { "text": "x".repeat(500_000) };
+        rows.insert_many(vec![row; 8]).await.expect("rows");
+        // The server keeps what its last checkpoint needs, and makes one a minute unless asked.
+        let admin = client.database("admin");
+        admin
+            .run_command(doc! { "fsync": 1 })
+            .await
+            .expect("a checkpoint");
+        let oldest = oplog.find_one(doc! {}).sort(doc! { "$natural": 1 });
+        let oldest = oldest.await.expect("the oplog")?;
+        (oldest.get_timestamp("ts").ok()? > end).then_some(())
+    })
+    .await;
 }
 
 /// The entries past `after` outside `__tandem` and the server's own databases.
