@@ -150,6 +150,12 @@ impl Ledger {
         self.clusters[pipeline.source()].lanes[lane].in_flight = None;
     }
 
+    pub fn is_in_flight(&self, pipeline: PipelineId, lane: usize) -> bool {
+        self.clusters[pipeline.source()].lanes[lane]
+            .in_flight
+            .is_some()
+    }
+
     /// The commit echo has been read at time `at` of the target. Nothing happens if no plan is in
     /// flight: the echo of a former process.
     pub fn landed(&mut self, pipeline: PipelineId, lane: usize, at: Timestamp) -> Landed {

@@ -1,0 +1,320 @@
+//! Which collection of one cluster belongs to which of the other, by UUID.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use bson::{Document, Uuid, doc};
+
+use crate::change::{Namespace, Pair, Side};
+use crate::cluster::Cluster;
+use crate::error::{Error, Result};
+use crate::target::CollectionInfo;
+
+/// What is known about a namespace.
+#[derive(Debug, Clone)]
+pub enum Pairing {
+    Paired(Pair<CollectionInfo>),
+    /// Its events are passed over.
+    Unpaired,
+    /// The collection is gone from its source or has been replaced: the reader will tell.
+    Unclear,
+}
+
+/// All paired and unpaired collections of a link.
+pub struct Collections {
+    clusters: Pair<Cluster>,
+    link: String,
+    database: String,
+    known: Mutex<HashMap<Namespace, Known>>,
+}
+
+#[derive(Debug, Clone)]
+enum Known {
+    Paired(Pair<CollectionInfo>),
+    /// Found in `__tandem.collections`; its indexes have not been read yet.
+    Stored(Pair<Uuid>),
+    Unpaired(String),
+}
+
+struct Listed {
+    uuid: Uuid,
+    options: Document,
+    /// Why it cannot be replicated.
+    unsupported: Option<&'static str>,
+}
+
+const NAMESPACE_EXISTS: i32 = 48;
+
+impl Collections {
+    pub fn new(clusters: Pair<Cluster>, link: &str, database: &str) -> Self {
+        Self {
+            clusters,
+            link: link.to_owned(),
+            database: database.to_owned(),
+            known: Mutex::default(),
+        }
+    }
+
+    /// Reads what a former process has paired and unpaired. Returns the unpaired ones.
+    ///
+    /// # Errors
+    /// As the clusters say.
+    pub async fn load(&self) -> Result<Vec<Namespace>> {
+        let mut unpaired = Vec::new();
+        for side in Side::BOTH {
+            for found in self.stored(side).await? {
+                let Some(namespace) = found.get_str("namespace").ok().and_then(Namespace::parse) else {
+                    continue;
+                };
+                if found.get_str("state") == Ok("unpaired") {
+                    let reason = found.get_str("reason").unwrap_or_default().to_owned();
+                    self.known().insert(namespace.clone(), Known::Unpaired(reason));
+                    unpaired.push(namespace);
+                } else if let (Some(a), Some(b)) = (uuid_in(&found, "a"), uuid_in(&found, "b")) {
+                    self.known()
+                        .entry(namespace)
+                        .or_insert(Known::Stored(Pair::new(a, b)));
+                }
+            }
+        }
+        Ok(unpaired)
+    }
+
+    async fn stored(&self, side: Side) -> Result<Vec<Document>> {
+        let cluster = &self.clusters[side];
+        let doing = format!("read {}.collections on {}", self.database, cluster.name);
+        let collection = cluster
+            .client
+            .database(&self.database)
+            .collection::<Document>("collections");
+        let call = async {
+            let mut found = Vec::new();
+            let mut cursor = collection.find(doc! { "link": &self.link }).await?;
+            while cursor.advance().await? {
+                found.push(cursor.deserialize_current()?);
+            }
+            Ok(found)
+        };
+        cluster.within(&doing, call).await
+    }
+
+    /// The pair of a namespace. Where the collection is missing on the other side, it is created
+    /// with its options first.
+    ///
+    /// # Errors
+    /// As the clusters say.
+    pub async fn pair(&self, namespace: &Namespace, source: Side) -> Result<Pairing> {
+        let stored = match self.known().get(namespace) {
+            Some(Known::Paired(pair)) => return Ok(Pairing::Paired(pair.clone())),
+            Some(Known::Unpaired(_)) => return Ok(Pairing::Unpaired),
+            Some(Known::Stored(uuids)) => Some(*uuids),
+            None => None,
+        };
+        let uuids = match stored {
+            Some(uuids) => uuids,
+            None => match self.make_pair(namespace, source).await? {
+                Some(uuids) => uuids,
+                None if self.is_unpaired(namespace) => return Ok(Pairing::Unpaired),
+                None => return Ok(Pairing::Unclear),
+            },
+        };
+        let info = Pair::new(
+            self.info(namespace, Side::A, uuids.a).await?,
+            self.info(namespace, Side::B, uuids.b).await?,
+        );
+        self.known()
+            .insert(namespace.clone(), Known::Paired(info.clone()));
+        Ok(Pairing::Paired(info))
+    }
+
+    async fn make_pair(&self, namespace: &Namespace, source: Side) -> Result<Option<Pair<Uuid>>> {
+        let Some(from) = self.list(namespace, source).await? else {
+            return Ok(None);
+        };
+        if let Some(reason) = from.unsupported {
+            self.unpair(namespace, reason).await?;
+            return Ok(None);
+        }
+        let target = source.other();
+        let to = match self.list(namespace, target).await? {
+            Some(found) => found,
+            None => {
+                self.create(namespace, target, &from.options).await?;
+                match self.list(namespace, target).await? {
+                    Some(created) => created,
+                    None => return Ok(None),
+                }
+            }
+        };
+        if let Some(reason) = to.unsupported {
+            self.unpair(namespace, reason).await?;
+            return Ok(None);
+        }
+        let mut uuids = Pair::new(from.uuid, from.uuid);
+        uuids[target] = to.uuid;
+        let state = doc! { "state": "paired", "a": uuids.a, "b": uuids.b };
+        self.save(namespace, state).await?;
+        Ok(Some(uuids))
+    }
+
+    /// From now on the namespace is passed over, over restarts too.
+    ///
+    /// # Errors
+    /// As the clusters say.
+    pub async fn unpair(&self, namespace: &Namespace, reason: &str) -> Result<()> {
+        tracing::warn!(%namespace, reason, "namespace is not replicated any more");
+        self.save(namespace, doc! { "state": "unpaired", "reason": reason })
+            .await?;
+        self.known()
+            .insert(namespace.clone(), Known::Unpaired(reason.to_owned()));
+        Ok(())
+    }
+
+    /// Indexes have changed: they are read again before the next write.
+    pub fn forget_indexes(&self, namespace: &Namespace) {
+        let mut known = self.known();
+        if let Some(Known::Paired(pair)) = known.get(namespace) {
+            let uuids = Pair::new(pair.a.uuid, pair.b.uuid);
+            known.insert(namespace.clone(), Known::Stored(uuids));
+        }
+    }
+
+    pub fn is_unpaired(&self, namespace: &Namespace) -> bool {
+        matches!(self.known().get(namespace), Some(Known::Unpaired(_)))
+    }
+
+    /// Names of the namespaces that are passed over, sorted.
+    pub fn unpaired(&self) -> Vec<String> {
+        let known = self.known();
+        let mut names: Vec<String> = known
+            .iter()
+            .filter(|(_, state)| matches!(state, Known::Unpaired(_)))
+            .map(|(name, _)| name.to_string())
+            .collect();
+        names.sort();
+        names
+    }
+
+    /// Namespaces of one database that anything is known about.
+    pub fn in_database(&self, database: &str) -> Vec<Namespace> {
+        let known = self.known();
+        let names = known.keys().filter(|name| name.database() == database);
+        names.cloned().collect()
+    }
+
+    async fn list(&self, namespace: &Namespace, side: Side) -> Result<Option<Listed>> {
+        let cluster = &self.clusters[side];
+        let doing = format!("list {namespace} on {}", cluster.name);
+        let command = doc! { "listCollections": 1, "filter": { "name": namespace.collection() } };
+        let reply = cluster.command(namespace.database(), command, &doing).await?;
+        let found = first_of(&reply);
+        Ok(found.and_then(|found| {
+            let options = found.get_document("options").cloned().unwrap_or_default();
+            let kind = found.get_str("type").unwrap_or("collection").to_owned();
+            let uuid = found.get_document("info").ok().and_then(|info| uuid_in(info, "uuid"));
+            Some(Listed {
+                uuid: uuid.or((kind != "collection").then(|| Uuid::from_bytes([0; 16])))?,
+                unsupported: unsupported(&kind, &options),
+                options,
+            })
+        }))
+    }
+
+    async fn create(&self, namespace: &Namespace, side: Side, options: &Document) -> Result<()> {
+        let cluster = &self.clusters[side];
+        let doing = format!("create {namespace} on {}", cluster.name);
+        let mut command = doc! { "create": namespace.collection() };
+        command.extend(options.clone());
+        command.insert("writeConcern", doc! { "w": "majority" });
+        match cluster.command(namespace.database(), command, &doing).await {
+            Ok(_) => Ok(()),
+            Err(error) if crate::cluster::errors::code_of(&error) == Some(NAMESPACE_EXISTS) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn info(&self, namespace: &Namespace, side: Side, uuid: Uuid) -> Result<CollectionInfo> {
+        let cluster = &self.clusters[side];
+        let doing = format!("list the indexes of {namespace} on {}", cluster.name);
+        let command = doc! { "listIndexes": namespace.collection(), "cursor": { "batchSize": 1000 } };
+        const NAMESPACE_NOT_FOUND: i32 = 26;
+        let reply = match cluster.command(namespace.database(), command, &doing).await {
+            Err(error) if crate::cluster::errors::code_of(&error) == Some(NAMESPACE_NOT_FOUND) => doc! {},
+            other => other?,
+        };
+        Ok(CollectionInfo {
+            uuid,
+            unique_fields: unique_fields(&reply),
+        })
+    }
+
+    async fn save(&self, namespace: &Namespace, state: Document) -> Result<()> {
+        let mut set = doc! { "link": &self.link, "namespace": namespace.as_str() };
+        set.extend(state);
+        for side in Side::BOTH {
+            let cluster = &self.clusters[side];
+            let doing = format!("write {}.collections on {}", self.database, cluster.name);
+            let command = doc! {
+                "update": "collections",
+                "updates": [{
+                    "q": { "_id": format!("{}/{namespace}", self.link) },
+                    "u": { "$set": set.clone() },
+                    "upsert": true,
+                }],
+                "writeConcern": { "w": "majority" },
+            };
+            let reply = cluster.command(&self.database, command, &doing).await?;
+            if reply.contains_key("writeErrors") || reply.contains_key("writeConcernError") {
+                return Err(Error::unreachable(format!("cannot {doing}")));
+            }
+        }
+        Ok(())
+    }
+
+    fn known(&self) -> MutexGuard<'_, HashMap<Namespace, Known>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn unsupported(kind: &str, options: &Document) -> Option<&'static str> {
+    match kind {
+        "view" => return Some("it is a view"),
+        "timeseries" => return Some("it is a time series"),
+        _ => {}
+    }
+    if options.get_bool("capped").unwrap_or(false) {
+        return Some("capped collections cannot be written in transactions");
+    }
+    let locale = options
+        .get_document("collation")
+        .and_then(|collation| collation.get_str("locale"));
+    match locale {
+        Ok("simple") | Err(_) => None,
+        Ok(_) => Some("its default collation is not simple"),
+    }
+}
+
+fn unique_fields(reply: &Document) -> Vec<String> {
+    let batch = reply
+        .get_document("cursor")
+        .and_then(|cursor| cursor.get_array("firstBatch"));
+    let indexes = batch.map_or(&[][..], |batch| batch);
+    indexes
+        .iter()
+        .filter_map(|index| index.as_document())
+        .filter(|index| index.get_bool("unique").unwrap_or(false))
+        .filter_map(|index| index.get_document("key").ok()?.keys().next().cloned())
+        .collect()
+}
+
+fn first_of(reply: &Document) -> Option<&Document> {
+    let cursor = reply.get_document("cursor").ok()?;
+    cursor.get_array("firstBatch").ok()?.first()?.as_document()
+}
+
+fn uuid_in(document: &Document, name: &str) -> Option<Uuid> {
+    match document.get(name)? {
+        bson::Bson::Binary(binary) => binary.to_uuid().ok(),
+        _ => None,
+    }
+}

@@ -1,0 +1,63 @@
+//! How long to wait before the next try; the only user of `backoff`.
+
+use std::time::Duration;
+
+use backoff::ExponentialBackoff;
+use backoff::backoff::Backoff as _;
+
+/// Growing waits that never give up: whoever retries decides when to stop.
+#[derive(Debug)]
+pub struct Pause {
+    backoff: ExponentialBackoff,
+}
+
+impl Pause {
+    /// A refused transaction: an application's write is in the way, usually for milliseconds.
+    pub fn of_refusals() -> Self {
+        Self::between(Duration::from_millis(5), Duration::from_secs(1))
+    }
+
+    /// A cluster that is away or electing.
+    pub fn of_outages() -> Self {
+        Self::between(Duration::from_millis(100), Duration::from_secs(5))
+    }
+
+    fn between(first: Duration, longest: Duration) -> Self {
+        Self {
+            backoff: ExponentialBackoff {
+                current_interval: first,
+                initial_interval: first,
+                max_interval: longest,
+                max_elapsed_time: None,
+                ..ExponentialBackoff::default()
+            },
+        }
+    }
+
+    /// The next wait, longer than the last one on average.
+    pub fn next(&mut self) -> Duration {
+        let longest = self.backoff.max_interval;
+        self.backoff.next_backoff().unwrap_or(longest)
+    }
+
+    /// It worked: start again with short waits.
+    pub fn reset(&mut self) {
+        self.backoff.reset();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_grow_to_a_bound_and_never_end() {
+        let mut pause = Pause::of_refusals();
+        let waits: Vec<Duration> = (0..50).map(|_| pause.next()).collect();
+        assert!(waits[0] < Duration::from_millis(10));
+        assert!(waits[40] >= Duration::from_millis(500));
+        assert!(waits.iter().all(|wait| *wait < Duration::from_secs(2)));
+        pause.reset();
+        assert!(pause.next() < Duration::from_millis(10));
+    }
+}

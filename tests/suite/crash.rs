@@ -1,0 +1,180 @@
+//! Killed at any moment, or cut off from an answer, it loses nothing and applies nothing twice.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bson::{Document, doc};
+use futures_util::StreamExt;
+use mongodb::Collection;
+
+use crate::support::compare::{assert_converged, contents};
+use crate::support::env::TestEnv;
+use crate::support::mongod::{Mongod, MongodOptions};
+use crate::support::proxy::{Cut, Proxy};
+use crate::support::random::{Random, seed};
+use crate::support::workload::{Workload, documents_of};
+
+const KILLS: usize = 20;
+const SOON: Duration = Duration::from_secs(30);
+/// An application's write right after a restart.
+const UNBLOCKED_TIME_MAX: Duration = Duration::from_secs(1);
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the replication core"]
+async fn killed_at_random_moments_two_writers_still_agree() {
+    let env = TestEnv::start().await;
+    let seed = seed("kills");
+    let mut random = Random::new(seed).fork(99);
+    let stop = Arc::new(AtomicBool::new(false));
+    let load = Workload::new(seed, 1)
+        .keys(300)
+        .pause(Duration::from_millis(5))
+        .until(stop.clone());
+    let (a, b) = (env.a.client().clone(), env.b.client().clone());
+    let mut tandem = env.streaming(&env.link()).await;
+    let writers = tokio::spawn(async move { load.run(&a, &b).await });
+    for _ in 0..KILLS {
+        tokio::time::sleep(Duration::from_millis(random.below(400))).await;
+        tandem.kill9();
+        tandem.start();
+        tandem.wait_until_streaming().await;
+        for orders in [env.orders_a(), env.orders_b()] {
+            assert_unblocked(&orders).await;
+        }
+    }
+    stop.store(true, Ordering::SeqCst);
+    let history = writers.await.expect("the writers end well");
+    assert_converged(&env, SOON).await;
+    let documents = documents_of(&contents(env.a.client()).await);
+    history.assert_accounted(&documents, &tandem.conflicts(&[]));
+    tandem.stop().await;
+}
+
+/// Writes to some documents that may be in an open batch; the account leaves such writes out.
+async fn assert_unblocked(orders: &Collection<Document>) {
+    let set = doc! { "$set": { "version": bson::DateTime::now() } };
+    let write = orders.update_many(doc! { "_id": { "$lt": 60 } }, set);
+    let ended = tokio::time::timeout(UNBLOCKED_TIME_MAX, write).await;
+    ended
+        .expect("an application's write is blocked")
+        .expect("written");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the replication core"]
+async fn counters_on_the_target_never_go_back_and_no_version_appears_twice() {
+    let env = TestEnv::start().await;
+    env.create_on_both("shop", "orders").await;
+    let mut tandem = env.streaming(&env.link()).await;
+    let mut events = env.orders_b().watch().await.expect("a change stream");
+    let orders = env.orders_a();
+    let stop = Arc::new(AtomicBool::new(false));
+    let stopped = stop.clone();
+    let writer = tokio::spawn(async move {
+        let mut count = 0;
+        while !stopped.load(Ordering::SeqCst) {
+            let inc = doc! { "$inc": { "n": 1 } };
+            orders
+                .update_one(doc! { "_id": 1 }, inc)
+                .upsert(true)
+                .await
+                .unwrap();
+            count += 1;
+        }
+        count
+    });
+    for _ in 0..5 {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        tandem.kill9();
+        tandem.start();
+        tandem.wait_until_streaming().await;
+    }
+    stop.store(true, Ordering::SeqCst);
+    let count: i32 = writer.await.unwrap();
+    assert_converged(&env, SOON).await;
+    let mut last = 0;
+    while last < count {
+        let event = tokio::time::timeout(SOON, events.next()).await;
+        let event = event
+            .expect("an event")
+            .expect("the stream goes on")
+            .unwrap();
+        let whole = event.full_document;
+        let updated = event.update_description.map(|update| update.updated_fields);
+        let Some(n) = whole
+            .or(updated)
+            .and_then(|fields| fields.get_i32("n").ok())
+        else {
+            continue;
+        };
+        assert!(n > last, "{n} after {last}");
+        last = n;
+    }
+    tandem.stop().await;
+}
+
+#[derive(Clone, Copy)]
+enum Fault {
+    /// The commit runs long after tandem has given up waiting.
+    Late,
+    ReplyLost,
+    WriteConcernError,
+}
+
+async fn applied_once_in_spite_of(fault: Fault) {
+    let (proxy_a, proxy_b) = (Proxy::start().await, Proxy::start().await);
+    let (a, b) = tokio::join!(
+        Mongod::start_behind(MongodOptions::named("eu-set"), &proxy_a),
+        Mongod::start_behind(MongodOptions::named("us-set"), &proxy_b),
+    );
+    let env = TestEnv::of(a, b);
+    let link = env.link().extra("[timeouts]\noperation = \"1s\"");
+    let mut tandem = env.streaming(&link).await;
+    let orders = env.orders_a();
+    for round in 0..5 {
+        let commit = ["commitTransaction"];
+        match fault {
+            Fault::Late => {
+                let block =
+                    doc! { "failCommands": commit, "blockConnection": true, "blockTimeMS": 2500 };
+                env.b.fail_command(doc! { "times": 1 }, block).await;
+            }
+            Fault::ReplyLost => proxy_b.cut(Cut::NextReplyTo("commitTransaction")),
+            Fault::WriteConcernError => {
+                let error = doc! { "code": 64, "errmsg": "waiting for replication timed out" };
+                let data = doc! { "failCommands": commit, "writeConcernError": error };
+                env.b.fail_command(doc! { "times": 1 }, data).await;
+            }
+        }
+        for id in 0..20 {
+            let inc = doc! { "$inc": { "n": 1 }, "$push": { "rounds": round } };
+            let update = orders.update_one(doc! { "_id": id }, inc).upsert(true);
+            update.await.unwrap();
+        }
+        assert_converged(&env, SOON).await;
+    }
+    if matches!(fault, Fault::ReplyLost) {
+        assert!(proxy_b.cuts() >= 4, "{} replies were lost", proxy_b.cuts());
+    }
+    assert!(tandem.is_running());
+    tandem.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the replication core"]
+async fn a_commit_that_lands_late_is_applied_once() {
+    applied_once_in_spite_of(Fault::Late).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the replication core"]
+async fn a_commit_whose_reply_is_lost_is_applied_once() {
+    applied_once_in_spite_of(Fault::ReplyLost).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the replication core"]
+async fn a_commit_with_a_write_concern_error_is_applied_once() {
+    applied_once_in_spite_of(Fault::WriteConcernError).await;
+}

@@ -1,0 +1,14 @@
+//! Scenarios against real replica sets, in one program so that it is linked once.
+
+mod conflicts;
+mod crash;
+mod exit_codes;
+mod harness;
+mod one_way;
+mod oracle;
+mod outage;
+mod status;
+mod support;
+mod takeover;
+mod two_way;
+mod unique_values;

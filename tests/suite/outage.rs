@@ -1,0 +1,110 @@
+//! Clusters that go away for a while: it waits, says so, comes back and converges.
+
+use std::time::{Duration, Instant};
+
+use bson::doc;
+
+use crate::support::compare::assert_converged;
+use crate::support::env::TestEnv;
+use crate::support::mongod::{Mongod, MongodOptions, free_port};
+use crate::support::proxy::Proxy;
+use crate::support::random::scaled;
+
+const SOON: Duration = Duration::from_secs(30);
+const OUTAGE_SECONDS: usize = 120;
+
+async fn writes(env: &TestEnv, from: i32) {
+    for id in from..from + 50 {
+        let (a, b) = (env.orders_a(), env.orders_b());
+        a.insert_one(doc! { "_id": id, "by": "a" }).await.unwrap();
+        let row = doc! { "_id": id + 1000, "by": "b" };
+        b.insert_one(row).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the replication core"]
+async fn both_clusters_may_vanish_while_it_runs() {
+    let mut env = TestEnv::start().await;
+    let link = env
+        .link()
+        .extra("[timeouts]\nconnect = \"2s\"\noperation = \"2s\"");
+    let mut tandem = env.streaming(&link).await;
+    writes(&env, 0).await;
+    assert_converged(&env, SOON).await;
+    env.a.sigkill();
+    env.b.sigkill();
+    let gone = Instant::now();
+    tandem
+        .wait_status("it says that it waits", SOON, |status| {
+            status["state"] == "waiting"
+        })
+        .await;
+    let outage = Duration::from_secs(scaled(OUTAGE_SECONDS) as u64);
+    tokio::time::sleep(outage.saturating_sub(gone.elapsed())).await;
+    assert!(tandem.is_running());
+    tokio::join!(env.a.restart(), env.b.restart());
+    writes(&env, 100).await;
+    assert_converged(&env, Duration::from_secs(60)).await;
+    tandem.wait_until_streaming().await;
+    tandem.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the replication core"]
+async fn a_frozen_server_is_waited_for() {
+    let env = TestEnv::start().await;
+    let link = env
+        .link()
+        .extra("[timeouts]\nconnect = \"2s\"\noperation = \"1s\"");
+    let mut tandem = env.streaming(&link).await;
+    env.b.sigstop();
+    env.orders_a().insert_one(doc! { "_id": 1 }).await.unwrap();
+    let waits = |status: &serde_json::Value| status["clusters"]["b"]["reachable"] == false;
+    tandem
+        .wait_status("it says which cluster is gone", SOON, waits)
+        .await;
+    env.b.sigcont();
+    writes(&env, 100).await;
+    assert_converged(&env, SOON).await;
+    tandem.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the replication core"]
+async fn a_network_that_breaks_again_and_again_loses_nothing() {
+    let (proxy_a, proxy_b) = (Proxy::start().await, Proxy::start().await);
+    let (a, b) = tokio::join!(
+        Mongod::start_behind(MongodOptions::named("eu-set"), &proxy_a),
+        Mongod::start_behind(MongodOptions::named("us-set"), &proxy_b),
+    );
+    let env = TestEnv::of(a, b);
+    let link = env
+        .link()
+        .extra("[timeouts]\nconnect = \"2s\"\noperation = \"2s\"");
+    let mut tandem = env.streaming(&link).await;
+    for round in 0..4 {
+        let proxy = if round % 2 == 0 { &proxy_a } else { &proxy_b };
+        writes(&env, round * 100).await;
+        proxy.sever();
+        writes(&env, round * 100 + 50).await;
+        proxy.heal();
+    }
+    assert_converged(&env, Duration::from_secs(60)).await;
+    tandem.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the replication core"]
+async fn a_cluster_that_cannot_be_reached_at_the_start_ends_with_4_after_the_time_out() {
+    let env = TestEnv::start().await;
+    let mut link = env.link().extra("[timeouts]\nconnect = \"2s\"");
+    link.uri_b = format!("mongodb://127.0.0.1:{}/?replicaSet=us-set", free_port());
+    let start = Instant::now();
+    let output = env.tandem(&link).run(&["run"]);
+    assert_eq!(output.status.code(), Some(4));
+    let took = start.elapsed();
+    let around = Duration::from_secs(2)..Duration::from_secs(8);
+    assert!(around.contains(&took), "{took:?}");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("us"));
+}

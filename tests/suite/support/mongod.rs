@@ -1,0 +1,296 @@
+//! A real single-node replica set on a free loopback port, gone when the test is over.
+
+use std::fs::File;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use bson::{Document, doc};
+use mongodb::Client;
+use mongodb::options::ClientOptions;
+use tempfile::TempDir;
+
+use super::proxy::Proxy;
+use super::wait::wait_for;
+
+const START_TIME_MAX: Duration = Duration::from_secs(60);
+const ELECTION_TIMEOUT_MS: i32 = 500;
+
+/// How a server is started.
+#[derive(Debug, Clone)]
+pub struct MongodOptions {
+    pub set_name: String,
+    pub oplog_megabytes: u32,
+    /// Further arguments of the command line.
+    pub args: Vec<String>,
+    /// The port that the replica set names as its own, of a proxy in front of the server.
+    pub advertised_port: Option<u16>,
+}
+
+impl MongodOptions {
+    pub fn named(set_name: &str) -> Self {
+        Self {
+            set_name: set_name.to_owned(),
+            oplog_megabytes: 512,
+            args: Vec::new(),
+            advertised_port: None,
+        }
+    }
+
+    /// The oplog of such a server rolls over within seconds: it holds back only what the last
+    /// checkpoint needs, and that is made every second instead of every minute.
+    pub fn with_small_oplog(mut self) -> Self {
+        self.oplog_megabytes = 1;
+        self.args.extend(["--syncdelay".to_owned(), "1".to_owned()]);
+        self
+    }
+}
+
+/// One running server with its data directory.
+pub struct Mongod {
+    options: MongodOptions,
+    port: u16,
+    // Before the directory: fields are dropped in this order, and the server writes there.
+    running: Option<Running>,
+    dir: TempDir,
+    client: Client,
+}
+
+/// The process, and a guard that kills it when this test program is itself killed.
+struct Running {
+    process: Child,
+    guard: Child,
+}
+
+impl Mongod {
+    /// Starts a replica set of one and waits until it is primary.
+    pub async fn start(options: MongodOptions) -> Self {
+        let mut mongod = Self::start_standalone(options).await;
+        mongod.initiate().await;
+        mongod
+    }
+
+    /// The same, where the set names the proxy's port as its own.
+    pub async fn start_behind(mut options: MongodOptions, proxy: &Proxy) -> Self {
+        options.advertised_port = Some(proxy.port());
+        let mut mongod = Self::start_standalone(options).await;
+        proxy.forward_to(mongod.port);
+        mongod.initiate().await;
+        mongod
+    }
+
+    /// Starts a server of a replica set that was never initiated.
+    async fn start_standalone(options: MongodOptions) -> Self {
+        let port = free_port();
+        let dir = tempfile::Builder::new()
+            .prefix("tandem-mongod-")
+            .tempdir()
+            .expect("a temporary directory");
+        let running = launch(&options, port, dir.path(), true);
+        Self {
+            client: direct_client(port).await,
+            options,
+            port,
+            dir,
+            running: Some(running),
+        }
+    }
+
+    /// Starts a server without a replica set, which no link accepts.
+    pub async fn start_without_set() -> Self {
+        let port = free_port();
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let options = MongodOptions::named("");
+        let running = launch(&options, port, dir.path(), false);
+        let mongod = Self {
+            client: direct_client(port).await,
+            options,
+            port,
+            dir,
+            running: Some(running),
+        };
+        mongod.wait_answering().await;
+        mongod
+    }
+
+    async fn initiate(&mut self) {
+        self.wait_answering().await;
+        let port = self.options.advertised_port.unwrap_or(self.port);
+        let config = doc! {
+            "_id": &self.options.set_name,
+            "members": [{ "_id": 0, "host": format!("127.0.0.1:{port}") }],
+            "settings": { "electionTimeoutMillis": ELECTION_TIMEOUT_MS },
+        };
+        self.admin(doc! { "replSetInitiate": config }).await;
+        self.wait_primary().await;
+    }
+
+    async fn wait_answering(&self) {
+        wait_for("mongod answers", START_TIME_MAX, || async {
+            self.try_admin(doc! { "ping": 1 }).await.ok()
+        })
+        .await;
+    }
+
+    /// Waits until the server is a writable primary.
+    pub async fn wait_primary(&self) {
+        wait_for("mongod is primary", START_TIME_MAX, || async {
+            let hello = self.try_admin(doc! { "hello": 1 }).await.ok()?;
+            hello.get_bool("isWritablePrimary").ok()?.then_some(())
+        })
+        .await;
+    }
+
+    /// The URI by which an application or a link finds the replica set.
+    pub fn uri(&self) -> String {
+        let port = self.options.advertised_port.unwrap_or(self.port);
+        format!(
+            "mongodb://127.0.0.1:{port}/?replicaSet={}",
+            self.options.set_name
+        )
+    }
+
+    /// A client of the test itself, straight to the server.
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Runs a command on `admin`; panics where the server refuses.
+    pub async fn admin(&self, command: Document) -> Document {
+        let shown = format!("{command}");
+        self.try_admin(command)
+            .await
+            .unwrap_or_else(|error| panic!("{shown}: {error}"))
+    }
+
+    async fn try_admin(&self, command: Document) -> mongodb::error::Result<Document> {
+        self.client.database("admin").run_command(command).await
+    }
+
+    /// Sets the server's `failCommand` fail point.
+    pub async fn fail_command(&self, mode: impl Into<bson::Bson>, data: Document) {
+        self.admin(doc! { "configureFailPoint": "failCommand", "mode": mode.into(), "data": data })
+            .await;
+    }
+
+    /// Ends the process at once, as a power cut would; the data directory stays.
+    pub fn sigkill(&mut self) {
+        self.running = None;
+    }
+
+    pub fn sigstop(&self) {
+        self.signal("STOP");
+    }
+
+    pub fn sigcont(&self) {
+        self.signal("CONT");
+    }
+
+    fn signal(&self, name: &str) {
+        let running = self.running.as_ref().expect("the server runs");
+        send_signal(running.process.id(), name);
+    }
+
+    /// Starts the server again over the same data and waits until it is primary.
+    pub async fn restart(&mut self) {
+        self.running = None;
+        self.running = Some(launch(&self.options, self.port, self.dir.path(), true));
+        self.wait_answering().await;
+        self.wait_primary().await;
+    }
+}
+
+/// Sends a signal by name with `kill`, since this crate has no unsafe code.
+pub fn send_signal(pid: u32, name: &str) {
+    let status = Command::new("kill")
+        .args([&format!("-{name}"), &pid.to_string()])
+        .stderr(Stdio::null())
+        .status();
+    assert!(status.is_ok_and(|status| status.success()), "kill -{name}");
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // The guard first: a process id that was reaped may belong to somebody else.
+        let _ = self.guard.kill();
+        let _ = self.guard.wait();
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn launch(options: &MongodOptions, port: u16, dir: &Path, in_set: bool) -> Running {
+    let log = File::options()
+        .create(true)
+        .append(true)
+        .open(dir.join("mongod.out"))
+        .expect("a log file");
+    let mut command = Command::new(binary());
+    command
+        .args(["--bind_ip", "127.0.0.1", "--port", &port.to_string()])
+        .arg("--dbpath")
+        .arg(dir)
+        .args(["--wiredTigerCacheSizeGB", "0.25"])
+        .args(["--setParameter", "enableTestCommands=1"])
+        .args(["--setParameter", "diagnosticDataCollectionEnabled=false"])
+        .args(&options.args)
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().expect("a second handle"))
+        .stderr(log);
+    if in_set {
+        command
+            .args(["--replSet", &options.set_name])
+            .args(["--oplogSize", &options.oplog_megabytes.to_string()]);
+    }
+    let process = command.spawn().expect("mongod starts");
+    let guard = guard_of(process.id());
+    Running { process, guard }
+}
+
+/// A shell that kills `pid` when its input ends, which is when this program is gone.
+pub fn guard_of(pid: u32) -> Child {
+    Command::new("sh")
+        .args(["-c", "read -r _; kill -KILL \"$0\"", &pid.to_string()])
+        .stdin(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("sh starts")
+}
+
+/// `MONGOD_BIN`, else what `scripts/mongod` finds or downloads.
+fn binary() -> &'static Path {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY.get_or_init(|| {
+        if let Some(path) = std::env::var_os("MONGOD_BIN") {
+            return path.into();
+        }
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/mongod");
+        let found = Command::new(script).output().expect("scripts/mongod runs");
+        assert!(
+            found.status.success(),
+            "{}",
+            String::from_utf8_lossy(&found.stderr)
+        );
+        String::from_utf8(found.stdout).unwrap().trim().into()
+    })
+}
+
+/// A loopback port that nobody listens on now.
+pub fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a loopback port");
+    listener.local_addr().expect("its address").port()
+}
+
+async fn direct_client(port: u16) -> Client {
+    let uri = format!("mongodb://127.0.0.1:{port}/?directConnection=true");
+    let mut options = ClientOptions::parse(uri).await.expect("a URI");
+    options.server_selection_timeout = Some(Duration::from_secs(5));
+    options.heartbeat_freq = Some(Duration::from_millis(500));
+    Client::with_options(options).expect("a client")
+}

@@ -1,0 +1,356 @@
+//! The application's own account of its writes, held against what became of them.
+//!
+//! Every write has an id that it appends to `seen` of its document, so that a document tells
+//! which writes it holds. When all has settled, each acknowledged id must be accounted for:
+//!
+//! - it is in the final `seen` of its document, exactly once; or
+//! - it lost, and exactly one record says so: the record's change carries the id as the last one
+//!   that it appended; or
+//! - it was removed on purpose: an acknowledged delete took away a document whose `seen` held it
+//!   (deletes are findOneAndDelete, so the writer knows), and that delete stood. A delete that
+//!   itself lost accounts for nothing: what it removed must live on with the winner, or be
+//!   accounted for otherwise.
+//!
+//! And nothing comes back: the id of a record is not in the final `seen` unless the record is
+//! overturned, and what a standing delete removed is not there either.
+//!
+//! A record of a delete carries no id. It is matched to the writer's delete by cluster time: the
+//! writer noted the operation times before and after. Where two deletes fit one record, both count
+//! as "perhaps lost", which may hide a fault and never invents one.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bson::Document;
+use serde_json::Value;
+
+/// Seconds and increment of a cluster time.
+pub type Time = (u32, u32);
+/// Namespace and the number of the key.
+pub type Place = (String, u32);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Side {
+    A,
+    B,
+}
+
+impl Side {
+    pub fn prefix(self) -> &'static str {
+        match self {
+            Side::A => "a",
+            Side::B => "b",
+        }
+    }
+
+    /// The pipeline that carries this side's writes.
+    pub fn pipeline(self) -> &'static str {
+        match self {
+            Side::A => "a-to-b",
+            Side::B => "b-to-a",
+        }
+    }
+}
+
+/// One acknowledged write.
+#[derive(Debug, Clone)]
+pub struct Write {
+    pub id: String,
+    pub side: Side,
+    pub place: Place,
+    /// Operation times of the cluster before and after it.
+    pub time: (Time, Time),
+    /// The `seen` that it deleted; none for a write that leaves a document.
+    pub removed: Option<Vec<String>>,
+}
+
+/// All that the application knows.
+#[derive(Debug, Clone, Default)]
+pub struct History {
+    pub writes: Vec<Write>,
+    /// The application's sessions, to tell its transactions from tandem's.
+    pub sessions: Vec<Vec<u8>>,
+}
+
+/// What a conflict record says of its losing write.
+#[derive(Debug, Clone)]
+struct Loss {
+    side: Side,
+    place: Place,
+    /// None for a delete.
+    id: Option<String>,
+    time: Time,
+    overturned: bool,
+}
+
+/// Top-level fields that the workload writes.
+pub const FIELDS: [&str; 16] = [
+    "_id", "seen", "name", "title", "count", "factor", "low", "high", "list", "tags", "flags",
+    "touched", "items", "nested", "total", "version",
+];
+
+const VIOLATIONS_SHOWN: usize = 10;
+
+impl History {
+    pub fn merge(mut self, other: History) -> History {
+        self.writes.extend(other.writes);
+        self.sessions.extend(other.sessions);
+        self
+    }
+
+    /// Holds the history against the final documents and the conflict records.
+    ///
+    /// The documents must be those of both sides, converged. Gives every violation.
+    pub fn check(&self, documents: &[(String, Document)], records: &[Value]) -> Vec<String> {
+        let mut broken = Vec::new();
+        let mut finals: BTreeMap<Place, Vec<String>> = BTreeMap::new();
+        for (namespace, document) in documents {
+            check_fields(namespace, document, &mut broken);
+            let place = (namespace.clone(), number_in(&id_text(document)));
+            finals.insert(place, seen_of(document));
+        }
+        let losses: Vec<Loss> = records.iter().filter_map(loss_of).collect();
+        self.check_known(&finals, &losses, &mut broken);
+        let fates = self.fates(&losses, &mut broken);
+        for write in &self.writes {
+            self.check_write(write, &finals, &losses, &fates, &mut broken);
+        }
+        broken
+    }
+
+    /// Panics where [`History::check`] finds something.
+    pub fn assert_accounted(&self, documents: &[(String, Document)], records: &[Value]) {
+        let broken = self.check(documents, records);
+        let shown = broken.iter().take(VIOLATIONS_SHOWN).cloned();
+        assert!(
+            broken.is_empty(),
+            "{} violations:\n{}",
+            broken.len(),
+            shown.collect::<Vec<_>>().join("\n")
+        );
+    }
+
+    /// Ids that turn up must be of acknowledged writes, once each.
+    fn check_known(
+        &self,
+        finals: &BTreeMap<Place, Vec<String>>,
+        losses: &[Loss],
+        broken: &mut Vec<String>,
+    ) {
+        let known: BTreeMap<&str, &Place> = self
+            .writes
+            .iter()
+            .map(|write| (write.id.as_str(), &write.place))
+            .collect();
+        for (place, seen) in finals {
+            let mut once = BTreeSet::new();
+            for id in seen {
+                if !once.insert(id) {
+                    broken.push(format!("{id} is in {place:?} twice"));
+                }
+                if known.get(id.as_str()) != Some(&place) {
+                    broken.push(format!("{id} is in {place:?}, where nobody wrote it"));
+                }
+            }
+        }
+        for loss in losses {
+            let unknown = loss
+                .id
+                .as_ref()
+                .filter(|id| !known.contains_key(id.as_str()));
+            if let Some(id) = unknown {
+                broken.push(format!("a record tells of {id}, which nobody wrote"));
+            }
+        }
+    }
+
+    /// For every place, the deletes that stood for sure and those that perhaps did.
+    fn fates(&self, losses: &[Loss], broken: &mut Vec<String>) -> BTreeMap<Place, Vec<Fate<'_>>> {
+        let mut fates: BTreeMap<Place, Vec<Fate<'_>>> = BTreeMap::new();
+        for write in &self.writes {
+            if let Some(removed) = &write.removed {
+                fates.entry(write.place.clone()).or_default().push(Fate {
+                    write,
+                    removed,
+                    stood: Stood::Surely,
+                });
+            }
+        }
+        for loss in losses.iter().filter(|loss| loss.id.is_none()) {
+            let here = fates
+                .get_mut(&loss.place)
+                .map_or(&mut [][..], Vec::as_mut_slice);
+            let fitting = |fate: &&mut Fate<'_>| {
+                fate.write.side == loss.side
+                    && fate.write.time.0 <= loss.time
+                    && loss.time <= fate.write.time.1
+            };
+            let mut fit: Vec<&mut Fate<'_>> = here.iter_mut().filter(fitting).collect();
+            let only = fit.len() == 1;
+            if fit.is_empty() {
+                broken.push(format!(
+                    "a record tells of a delete that nobody made: {loss:?}"
+                ));
+            }
+            if loss.overturned {
+                continue;
+            }
+            for fate in &mut fit {
+                fate.stood = if only { Stood::Not } else { Stood::Perhaps };
+            }
+        }
+        fates
+    }
+
+    fn check_write(
+        &self,
+        write: &Write,
+        finals: &BTreeMap<Place, Vec<String>>,
+        losses: &[Loss],
+        fates: &BTreeMap<Place, Vec<Fate<'_>>>,
+        broken: &mut Vec<String>,
+    ) {
+        if write.removed.is_some() {
+            return;
+        }
+        let id = &write.id;
+        let kept = finals
+            .get(&write.place)
+            .is_some_and(|seen| seen.contains(id));
+        let lost: Vec<&Loss> = losses
+            .iter()
+            .filter(|loss| loss.id.as_ref() == Some(id))
+            .collect();
+        let removers = fates.get(&write.place).into_iter().flatten();
+        let removers: Vec<Stood> = removers
+            .filter(|fate| fate.removed.contains(id))
+            .map(|fate| fate.stood)
+            .collect();
+        let removed_perhaps = removers.iter().any(|stood| *stood != Stood::Not);
+        let counts = lost.iter().filter(|loss| !loss.overturned).count();
+        let what = format!("{id} in {:?}", write.place);
+        if lost.len() > 1 {
+            broken.push(format!("{what}: {} records of one write", lost.len()));
+        }
+        if kept && counts > 0 {
+            broken.push(format!("{what}: lost on record, and in the document"));
+        }
+        if kept && removers.contains(&Stood::Surely) {
+            broken.push(format!("{what}: deleted, and back in the document"));
+        }
+        if !kept && counts == 0 && !removed_perhaps {
+            let why = if lost.is_empty() {
+                "no record"
+            } else {
+                "its record is overturned"
+            };
+            broken.push(format!("{what}: lost, {why}"));
+        }
+        if lost
+            .iter()
+            .any(|loss| loss.side != write.side || loss.place != write.place)
+        {
+            broken.push(format!("{what}: its record names another side or document"));
+        }
+    }
+}
+
+struct Fate<'a> {
+    write: &'a Write,
+    removed: &'a [String],
+    stood: Stood,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stood {
+    Surely,
+    Perhaps,
+    Not,
+}
+
+fn id_text(document: &Document) -> String {
+    document
+        .get("_id")
+        .map(ToString::to_string)
+        .unwrap_or_default()
+}
+
+fn check_fields(namespace: &str, document: &Document, broken: &mut Vec<String>) {
+    for field in document
+        .keys()
+        .filter(|field| !FIELDS.contains(&field.as_str()))
+    {
+        broken.push(format!(
+            "{namespace}: nobody wrote the field {field}: {document}"
+        ));
+    }
+}
+
+/// The ids in a document's `seen`.
+pub fn seen_of(document: &Document) -> Vec<String> {
+    let seen = document.get_array("seen").cloned().unwrap_or_default();
+    let texts = seen.iter().filter_map(|id| id.as_str());
+    texts.map(str::to_owned).collect()
+}
+
+/// The last run of digits in `text`: keys are numbers, strings and sub-documents around a number.
+fn number_in(text: &str) -> u32 {
+    let mut parts = text.split(|c: char| !c.is_ascii_digit());
+    let digits = parts.rfind(|part| !part.is_empty());
+    digits
+        .and_then(|digits| digits.parse().ok())
+        .unwrap_or(u32::MAX)
+}
+
+/// Reads a record of `conflict-report --format json`.
+///
+/// None for DDL, for dead letters and for writes without an id, which a test may add.
+fn loss_of(record: &Value) -> Option<Loss> {
+    if ["ddl", "dead_letter"].contains(&record["kind"].as_str()?) {
+        return None;
+    }
+    let losing = &record["losing"];
+    let time = &losing["cluster_time"]["$timestamp"];
+    let number = |name: &str| time[name].as_u64().unwrap_or(0) as u32;
+    let id = id_in(&losing["change"]);
+    if id.is_none() && losing["operation"] != "delete" {
+        return None;
+    }
+    let a_lost = record["pipeline"] == Side::A.pipeline();
+    Some(Loss {
+        side: if a_lost { Side::A } else { Side::B },
+        place: (
+            record["namespace"].as_str()?.to_owned(),
+            number_in(&digits_of_key(&record["document_key"]["_id"])),
+        ),
+        id,
+        time: (number("t"), number("i")),
+        overturned: record["status"] == "overturned",
+    })
+}
+
+/// The values alone: type names of extended JSON hold digits too (`$numberInt` has none, but
+/// `$numberDecimal128` might come).
+fn digits_of_key(id: &Value) -> String {
+    match id {
+        Value::String(text) => text.clone(),
+        Value::Object(fields) => fields.values().map(digits_of_key).collect(),
+        other => other.to_string(),
+    }
+}
+
+/// The id that a change appended: the last of the `seen` it carries, or of the elements it set.
+fn id_in(change: &Value) -> Option<String> {
+    let last = |seen: &Value| Some(seen.as_array()?.last()?.as_str()?.to_owned());
+    if let Some(id) = last(&change["fullDocument"]["seen"]) {
+        return Some(id);
+    }
+    let updated = change["updateDescription"]["updatedFields"].as_object()?;
+    if let Some(id) = updated.get("seen").and_then(last) {
+        return Some(id);
+    }
+    let elements = updated.iter().filter_map(|(path, value)| {
+        let index: u32 = path.strip_prefix("seen.")?.parse().ok()?;
+        Some((index, value.as_str()?.to_owned()))
+    });
+    elements.max().map(|(_, id)| id)
+}

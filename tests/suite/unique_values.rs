@@ -1,0 +1,118 @@
+//! Unique secondary indexes: values that move between documents, and true collisions.
+
+use std::time::Duration;
+
+use bson::{Document, doc};
+use mongodb::options::IndexOptions;
+use mongodb::{Collection, IndexModel};
+
+use crate::support::compare::assert_converged;
+use crate::support::env::TestEnv;
+use crate::support::random::{Random, scaled, seed};
+
+const SOON: Duration = Duration::from_secs(15);
+
+async fn unique_on_both(env: &TestEnv) {
+    for orders in [env.orders_a(), env.orders_b()] {
+        let options = IndexOptions::builder()
+            .unique(true)
+            .name("sku_1".to_owned())
+            .build();
+        let index = IndexModel::builder()
+            .keys(doc! { "sku": 1 })
+            .options(options)
+            .build();
+        orders.create_index(index).await.unwrap();
+    }
+}
+
+async fn set_sku(orders: &Collection<Document>, id: i32, sku: &str) {
+    let set = doc! { "$set": { "sku": sku } };
+    orders.update_one(doc! { "_id": id }, set).await.unwrap();
+}
+
+/// A value that is free is moved around a ring of documents, one step after the other.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the replication core"]
+async fn unique_values_that_move_between_documents_arrive_without_a_dead_letter() {
+    const DOCUMENTS: u64 = 10;
+    let env = TestEnv::start().await;
+    unique_on_both(&env).await;
+    let mut tandem = env.streaming(&env.link()).await;
+    let orders = env.orders_a();
+    for id in 0..DOCUMENTS as i32 {
+        let row = doc! { "_id": id, "sku": format!("s{id}") };
+        orders.insert_one(row).await.unwrap();
+    }
+    let mut random = Random::new(seed("unique"));
+    for step in 0..scaled(5000) {
+        let (one, other) = (
+            random.below(DOCUMENTS) as i32,
+            random.below(DOCUMENTS) as i32,
+        );
+        if one == other {
+            continue;
+        }
+        let sku = |row: Option<Document>| row.unwrap().get_str("sku").unwrap().to_owned();
+        let first = sku(orders.find_one(doc! { "_id": one }).await.unwrap());
+        let second = sku(orders.find_one(doc! { "_id": other }).await.unwrap());
+        set_sku(&orders, one, &format!("free{step}")).await;
+        if random.percent(50) {
+            set_sku(&orders, other, &first).await;
+            set_sku(&orders, one, &second).await;
+        } else {
+            orders.delete_one(doc! { "_id": other }).await.unwrap();
+            set_sku(&orders, one, &second).await;
+            let back = doc! { "_id": other, "sku": &first };
+            orders.insert_one(back).await.unwrap();
+        }
+    }
+    assert_converged(&env, SOON).await;
+    assert_eq!(tandem.total("dead_letters_total"), 0);
+    tandem.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the replication core"]
+async fn a_true_collision_is_a_dead_letter_until_its_cause_is_gone() {
+    let env = TestEnv::start().await;
+    unique_on_both(&env).await;
+    let mut tandem = env.streaming(&env.link()).await;
+    let (a, b) = (env.orders_a(), env.orders_b());
+    tandem.sigstop();
+    a.insert_one(doc! { "_id": 1, "sku": "same" })
+        .await
+        .unwrap();
+    b.insert_one(doc! { "_id": 2, "sku": "same" })
+        .await
+        .unwrap();
+    a.insert_one(doc! { "_id": 3, "sku": "other" })
+        .await
+        .unwrap();
+    tandem.sigcont();
+    tandem
+        .wait_status("both writes are dead letters", SOON, |status| {
+            let pipelines = status["pipelines"].as_array();
+            let counts = pipelines.into_iter().flatten();
+            counts
+                .filter_map(|p| p["dead_letters_total"].as_u64())
+                .sum::<u64>()
+                >= 2
+        })
+        .await;
+    let letters = tandem.conflicts(&["--kind", "dead_letter"]);
+    let of_a = letters.iter().find(|letter| letter["pipeline"] == "a-to-b");
+    let of_a = of_a.expect("a dead letter of a");
+    assert_eq!(of_a["index"], "sku_1");
+    assert_eq!(of_a["document_key"]["_id"]["$numberInt"], "1");
+    assert!(of_a["other_key"].to_string().contains("\"2\""), "{of_a:#}");
+    // The stream went on, and the next event of either document resolves both.
+    set_sku(&b, 2, "moved").await;
+    assert_converged(&env, SOON).await;
+    let letters = tandem.conflicts(&["--kind", "dead_letter"]);
+    assert!(
+        letters.iter().all(|letter| letter["status"] == "resolved"),
+        "{letters:#?}"
+    );
+    tandem.stop().await;
+}
