@@ -6,6 +6,7 @@ pub mod cluster;
 pub mod config;
 pub mod error;
 pub mod link;
+pub mod pipeline;
 pub mod report;
 pub mod resolve;
 pub mod source;

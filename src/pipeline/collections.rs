@@ -63,12 +63,14 @@ impl Collections {
         let mut unpaired = Vec::new();
         for side in Side::BOTH {
             for found in self.stored(side).await? {
-                let Some(namespace) = found.get_str("namespace").ok().and_then(Namespace::parse) else {
+                let Some(namespace) = found.get_str("namespace").ok().and_then(Namespace::parse)
+                else {
                     continue;
                 };
-                if found.get_str("state") == Ok("unpaired") {
+                if matches!(found.get_str("state"), Ok("unpaired")) {
                     let reason = found.get_str("reason").unwrap_or_default().to_owned();
-                    self.known().insert(namespace.clone(), Known::Unpaired(reason));
+                    self.known()
+                        .insert(namespace.clone(), Known::Unpaired(reason));
                     unpaired.push(namespace);
                 } else if let (Some(a), Some(b)) = (uuid_in(&found, "a"), uuid_in(&found, "b")) {
                     self.known()
@@ -206,12 +208,17 @@ impl Collections {
         let cluster = &self.clusters[side];
         let doing = format!("list {namespace} on {}", cluster.name);
         let command = doc! { "listCollections": 1, "filter": { "name": namespace.collection() } };
-        let reply = cluster.command(namespace.database(), command, &doing).await?;
+        let reply = cluster
+            .command(namespace.database(), command, &doing)
+            .await?;
         let found = first_of(&reply);
         Ok(found.and_then(|found| {
             let options = found.get_document("options").cloned().unwrap_or_default();
             let kind = found.get_str("type").unwrap_or("collection").to_owned();
-            let uuid = found.get_document("info").ok().and_then(|info| uuid_in(info, "uuid"));
+            let uuid = found
+                .get_document("info")
+                .ok()
+                .and_then(|info| uuid_in(info, "uuid"));
             Some(Listed {
                 uuid: uuid.or((kind != "collection").then(|| Uuid::from_bytes([0; 16])))?,
                 unsupported: unsupported(&kind, &options),
@@ -228,7 +235,9 @@ impl Collections {
         command.insert("writeConcern", doc! { "w": "majority" });
         match cluster.command(namespace.database(), command, &doing).await {
             Ok(_) => Ok(()),
-            Err(error) if crate::cluster::errors::code_of(&error) == Some(NAMESPACE_EXISTS) => Ok(()),
+            Err(error) if crate::cluster::errors::code_of(&error) == Some(NAMESPACE_EXISTS) => {
+                Ok(())
+            }
             Err(error) => Err(error),
         }
     }
@@ -236,10 +245,13 @@ impl Collections {
     async fn info(&self, namespace: &Namespace, side: Side, uuid: Uuid) -> Result<CollectionInfo> {
         let cluster = &self.clusters[side];
         let doing = format!("list the indexes of {namespace} on {}", cluster.name);
-        let command = doc! { "listIndexes": namespace.collection(), "cursor": { "batchSize": 1000 } };
+        let command =
+            doc! { "listIndexes": namespace.collection(), "cursor": { "batchSize": 1000 } };
         const NAMESPACE_NOT_FOUND: i32 = 26;
         let reply = match cluster.command(namespace.database(), command, &doing).await {
-            Err(error) if crate::cluster::errors::code_of(&error) == Some(NAMESPACE_NOT_FOUND) => doc! {},
+            Err(error) if crate::cluster::errors::code_of(&error) == Some(NAMESPACE_NOT_FOUND) => {
+                doc! {}
+            }
             other => other?,
         };
         Ok(CollectionInfo {

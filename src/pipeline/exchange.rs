@@ -136,7 +136,13 @@ impl Exchange {
     }
 
     /// The lane's next batch, decided.
-    pub fn plan(&self, pipeline: PipelineId, lane: usize, limits: BatchLimits, caution: &Caution) -> Next {
+    pub fn plan(
+        &self,
+        pipeline: PipelineId,
+        lane: usize,
+        limits: BatchLimits,
+        caution: &Caution,
+    ) -> Next {
         self.ledger().plan(pipeline, lane, limits, caution)
     }
 

@@ -34,7 +34,14 @@ pub struct Records {
 }
 
 /// `of_source` and `of_target` hold the documents of all keys in conflict.
-pub fn records(facts: &LinkFacts, plan: &Plan, of_source: &Documents, of_target: &Documents, skew_ms: Option<i64>, now: DateTime) -> Records {
+pub fn records(
+    facts: &LinkFacts,
+    plan: &Plan,
+    of_source: &Documents,
+    of_target: &Documents,
+    skew_ms: Option<i64>,
+    now: DateTime,
+) -> Records {
     let mut records = Records::default();
     for decision in &plan.decisions {
         let Some(conflict) = &decision.conflict else {
@@ -82,7 +89,11 @@ fn of_conflict(
     losers
         .iter()
         .map(|event| ConflictRecord {
-            id: record_id(&facts.link, &facts.replica_set_ids[loser], &event.position.token),
+            id: record_id(
+                &facts.link,
+                &facts.replica_set_ids[loser],
+                &event.position.token,
+            ),
             logged_at,
             pipeline: PipelineId::from_source(loser),
             key: decision.key.clone(),

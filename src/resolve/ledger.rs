@@ -299,6 +299,12 @@ impl Ledger {
         }
     }
 
+    /// Whether the lane has still to apply something from before `position`.
+    pub fn is_behind(&self, pipeline: PipelineId, lane: usize, position: &Position) -> bool {
+        let front = self.clusters[pipeline.source()].lanes[lane].queue.front();
+        front.is_some_and(|event| event.position < *position)
+    }
+
     /// The position that every lane of the pipeline has reached.
     pub fn pipeline_applied_through(&self, pipeline: PipelineId) -> AppliedThrough {
         let lanes = self.clusters[pipeline.source()].lanes.len();

@@ -5,7 +5,7 @@ use sled::Transactional;
 use sled::transaction::{ConflictableTransactionError, TransactionError};
 
 use super::{RecordFilter, Store};
-use crate::change::{RawElement, RecordStatus, document_of, elements};
+use crate::change::{ConflictKind, DocumentKey, RawElement, RecordStatus, document_of, elements};
 use crate::error::{Error, Result};
 
 /// Bounds what one sled transaction holds in memory.
@@ -117,6 +117,29 @@ impl Store {
                 Err(error) => Some(Err(error)),
             }
         })
+    }
+
+    /// Ids of the dead letters of one document that nobody has settled.
+    ///
+    /// # Errors
+    /// As [`Store::records`].
+    pub fn dead_letters_of(&self, key: &DocumentKey) -> Result<Vec<String>> {
+        let filter = RecordFilter {
+            namespaces: vec![key.namespace().to_string()],
+            kinds: vec![ConflictKind::DeadLetter],
+            statuses: vec![RecordStatus::Logged],
+            ..RecordFilter::default()
+        };
+        let mut ids = Vec::new();
+        for record in self.records(&filter) {
+            let record = record?;
+            let found = record.get_document("document_key").ok();
+            let found = found.and_then(|found| DocumentKey::of(key.namespace(), found));
+            if found.as_ref() == Some(key) {
+                ids.extend(record.get_str("_id").map(str::to_owned));
+            }
+        }
+        Ok(ids)
     }
 
     fn decoded(&self, bytes: &[u8]) -> Result<RawDocumentBuf> {

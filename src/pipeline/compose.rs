@@ -1,0 +1,121 @@
+//! From a decided plan to everything that its transaction writes. Pure.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::caution::Trouble;
+use super::records::{Documents, Records};
+use crate::change::{DocumentKey, Namespace, Pair, Side};
+use crate::resolve::{Action, Decision, Plan};
+use crate::target::{Batch, Checkpoint, CheckpointMove, CollectionInfo, Note, Refusal, WriteSet};
+
+pub type Infos = HashMap<Namespace, CollectionInfo>;
+
+/// Keys whose whole document on the source is needed.
+pub fn wanted_of_source(plan: &Plan) -> Vec<DocumentKey> {
+    let wanted = |decision: &&Decision| {
+        decision.action == Action::FullState
+            || decision.conflict.is_some()
+            || plan.dead_letters.contains(&decision.key)
+    };
+    let decisions = plan.decisions.iter().filter(wanted);
+    decisions.map(|decision| decision.key.clone()).collect()
+}
+
+/// Keys in conflict: their documents on the target go on record.
+pub fn contested(plan: &Plan) -> Vec<DocumentKey> {
+    let decisions = plan.decisions.iter().filter(|d| d.conflict.is_some());
+    decisions.map(|decision| decision.key.clone()).collect()
+}
+
+pub fn infos_of(collections: &HashMap<Namespace, Pair<CollectionInfo>>, side: Side) -> Infos {
+    collections
+        .iter()
+        .map(|(namespace, pair)| (namespace.clone(), pair[side].clone()))
+        .collect()
+}
+
+/// The transaction of a plan.
+///
+/// # Errors
+/// Keys whose deltas cannot be put into operators need full state.
+pub fn batch<'a>(
+    place: &Place<'a>,
+    trouble: &Trouble,
+    plan: &'a Plan,
+    of_source: &Documents,
+    collections: Infos,
+    records: &Records,
+    statuses: &[(Arc<str>, &'static str)],
+) -> Result<Batch<'a>, Refusal> {
+    let mut writes = WriteSet::default();
+    for decision in &plan.decisions {
+        let document = of_source.get(&decision.key);
+        match (decision.action, document) {
+            (Action::Skip, _) => {}
+            (Action::Deltas, _) => writes.add_deltas(&decision.key, &decision.events),
+            (Action::FullState, Some(document)) if trouble.needs_identity(&decision.key) => {
+                writes.add_with_new_identity(&decision.key, document);
+            }
+            (Action::FullState, document) => {
+                writes.add_full_state(&decision.key, document.map(|document| document.as_ref()));
+            }
+        }
+    }
+    if !writes.full_state_needed.is_empty() {
+        return Err(Refusal::FullStateNeeded(writes.full_state_needed));
+    }
+    Ok(Batch {
+        link: place.link,
+        database: place.database,
+        writes,
+        collections,
+        records: records.raw.clone(),
+        statuses: statuses.to_vec(),
+        notes: plan.decisions.iter().flat_map(|d| notes(plan, d)).collect(),
+        checkpoint: CheckpointMove {
+            from: place.checkpoint,
+            to: &plan.through,
+        },
+    })
+}
+
+/// Where a batch belongs.
+pub struct Place<'a> {
+    pub link: &'a str,
+    pub database: &'a str,
+    pub checkpoint: &'a Checkpoint,
+}
+
+fn notes(plan: &Plan, decision: &Decision) -> Vec<(DocumentKey, Note)> {
+    let mut notes = Vec::new();
+    if let Some(value) = &decision.leave_note {
+        let lost = plan.records.get(&decision.key).into_iter().flatten();
+        notes.push(Note::Owed {
+            value: value.clone(),
+            lost: lost.map(|lost| (lost.record.clone(), lost.at)).collect(),
+        });
+    }
+    if !decision.overturned.is_empty() {
+        notes.push(Note::Overturned);
+    }
+    if decision.replaces_lost() {
+        notes.push(Note::Paid {
+            value: decision.pays_note.clone(),
+            replaced_through: plan.fence.time,
+        });
+    }
+    if decision.outlives_batch {
+        notes.push(Note::Included {
+            through: plan.read_at.time,
+        });
+    }
+    if plan.dead_letters.contains(&decision.key) {
+        notes.push(Note::Dead);
+    }
+    if decision.revives {
+        notes.push(Note::Revived);
+    }
+    let key = &decision.key;
+    notes.into_iter().map(|note| (key.clone(), note)).collect()
+}
