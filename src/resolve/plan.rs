@@ -68,6 +68,10 @@ pub enum WaitingOn {
 
 /// What a lane does next.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one of them is alive at a time, for a moment"
+)]
 pub enum Next {
     Apply(Plan),
     Wait(WaitingOn),

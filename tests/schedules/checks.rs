@@ -46,17 +46,21 @@ pub fn check(link: &Link) -> Result<(), Failure> {
 fn check_write(link: &Link, write: &LocalWrite, final_writes: Writes) -> Result<(), Failure> {
     let records = Side::BOTH.map(|side| link.clusters[side].records.get(&write.id).copied());
     let is_logged = records.iter().any(Option::is_some);
-    let is_overturned = is_logged && records.iter().flatten().all(|overturned| *overturned);
+    let stands = records.contains(&Some(false));
+    let is_overturned = records.contains(&Some(true));
     let is_final = final_writes & (1 << write.id) != 0;
     if !is_final && final_writes & !write.seen == 0 {
         return Err(Failure::CausalityBroken);
     }
     let merged = (link.clusters.a.identical | link.clusters.b.identical) & (1 << write.id) != 0;
-    match (is_final, is_logged, is_overturned) {
-        (false, false, _) if !merged => Err(Failure::LoserNotLogged),
-        (false, true, true) if !merged => Err(Failure::FalselyOverturned),
-        (true, true, false) if !merged => Err(Failure::WinnerLogged),
-        (true | false, true | false, true | false) => Ok(()),
+    if merged {
+        return Ok(());
+    }
+    match is_final {
+        true if stands => Err(Failure::WinnerLogged),
+        false if is_overturned => Err(Failure::FalselyOverturned),
+        false if !is_logged => Err(Failure::LoserNotLogged),
+        true | false => Ok(()),
     }
 }
 

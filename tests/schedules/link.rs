@@ -169,8 +169,12 @@ impl Link {
                     }
                 }
                 let landed = self.ledger.landed(*pipeline, *lane, at);
-                self.trace
-                    .step(|| format!("{} lands lane {lane}: {landed:?}", pipeline.as_str()));
+                self.trace.step(|| {
+                    let through = landed.applied_through.as_ref();
+                    let through = through.map(|at| (at.0.time.time, &at.0.token));
+                    let id = pipeline.as_str();
+                    format!("{id} lane {lane} has landed, applied through {through:?}")
+                });
                 self.notes_to_clear.extend(landed.notes_to_clear);
             }
         }

@@ -58,6 +58,15 @@ pub struct Pace {
 }
 
 impl Pace {
+    /// What is left to do once the applications have ended is done at an even pace.
+    pub const DRAINING: Pace = Pace {
+        application: 0,
+        reader: [20, 20],
+        pipeline: [20, 20],
+        sweeper: 6,
+        fate: 1,
+    };
+
     fn of(random: &mut Random) -> Self {
         Self {
             application: random.pick(&[4, 12, 40]),

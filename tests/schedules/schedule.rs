@@ -5,7 +5,7 @@ use tandem::change::{PipelineId, Policy, Side};
 use crate::checks::{Failure, check};
 use crate::cluster::Change;
 use crate::link::Link;
-use crate::options::{Broken, Options};
+use crate::options::{Broken, Options, Pace};
 use crate::random::Random;
 use crate::trace::Trace;
 
@@ -56,7 +56,10 @@ impl Schedule {
     }
 
     fn step(&mut self) {
-        let pace = self.link.options.pace;
+        let pace = match self.link.is_draining {
+            true => Pace::DRAINING,
+            false => self.link.options.pace,
+        };
         let steps = [
             pace.application,
             pace.reader[0],

@@ -86,9 +86,10 @@ fn write_of(
     let (document, seen) = match decision.action {
         Action::Skip => return Ok(None),
         Action::FullState => {
-            let state = match broken {
-                Broken::ExactRead => clusters[source].now(key),
-                _ => clusters[source].read_at(key, plan.read_at.time.time),
+            let state = if broken == Broken::ExactRead {
+                clusters[source].now(key)
+            } else {
+                clusters[source].read_at(key, plan.read_at.time.time)
             };
             (state.document, state.seen)
         }
