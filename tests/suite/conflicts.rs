@@ -246,7 +246,7 @@ async fn a_restored_loser_is_written_again_and_arrives_on_both_sides() {
     let id = records[0]["id"].as_str().or(records[0]["_id"].as_str());
     let output = race
         .tandem
-        .run(&["conflict", "restore", id.expect("an id")]);
+        .run(&["conflict", "restore", "--yes", id.expect("an id")]);
     assert_eq!(output.status.code(), Some(0));
     for orders in [race.env.orders_a(), race.env.orders_b()] {
         wait_for("the loser is back", SOON, || async {
