@@ -59,9 +59,10 @@ impl ChangeEvent {
         self.raw.get_document("fullDocument").ok()
     }
 
-    /// `updatedFields`, `removedFields` and `truncatedArrays` of an update.
-    pub fn update_description(&self) -> Option<&RawDocument> {
-        self.raw.get_document("updateDescription").ok()
+    /// The oplog's own difference of an update (`showRawUpdateDescription`).
+    pub fn difference(&self) -> Option<&RawDocument> {
+        let description = self.raw.get_document("rawUpdateDescription").ok()?;
+        description.get_document("diff").ok()
     }
 
     pub fn bytes(&self) -> usize {

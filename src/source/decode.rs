@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use bson::{RawDocument, RawDocumentBuf, Timestamp, Uuid};
+use bson::{RawBsonRef, RawDocument, RawDocumentBuf, Timestamp, Uuid};
 
 use crate::change::{
     ChangeEvent, DocumentKey, Namespace, NamespaceFilter, Operation, Position, Rank, SharedEvent,
@@ -160,8 +160,7 @@ impl Decoder {
         let of = |name: &str| names.get_str(name).ok();
         let moved = parts
             .update
-            .and_then(|update| update.get_document("updatedFields").ok())
-            .is_some_and(|fields| matches!(fields.get("sequence"), Ok(Some(_))));
+            .is_some_and(|update| set_by(update, "sequence").is_some());
         if !moved
             || of("db") != Some(self.filter.own_database())
             || of("coll") != Some("checkpoints")
@@ -240,11 +239,10 @@ impl Decoder {
     /// The version field as the event alone tells it: a Date, or an int64 of ms.
     fn version_of(&self, parts: &Parts<'_>) -> Option<i64> {
         let field = self.version_field.as_deref()?;
-        let fields = match parts.full {
-            Some(document) => document,
-            None => parts.update?.get_document("updatedFields").ok()?,
+        let value = match parts.full {
+            Some(document) => document.get(field).ok()??,
+            None => set_by(parts.update?, field)?,
         };
-        let value = fields.get(field).ok()??;
         value
             .as_datetime()
             .map(|time| time.timestamp_millis())
@@ -273,7 +271,10 @@ impl<'a> Parts<'a> {
                 "to" => parts.to = element.value()?.as_document(),
                 "documentKey" => parts.key = element.value()?.as_document(),
                 "fullDocument" => parts.full = element.value()?.as_document(),
-                "updateDescription" => parts.update = element.value()?.as_document(),
+                "rawUpdateDescription" => {
+                    let description = element.value()?.as_document();
+                    parts.update = description.and_then(|raw| raw.get_document("diff").ok());
+                }
                 "txnNumber" => parts.in_transaction = true,
                 "lsid" => {
                     let id = element.value()?.as_document();
@@ -288,6 +289,14 @@ impl<'a> Parts<'a> {
         }
         Ok(parts)
     }
+}
+
+/// What an update's difference sets a top-level field to, in its place or as a new field.
+fn set_by<'a>(difference: &'a RawDocument, field: &str) -> Option<RawBsonRef<'a>> {
+    ["u", "i"].iter().find_map(|part| {
+        let fields = difference.get_document(part).ok()?;
+        fields.get(field).ok()?
+    })
 }
 
 fn uuid(document: &RawDocument, name: &str) -> Option<Uuid> {
@@ -357,7 +366,7 @@ mod tests {
         };
         let full = rawdoc! { "fullDocument": { "_id": "k", "changed": DateTime::from_millis(77) } };
         assert_eq!(version(event("shop", "o", "insert", full)), 77);
-        let update = rawdoc! { "updateDescription": { "updatedFields": { "changed": 78_i64 } } };
+        let update = rawdoc! { "rawUpdateDescription": { "diff": { "i": { "changed": 78_i64 } } } };
         assert_eq!(version(event("shop", "o", "update", update)), 78);
         let text = rawdoc! { "fullDocument": { "_id": "k", "changed": "yesterday" } };
         assert_eq!(version(event("shop", "o", "replace", text)), 9);
@@ -369,9 +378,9 @@ mod tests {
 
     #[test]
     fn only_a_moved_checkpoint_is_an_echo() {
-        let moved = rawdoc! { "updateDescription": { "updatedFields": { "sequence": 2_i64 } } };
-        let raised = rawdoc! { "updateDescription": { "updatedFields": { "epoch": 2_i64 } } };
-        let observed = |raw| decoder().decode(&raw).unwrap().observed;
+        let moved = rawdoc! { "rawUpdateDescription": { "diff": { "u": { "sequence": 2_i64 } } } };
+        let raised = rawdoc! { "rawUpdateDescription": { "diff": { "u": { "epoch": 2_i64 } } } };
+        let observed = |raw: RawDocumentBuf| decoder().decode(&raw).unwrap().observed;
         assert!(
             matches!(observed(event("__tandem", "checkpoints", "update", moved.clone())), Observed::Echo(id) if &*id == "k")
         );

@@ -33,6 +33,7 @@ impl Stream {
         let stage = rawdoc! { "$changeStream": {
             "allChangesForCluster": true,
             "showExpandedEvents": true,
+            "showRawUpdateDescription": true,
             "startAtOperationTime": from,
         } };
         let mut pipeline = bson::RawArrayBuf::new();

@@ -49,7 +49,7 @@ fn record(side: Side, change: Value, time: Time, status: &str) -> Value {
         "kind": "update_origin_differs",
         "losing": {
             "operation": change.get("operationType").cloned().unwrap_or(json!("update")),
-            "cluster_time": { "$timestamp": { "t": time.0, "i": time.1 } },
+            "cluster_time": [time.0, time.1],
             "change": change,
         },
         "status": status,
@@ -57,8 +57,11 @@ fn record(side: Side, change: Value, time: Time, status: &str) -> Value {
 }
 
 fn push(at: u32, id: &str) -> Value {
-    let path = format!("seen.{at}");
-    json!({ "updateDescription": { "updatedFields": { path: id, "name": "w1" } } })
+    let part = format!("u{at}");
+    json!({ "rawUpdateDescription": { "diff": {
+        "u": { "name": "w1" },
+        "sseen": { "a": true, part: id },
+    } } })
 }
 
 fn lost(id: &str, status: &str) -> Value {
@@ -83,7 +86,7 @@ fn a_loser_is_read_from_every_form_of_change() {
     for change in [
         push(3, "a-1"),
         json!({ "fullDocument": { "seen": ["b-1", "a-1"] } }),
-        json!({ "updateDescription": { "updatedFields": { "seen": ["b-1", "a-1"] } } }),
+        json!({ "rawUpdateDescription": { "diff": { "u": { "seen": ["b-1", "a-1"] } } } }),
     ] {
         let records = [record(Side::A, change, (1, 5), "logged")];
         assert_eq!(history.check(&[document(&["b-1"])], &records), [""; 0]);

@@ -43,7 +43,11 @@ fn record(id: &str, kind: &str, document: impl Into<bson::RawBson>) -> RawDocume
 
 /// Puts the record where the link would have: on the target and in the store.
 async fn put(env: &TestEnv, record: RawDocumentBuf) {
-    let conflicts = env.a.client().database("__tandem").collection::<bson::RawDocumentBuf>("conflicts");
+    let conflicts = env
+        .a
+        .client()
+        .database("__tandem")
+        .collection::<bson::RawDocumentBuf>("conflicts");
     conflicts.insert_one(&record).await.unwrap();
     let store = Store::open(&env.path("tandem-state")).unwrap();
     store.put_records(&[record]).unwrap();
@@ -169,7 +173,11 @@ async fn the_last_discarded_dead_letter_of_a_document_takes_its_mark_off() {
     let tandem = env.tandem(&env.link());
     let namespace = Namespace::new("shop", "orders");
     let key = DocumentKey::of(&namespace, &rawdoc! { "_id": 1 }).unwrap();
-    let keys = env.a.client().database("__tandem").collection::<bson::RawDocumentBuf>("keys");
+    let keys = env
+        .a
+        .client()
+        .database("__tandem")
+        .collection::<bson::RawDocumentBuf>("keys");
     let note = rawdoc! { "_id": key_id("eu-us", &key), "dead": true, "raw": { "_id": 1 } };
     keys.insert_one(&note).await.unwrap();
     for id in ["0a", "0b"] {

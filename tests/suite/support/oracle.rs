@@ -309,8 +309,7 @@ fn loss_of(record: &Value) -> Option<Loss> {
         return None;
     }
     let losing = &record["losing"];
-    let time = &losing["cluster_time"]["$timestamp"];
-    let number = |name: &str| time[name].as_u64().unwrap_or(0) as u32;
+    let number = |at: usize| losing["cluster_time"][at].as_u64().unwrap_or(0) as u32;
     let id = id_in(&losing["change"]);
     if id.is_none() && losing["operation"] != "delete" {
         return None;
@@ -323,7 +322,7 @@ fn loss_of(record: &Value) -> Option<Loss> {
             number_in(&digits_of_key(&record["document_key"]["_id"])),
         ),
         id,
-        time: (number("t"), number("i")),
+        time: (number(0), number(1)),
         overturned: record["status"] == "overturned",
     })
 }
@@ -344,13 +343,19 @@ fn id_in(change: &Value) -> Option<String> {
     if let Some(id) = last(&change["fullDocument"]["seen"]) {
         return Some(id);
     }
-    let updated = change["updateDescription"]["updatedFields"].as_object()?;
-    if let Some(id) = updated.get("seen").and_then(last) {
-        return Some(id);
+    let difference = &change["rawUpdateDescription"]["diff"];
+    let whole = ["u", "i"]
+        .iter()
+        .find_map(|part| last(&difference[part]["seen"]));
+    if whole.is_some() {
+        return whole;
     }
-    let elements = updated.iter().filter_map(|(path, value)| {
-        let index: u32 = path.strip_prefix("seen.")?.parse().ok()?;
-        Some((index, value.as_str()?.to_owned()))
-    });
+    let elements = difference["sseen"]
+        .as_object()?
+        .iter()
+        .filter_map(|(part, value)| {
+            let index: u32 = part.strip_prefix('u')?.parse().ok()?;
+            Some((index, value.as_str()?.to_owned()))
+        });
     elements.max().map(|(_, id)| id)
 }
