@@ -1,0 +1,19 @@
+//! Writing a cluster: one transaction for each batch, on a tagged session, under the fence.
+
+mod delta;
+mod notes;
+mod read;
+mod reply;
+mod session;
+mod settle;
+mod statements;
+mod touch;
+mod transaction;
+mod write_set;
+
+pub use notes::{Note, key_id};
+pub use reply::{Refusal, WriteError};
+pub use session::{Snapshot, TagSession};
+pub use settle::{Settled, settle};
+pub use transaction::{Batch, Checkpoint, CheckpointMove, Transaction};
+pub use write_set::{CollectionInfo, WriteSet};

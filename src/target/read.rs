@@ -1,0 +1,94 @@
+//! Reading the target's documents inside the transaction that will write them.
+
+use std::collections::HashMap;
+
+use bson::{RawArrayBuf, RawDocumentBuf, cstr, rawdoc};
+
+use super::reply::{Refusal, refusal};
+use super::transaction::Transaction;
+use super::write_set::CollectionInfo;
+use crate::change::{DocumentKey, Namespace};
+
+/// Documents asked for in one `find`.
+const FIND_KEYS_MAX: usize = 200;
+
+impl Transaction<'_> {
+    /// The documents of `keys` as of the snapshot; a missing one is not in the result.
+    ///
+    /// # Errors
+    /// The refusal of a read; another collection under the name counts as unseen.
+    pub async fn read(
+        &mut self,
+        keys: &[DocumentKey],
+        collections: &HashMap<Namespace, CollectionInfo>,
+    ) -> std::result::Result<HashMap<DocumentKey, RawDocumentBuf>, Refusal> {
+        let mut found = HashMap::new();
+        let mut by_namespace: HashMap<&Namespace, Vec<&DocumentKey>> = HashMap::new();
+        for key in keys {
+            by_namespace.entry(key.namespace()).or_default().push(key);
+        }
+        for (namespace, keys) in by_namespace {
+            for some in keys.chunks(FIND_KEYS_MAX) {
+                self.read_some(namespace, some, collections, &mut found)
+                    .await?;
+            }
+        }
+        Ok(found)
+    }
+
+    async fn read_some(
+        &mut self,
+        namespace: &Namespace,
+        keys: &[&DocumentKey],
+        collections: &HashMap<Namespace, CollectionInfo>,
+        found: &mut HashMap<DocumentKey, RawDocumentBuf>,
+    ) -> std::result::Result<(), Refusal> {
+        let mut left: Vec<&DocumentKey> = keys.to_vec();
+        loop {
+            let command = find_command(namespace, &left, collections.get(namespace));
+            let doing = format!("read {namespace} on {}", self.session.cluster().name);
+            let batch = self
+                .session
+                .first_batch(namespace.database(), command)
+                .await
+                .map_err(|error| refusal(error, &doing))?;
+            let Some(batch) = batch else { return Ok(()) };
+            let documents = batch.doc_slices().map_err(|error| refusal(error, &doing))?;
+            for document in documents.into_iter().flatten() {
+                let Some(document) = document.as_document() else {
+                    continue;
+                };
+                if let Some(key) = DocumentKey::of(namespace, document) {
+                    left.retain(|wanted| **wanted != key);
+                    found.insert(key, document.to_owned());
+                }
+            }
+            let cursor = batch.as_raw_document().get_document("cursor");
+            let open = cursor.and_then(|cursor| cursor.get_i64("id")).unwrap_or(0);
+            if open == 0 || left.is_empty() {
+                return Ok(());
+            }
+        }
+    }
+}
+
+fn find_command(
+    namespace: &Namespace,
+    keys: &[&DocumentKey],
+    collection: Option<&CollectionInfo>,
+) -> RawDocumentBuf {
+    let mut ids = RawArrayBuf::new();
+    for key in keys {
+        if let Ok(Some(id)) = key.raw().get("_id") {
+            ids.push(id);
+        }
+    }
+    let mut command = RawDocumentBuf::new();
+    command.append(cstr!("find"), namespace.collection());
+    if let Some(collection) = collection {
+        command.append(cstr!("collectionUUID"), bson::Binary::from(collection.uuid));
+    }
+    command.append(cstr!("filter"), rawdoc! { "_id": { "$in": ids } });
+    command.append(cstr!("batchSize"), keys.len() as i64);
+    command
+}

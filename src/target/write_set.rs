@@ -1,0 +1,218 @@
+//! From decisions to grouped statements: per collection deletes, then inserts, then updates.
+//!
+//! Inside a transaction the order between different documents is free as long as no unique index
+//! is involved; the events of one document come to one net write and the deltas after it.
+
+use std::collections::{HashMap, HashSet};
+
+use bson::{RawDocument, RawDocumentBuf, Uuid};
+
+use super::delta::update_statements;
+use super::statements::{delete, replace, survives_insert};
+use crate::change::{ChangeEvent, DocumentKey, Namespace, Operation, SharedEvent};
+
+/// What must be known of a collection of the target to write into it.
+#[derive(Debug, Clone)]
+pub struct CollectionInfo {
+    pub uuid: Uuid,
+    /// First fields of its unique secondary indexes.
+    pub unique_fields: Vec<String>,
+}
+
+/// Statements of one command, and the document each of them is about.
+#[derive(Debug, Default)]
+pub struct Group {
+    pub statements: Vec<RawDocumentBuf>,
+    pub keys: Vec<DocumentKey>,
+}
+
+impl Group {
+    fn push(&mut self, key: &DocumentKey, statement: RawDocumentBuf) {
+        self.statements.push(statement);
+        self.keys.push(key.clone());
+    }
+}
+
+/// The writes into one collection.
+#[derive(Debug)]
+pub struct CollectionWrites {
+    pub namespace: Namespace,
+    pub deletes: Group,
+    pub inserts: Group,
+    pub updates: Group,
+}
+
+/// All data writes of a transaction.
+#[derive(Debug, Default)]
+pub struct WriteSet {
+    pub collections: Vec<CollectionWrites>,
+    /// Keys whose deltas could not be put into operators.
+    pub full_state_needed: Vec<DocumentKey>,
+    /// Keys written by deltas that need their document to be there.
+    pub needs_document: HashSet<DocumentKey>,
+    by_name: HashMap<Namespace, usize>,
+}
+
+impl WriteSet {
+    /// The net write of one document's events.
+    pub fn add_deltas(&mut self, key: &DocumentKey, events: &[SharedEvent]) {
+        let base = events
+            .iter()
+            .rposition(|event| event.operation != Operation::Update);
+        let Some(deltas) = self.deltas_after(base, events) else {
+            self.full_state_needed.push(key.clone());
+            return;
+        };
+        let writes = self.collection(key.namespace());
+        match base {
+            None => {}
+            Some(at) => add_base(writes, key, &events[at], at == 0),
+        }
+        for statement in deltas {
+            writes.updates.push(key, statement);
+        }
+        if base.is_none() {
+            self.needs_document.insert(key.clone());
+        }
+    }
+
+    fn deltas_after(
+        &self,
+        base: Option<usize>,
+        events: &[SharedEvent],
+    ) -> Option<Vec<RawDocumentBuf>> {
+        let first = base.map_or(0, |at| at + 1);
+        let mut statements = Vec::with_capacity(events.len() - first);
+        for event in &events[first..] {
+            statements.extend(update_statements(event)?);
+        }
+        Some(statements)
+    }
+
+    /// The whole document, or its absence.
+    pub fn add_full_state(&mut self, key: &DocumentKey, document: Option<&RawDocument>) {
+        let writes = self.collection(key.namespace());
+        match document {
+            Some(document) => writes.updates.push(key, replace(key, document)),
+            None => writes.deletes.push(key, delete(key)),
+        }
+    }
+
+    /// The whole document under an `_id` that is equal to the old one but of another type.
+    pub fn add_with_new_identity(&mut self, key: &DocumentKey, document: &RawDocument) {
+        let writes = self.collection(key.namespace());
+        writes.deletes.push(key, delete(key));
+        if survives_insert(document) {
+            writes.inserts.push(key, document.to_owned());
+        } else {
+            writes.updates.push(key, replace(key, document));
+        }
+    }
+
+    fn collection(&mut self, namespace: &Namespace) -> &mut CollectionWrites {
+        let at = *self.by_name.entry(namespace.clone()).or_insert_with(|| {
+            self.collections.push(CollectionWrites {
+                namespace: namespace.clone(),
+                deletes: Group::default(),
+                inserts: Group::default(),
+                updates: Group::default(),
+            });
+            self.collections.len() - 1
+        });
+        &mut self.collections[at]
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.collections.is_empty()
+    }
+}
+
+fn add_base(writes: &mut CollectionWrites, key: &DocumentKey, base: &ChangeEvent, is_first: bool) {
+    match (base.operation, base.full_document()) {
+        (Operation::Delete, _) | (_, None) => writes.deletes.push(key, delete(key)),
+        (Operation::Insert, Some(document)) if is_first && survives_insert(document) => {
+            writes.inserts.push(key, document.to_owned());
+        }
+        (_, Some(document)) => writes.updates.push(key, replace(key, document)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::change::{Position, Rank, Version};
+    use bson::{Timestamp, rawdoc};
+    use std::sync::Arc;
+
+    fn event(operation: Operation, body: RawDocumentBuf) -> SharedEvent {
+        let namespace = Namespace::new("shop", "orders");
+        Arc::new(ChangeEvent {
+            position: Position::of_event(
+                Timestamp {
+                    time: 1,
+                    increment: 1,
+                },
+                "82",
+            ),
+            key: DocumentKey::of(&namespace, &rawdoc! { "_id": 1 }).unwrap(),
+            operation,
+            version: Version {
+                wall_time_ms: 1,
+                rank: Rank::Wins,
+            },
+            wall_time_ms: 1,
+            raw: body,
+        })
+    }
+
+    fn insert(value: i32) -> SharedEvent {
+        let document = rawdoc! { "_id": 1, "v": value };
+        event(Operation::Insert, rawdoc! { "fullDocument": document })
+    }
+
+    fn set(value: i32) -> SharedEvent {
+        let diff = rawdoc! { "u": { "v": value } };
+        event(
+            Operation::Update,
+            rawdoc! { "rawUpdateDescription": { "diff": diff } },
+        )
+    }
+
+    fn delete_event() -> SharedEvent {
+        event(Operation::Delete, RawDocumentBuf::new())
+    }
+
+    fn sizes(events: &[SharedEvent]) -> (usize, usize, usize) {
+        let mut set = WriteSet::default();
+        set.add_deltas(&events[0].key, events);
+        let writes = &set.collections[0];
+        (
+            writes.deletes.keys.len(),
+            writes.inserts.keys.len(),
+            writes.updates.keys.len(),
+        )
+    }
+
+    #[test]
+    fn an_insert_and_its_updates_stay_an_insert_and_updates() {
+        assert_eq!(sizes(&[insert(1), set(2), set(3)]), (0, 1, 2));
+    }
+
+    #[test]
+    fn what_came_before_a_delete_does_not_matter() {
+        assert_eq!(sizes(&[insert(1), set(2), delete_event()]), (1, 0, 0));
+    }
+
+    #[test]
+    fn a_delete_and_an_insert_are_one_replacement() {
+        assert_eq!(sizes(&[delete_event(), insert(2), set(3)]), (0, 0, 2));
+    }
+
+    #[test]
+    fn deltas_alone_need_their_document() {
+        let mut set_of = WriteSet::default();
+        let events = [set(1)];
+        set_of.add_deltas(&events[0].key, &events);
+        assert!(set_of.needs_document.contains(&events[0].key));
+    }
+}
