@@ -43,7 +43,8 @@ fn record(id: &str, kind: &str, document: impl Into<bson::RawBson>) -> RawDocume
 
 /// Puts the record where the link would have: on the target and in the store.
 async fn put(env: &TestEnv, record: RawDocumentBuf) {
-    let conflicts = env.a.client().database("__tandem").collection("conflicts");
+    let conflicts = env.a.client().database("__tandem");
+    let conflicts = conflicts.collection::<RawDocumentBuf>("conflicts");
     conflicts.insert_one(&record).await.unwrap();
     let store = Store::open(&env.path("tandem-state")).unwrap();
     store.put_records(&[record]).unwrap();
@@ -158,7 +159,7 @@ async fn a_restored_document_that_collides_says_so_and_changes_nothing() {
 
 async fn is_marked_dead(client: &Client, key: &DocumentKey) -> bool {
     let keys = client.database("__tandem").collection::<Document>("keys");
-    let id: Document = key_id("eu-us", key).to_document().unwrap();
+    let id: Document = Document::try_from(key_id("eu-us", key)).unwrap();
     let found = keys.find_one(doc! { "_id": id }).await.unwrap();
     found.is_some_and(|note| note.get_bool("dead").unwrap_or(false))
 }
@@ -169,7 +170,8 @@ async fn the_last_discarded_dead_letter_of_a_document_takes_its_mark_off() {
     let tandem = env.tandem(&env.link());
     let namespace = Namespace::new("shop", "orders");
     let key = DocumentKey::of(&namespace, &rawdoc! { "_id": 1 }).unwrap();
-    let keys = env.a.client().database("__tandem").collection("keys");
+    let keys = env.a.client().database("__tandem");
+    let keys = keys.collection::<RawDocumentBuf>("keys");
     let note = rawdoc! { "_id": key_id("eu-us", &key), "dead": true, "raw": { "_id": 1 } };
     keys.insert_one(&note).await.unwrap();
     for id in ["0a", "0b"] {
