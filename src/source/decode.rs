@@ -371,7 +371,7 @@ mod tests {
     fn only_a_moved_checkpoint_is_an_echo() {
         let moved = rawdoc! { "updateDescription": { "updatedFields": { "sequence": 2_i64 } } };
         let raised = rawdoc! { "updateDescription": { "updatedFields": { "epoch": 2_i64 } } };
-        let observed = |raw| decoder().decode(&raw).unwrap().observed;
+        let observed = |raw: bson::RawDocumentBuf| decoder().decode(&raw).unwrap().observed;
         assert!(
             matches!(observed(event("__tandem", "checkpoints", "update", moved.clone())), Observed::Echo(id) if &*id == "k")
         );

@@ -231,6 +231,9 @@ async fn a_reset_forgets_this_link_and_leaves_others_alone() {
     drop(held);
 }
 
+/// Records of 100 kB that take more than one segment of the store's file.
+const SEGMENTS_FILLED_BY: usize = 30;
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_that_cannot_be_read_ends_every_command_with_7() {
     let env = TestEnv::start().await;
@@ -240,22 +243,21 @@ async fn a_store_that_cannot_be_read_ends_every_command_with_7() {
         |db| fs::write(db, vec![0xA5; 700_000]).unwrap(),
         |db| fs::write(db, b"").unwrap(),
         |db| fs::remove_file(db).unwrap(),
+        // Its first segment's header: the later ones make no sense then, and sled panics.
         |db| {
             let mut bytes = fs::read(db).unwrap();
-            let middle = bytes.len() / 2;
-            bytes[64..middle].fill(0x5A);
+            bytes[..8].fill(0x5A);
             fs::write(db, bytes).unwrap();
         },
     ];
     for (number, damage) in damages.into_iter().enumerate() {
         let _ = fs::remove_dir_all(&dir);
         let store = Store::open(&dir).unwrap();
-        let one = record(
-            ID,
-            "insert_exists",
-            rawdoc! { "_id": 1, "x": "y".repeat(50_000) },
-        );
-        store.put_records(&[one]).unwrap();
+        for id in 0..SEGMENTS_FILLED_BY {
+            let document = rawdoc! { "_id": 1, "x": format!("{id:02}").repeat(50_000) };
+            let one = record(&format!("{id:02}"), "insert_exists", document);
+            store.put_records(&[one]).unwrap();
+        }
         store.flush().unwrap();
         drop(store);
         damage(&dir.join("store/db"));
