@@ -214,7 +214,16 @@ async fn a_reset_forgets_this_link_and_leaves_others_alone() {
     assert!(tandem.conflicts(&[]).is_empty());
     assert_eq!(status_on_cluster(&env, ID).await, "logged");
 
+    let links = state_of(env.b.client()).collection::<Document>("links");
+    let until = |ms: i64| DateTime::from_millis(DateTime::now().timestamp_millis() + ms);
+    let held = doc! { "_id": "eu-us", "holder": { "store_id": "x" }, "lease_until": until(60_000) };
+    links.insert_one(held).await.unwrap();
+    expect(&tandem, &["reset", "--clusters", "--yes"], 8);
+    let lapsed = doc! { "$set": { "lease_until": until(-1) } };
+    links.update_one(doc! {}, lapsed).await.unwrap();
+
     let shown = expect(&tandem, &["reset", "--clusters", "--yes"], 0);
+    assert_eq!(links.count_documents(doc! {}).await.unwrap(), 0);
     assert!(shown.contains("another"), "{shown}");
     assert!(!names(env.a.client()).await.contains(&"__tandem".to_owned()));
     let left = state_of(env.b.client()).collection::<Document>("checkpoints");
