@@ -328,6 +328,33 @@ mod tests {
     }
 
     #[test]
+    fn every_key_is_documented_with_its_default() {
+        let docs = include_str!("../../docs/CONFIG.md");
+        for key in KEYS {
+            let start = format!("| `{}` |", key.path);
+            let row = docs.lines().find(|line| line.starts_with(&start));
+            let row = row.unwrap_or_else(|| panic!("{} is not documented", key.path));
+            let shown = match key.preset {
+                Preset::Text("") => "\"\"".to_owned(),
+                Preset::Text(text) => text.to_owned(),
+                Preset::NoTexts => "[]".to_owned(),
+                Preset::Boolean(value) => value.to_string(),
+                Preset::Integer(value) => value.to_string(),
+            };
+            assert!(
+                row.contains(&format!("| `{shown}` |")),
+                "{}: {shown}",
+                key.path
+            );
+        }
+        let rows = docs.lines().filter(|line| {
+            let known = |key: &Key| line.starts_with(&format!("| `{}` |", key.path));
+            line.starts_with("| `") && !KEYS.iter().any(known)
+        });
+        assert_eq!(rows.collect::<Vec<_>>(), Vec::<&str>::new());
+    }
+
+    #[test]
     fn no_two_keys_share_a_path() {
         let mut paths: Vec<_> = KEYS.iter().map(|key| key.path).collect();
         paths.sort();

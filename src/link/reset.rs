@@ -37,7 +37,8 @@ const IDS_MAX: usize = 1000;
 /// The clusters come first and this host last: whatever stops on its way can be done again.
 ///
 /// # Errors
-/// Exit 7 where a process uses the state directory; as the clusters and the store say.
+/// Exit 7 where a process uses the state directory, 8 where one on another host holds the link; as
+/// the clusters and the store say.
 pub async fn reset(
     config: &Config,
     scope: Scope,
@@ -65,7 +66,11 @@ pub async fn reset(
         }
         Scope::HostAndClusters => {
             let records = ids_of(store.as_ref())?;
+            let own = store.as_ref().map(Store::store_id);
             let asked = with_both(config, async |clusters| {
+                for side in Side::BOTH {
+                    refuse_a_held_link(config, &clusters[side], own).await?;
+                }
                 let found = Pair::new(
                     Found::on(config, &clusters.a, &records).await?,
                     Found::on(config, &clusters.b, &records).await?,
@@ -90,6 +95,30 @@ pub async fn reset(
         store.clear_link()?;
     }
     Ok(Outcome::Forgotten)
+}
+
+/// Another host may run the link. A lease of this host's store is a dead process's.
+async fn refuse_a_held_link(config: &Config, cluster: &Cluster, own: Option<&str>) -> Result<()> {
+    let (database, link) = (&config.link.database, &config.link.name);
+    let doing = format!("read {database}.links on {}", cluster.name);
+    let held = doc! {
+        "_id": link,
+        "holder.store_id": { "$ne": own.unwrap_or_default() },
+        "$expr": { "$gt": ["$lease_until", "$$NOW"] },
+    };
+    let command = doc! { "find": "links", "filter": held, "singleBatch": true };
+    let reply = cluster.command(database, command, &doing).await?;
+    let batch = reply
+        .get_document("cursor")
+        .and_then(|cursor| cursor.get_array("firstBatch"));
+    if batch.is_ok_and(|found| !found.is_empty()) {
+        return Err(Error::fenced(format!(
+            "another process holds link {link} on {}",
+            cluster.name
+        ))
+        .hint("stop it, or wait until its lease runs out"));
+    }
+    Ok(())
 }
 
 fn shown_of_host(config: &Config, store: Option<&Store>) -> Result<String> {
@@ -200,7 +229,7 @@ fn parts(link: &str, records: &[String]) -> Vec<(&'static str, RawDocumentBuf)> 
         ("checkpoints", rawdoc! { "link": link }),
         ("sessions", rawdoc! { "link": link }),
         ("keys", rawdoc! { "_id.link": link }),
-        ("markers", rawdoc! { "link": link }),
+        ("markers", rawdoc! { "_id": format!("{link}/reader") }),
         ("collections", rawdoc! { "link": link }),
     ];
     for ids in records.chunks(IDS_MAX) {

@@ -213,3 +213,17 @@ fn a_note_waits_for_the_lane_that_may_still_list_in_it() {
     ledger.landed(PipelineId::AToB, 0, at(10));
     assert!(ledger.may_clear(&landed.notes_to_clear[0]));
 }
+
+#[test]
+fn a_discarded_dead_letter_leaves_nothing_to_send() {
+    let mut ledger = ledger_from(Pair::new(whole(1), whole(1)), 1);
+    let dead = StoredNotes {
+        dead: true,
+        ..StoredNotes::default()
+    };
+    ledger.restore_notes(Side::B, key(), dead);
+    ledger.forget_dead_letter(PipelineId::BToA, &key());
+    assert_eq!(ledger.entries(), 1);
+    ledger.forget_dead_letter(PipelineId::AToB, &key());
+    assert_eq!(ledger.entries(), 0);
+}

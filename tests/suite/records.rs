@@ -43,11 +43,8 @@ fn record(id: &str, kind: &str, document: impl Into<bson::RawBson>) -> RawDocume
 
 /// Puts the record where the link would have: on the target and in the store.
 async fn put(env: &TestEnv, record: RawDocumentBuf) {
-    let conflicts = env
-        .a
-        .client()
-        .database("__tandem")
-        .collection::<bson::RawDocumentBuf>("conflicts");
+    let conflicts = env.a.client().database("__tandem");
+    let conflicts = conflicts.collection::<RawDocumentBuf>("conflicts");
     conflicts.insert_one(&record).await.unwrap();
     let store = Store::open(&env.path("tandem-state")).unwrap();
     store.put_records(&[record]).unwrap();
@@ -162,7 +159,7 @@ async fn a_restored_document_that_collides_says_so_and_changes_nothing() {
 
 async fn is_marked_dead(client: &Client, key: &DocumentKey) -> bool {
     let keys = client.database("__tandem").collection::<Document>("keys");
-    let id = Document::try_from(key_id("eu-us", key)).unwrap();
+    let id: Document = Document::try_from(key_id("eu-us", key)).unwrap();
     let found = keys.find_one(doc! { "_id": id }).await.unwrap();
     found.is_some_and(|note| note.get_bool("dead").unwrap_or(false))
 }
@@ -173,11 +170,8 @@ async fn the_last_discarded_dead_letter_of_a_document_takes_its_mark_off() {
     let tandem = env.tandem(&env.link());
     let namespace = Namespace::new("shop", "orders");
     let key = DocumentKey::of(&namespace, &rawdoc! { "_id": 1 }).unwrap();
-    let keys = env
-        .a
-        .client()
-        .database("__tandem")
-        .collection::<bson::RawDocumentBuf>("keys");
+    let keys = env.a.client().database("__tandem");
+    let keys = keys.collection::<RawDocumentBuf>("keys");
     let note = rawdoc! { "_id": key_id("eu-us", &key), "dead": true, "raw": { "_id": 1 } };
     keys.insert_one(&note).await.unwrap();
     for id in ["0a", "0b"] {
@@ -220,7 +214,16 @@ async fn a_reset_forgets_this_link_and_leaves_others_alone() {
     assert!(tandem.conflicts(&[]).is_empty());
     assert_eq!(status_on_cluster(&env, ID).await, "logged");
 
+    let links = state_of(env.b.client()).collection::<Document>("links");
+    let until = |ms: i64| DateTime::from_millis(DateTime::now().timestamp_millis() + ms);
+    let held = doc! { "_id": "eu-us", "holder": { "store_id": "x" }, "lease_until": until(60_000) };
+    links.insert_one(held).await.unwrap();
+    expect(&tandem, &["reset", "--clusters", "--yes"], 8);
+    let lapsed = doc! { "$set": { "lease_until": until(-1) } };
+    links.update_one(doc! {}, lapsed).await.unwrap();
+
     let shown = expect(&tandem, &["reset", "--clusters", "--yes"], 0);
+    assert_eq!(links.count_documents(doc! {}).await.unwrap(), 0);
     assert!(shown.contains("another"), "{shown}");
     assert!(!names(env.a.client()).await.contains(&"__tandem".to_owned()));
     let left = state_of(env.b.client()).collection::<Document>("checkpoints");
@@ -237,6 +240,9 @@ async fn a_reset_forgets_this_link_and_leaves_others_alone() {
     drop(held);
 }
 
+/// Records of 100 kB that take more than one segment of the store's file.
+const SEGMENTS_FILLED_BY: usize = 30;
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_that_cannot_be_read_ends_every_command_with_7() {
     let env = TestEnv::start().await;
@@ -246,22 +252,21 @@ async fn a_store_that_cannot_be_read_ends_every_command_with_7() {
         |db| fs::write(db, vec![0xA5; 700_000]).unwrap(),
         |db| fs::write(db, b"").unwrap(),
         |db| fs::remove_file(db).unwrap(),
+        // Its first segment's header: the later ones make no sense then, and sled panics.
         |db| {
             let mut bytes = fs::read(db).unwrap();
-            let middle = bytes.len() / 2;
-            bytes[64..middle].fill(0x5A);
+            bytes[..8].fill(0x5A);
             fs::write(db, bytes).unwrap();
         },
     ];
     for (number, damage) in damages.into_iter().enumerate() {
         let _ = fs::remove_dir_all(&dir);
         let store = Store::open(&dir).unwrap();
-        let one = record(
-            ID,
-            "insert_exists",
-            rawdoc! { "_id": 1, "x": "y".repeat(50_000) },
-        );
-        store.put_records(&[one]).unwrap();
+        for id in 0..SEGMENTS_FILLED_BY {
+            let document = rawdoc! { "_id": 1, "x": format!("{id:02}").repeat(50_000) };
+            let one = record(&format!("{id:02}"), "insert_exists", document);
+            store.put_records(&[one]).unwrap();
+        }
         store.flush().unwrap();
         drop(store);
         damage(&dir.join("store/db"));
