@@ -3,10 +3,13 @@
 use std::time::Duration;
 
 use clap::Args;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
 
 use super::Common;
 use crate::config::duration;
 use crate::error::{Error, ExitCode, Result};
+use crate::link::{self, Ended, RunOptions};
 
 /// Replicate until stopped
 #[derive(Debug, Args)]
@@ -25,7 +28,41 @@ pub struct RunArgs {
 
 /// # Errors
 /// With the exit code that says why replication ended.
-pub async fn run(common: &Common, _: &RunArgs) -> Result<ExitCode> {
-    let _ = common.load_config()?;
-    Err(Error::bug("tandem run is not wired up"))
+pub async fn run(common: &Common, args: &RunArgs) -> Result<ExitCode> {
+    let config = common.load_config()?;
+    let options = RunOptions {
+        until_caught_up: args.until_caught_up,
+        timeout: args.timeout,
+        first_start: args.first_start,
+    };
+    let stop = CancellationToken::new();
+    listen_for_signals(stop.clone())?;
+    let ended = link::run(&config, options, stop).await?;
+    let line = match ended {
+        Ended::CaughtUp => format!("link {}: caught up", config.link.name),
+        Ended::Stopped => format!("link {}: stopped", config.link.name),
+    };
+    super::output::print(&format!("{line}\n"))?;
+    Ok(ExitCode::Done)
+}
+
+/// The first interrupt stops with the batches under way finished, the second one at once.
+fn listen_for_signals(stop: CancellationToken) -> Result<()> {
+    let failed = |error| Error::bug("cannot listen for signals").caused_by(error);
+    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+    tokio::spawn(async move {
+        for first in [true, false] {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            if first {
+                stop.cancel();
+            } else {
+                std::process::exit(ExitCode::Interrupted as i32);
+            }
+        }
+    });
+    Ok(())
 }

@@ -103,11 +103,6 @@ impl Trouble {
         }
     }
 
-    /// The other document of a collision on a unique index, where the server named it.
-    pub fn error_of(&self, key: &DocumentKey) -> Option<&WriteError> {
-        self.errors.get(key).map(|(error, _)| error)
-    }
-
     /// Records of the events that a plan puts aside.
     pub fn dead_letter_records(
         &self,

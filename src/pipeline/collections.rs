@@ -33,7 +33,7 @@ enum Known {
     Paired(Pair<CollectionInfo>),
     /// Found in `__tandem.collections`; its indexes have not been read yet.
     Stored(Pair<Uuid>),
-    Unpaired(String),
+    Unpaired,
 }
 
 struct Listed {
@@ -68,9 +68,7 @@ impl Collections {
                     continue;
                 };
                 if matches!(found.get_str("state"), Ok("unpaired")) {
-                    let reason = found.get_str("reason").unwrap_or_default().to_owned();
-                    self.known()
-                        .insert(namespace.clone(), Known::Unpaired(reason));
+                    self.known().insert(namespace.clone(), Known::Unpaired);
                     unpaired.push(namespace);
                 } else if let (Some(a), Some(b)) = (uuid_in(&found, "a"), uuid_in(&found, "b")) {
                     self.known()
@@ -108,7 +106,7 @@ impl Collections {
     pub async fn pair(&self, namespace: &Namespace, source: Side) -> Result<Pairing> {
         let stored = match self.known().get(namespace) {
             Some(Known::Paired(pair)) => return Ok(Pairing::Paired(pair.clone())),
-            Some(Known::Unpaired(_)) => return Ok(Pairing::Unpaired),
+            Some(Known::Unpaired) => return Ok(Pairing::Unpaired),
             Some(Known::Stored(uuids)) => Some(*uuids),
             None => None,
         };
@@ -167,8 +165,7 @@ impl Collections {
         tracing::warn!(%namespace, reason, "namespace is not replicated any more");
         self.save(namespace, doc! { "state": "unpaired", "reason": reason })
             .await?;
-        self.known()
-            .insert(namespace.clone(), Known::Unpaired(reason.to_owned()));
+        self.known().insert(namespace.clone(), Known::Unpaired);
         Ok(())
     }
 
@@ -182,7 +179,7 @@ impl Collections {
     }
 
     pub fn is_unpaired(&self, namespace: &Namespace) -> bool {
-        matches!(self.known().get(namespace), Some(Known::Unpaired(_)))
+        matches!(self.known().get(namespace), Some(Known::Unpaired))
     }
 
     /// Names of the namespaces that are passed over, sorted.
@@ -190,7 +187,7 @@ impl Collections {
         let known = self.known();
         let mut names: Vec<String> = known
             .iter()
-            .filter(|(_, state)| matches!(state, Known::Unpaired(_)))
+            .filter(|(_, state)| matches!(state, Known::Unpaired))
             .map(|(name, _)| name.to_string())
             .collect();
         names.sort();

@@ -55,8 +55,8 @@ const NEVER: Timestamp = Timestamp {
 };
 
 impl Exchange {
-    pub fn new(ledger: Ledger, lanes: usize, queue_bytes_max: usize) -> Self {
-        let bells = || (0..lanes).map(|_| Notify::new()).collect::<Vec<_>>();
+    pub fn new(ledger: Ledger, lanes: Pair<usize>, queue_bytes_max: usize) -> Self {
+        let bells = || lanes.map(|lanes| (0..lanes).map(|_| Notify::new()).collect::<Vec<_>>());
         let complete = |side| watch::Sender::new(ledger.complete_of(side).time);
         Self {
             complete: Pair::new(complete(Side::A), complete(Side::B)),
@@ -64,8 +64,8 @@ impl Exchange {
             marker_wanted: Pair::default(),
             needed: Mutex::new(Pair::new(NEVER, NEVER)),
             room: Pair::default(),
-            work: Pair::new(bells(), bells()),
-            landed: Pair::new(bells(), bells()),
+            work: bells(),
+            landed: bells(),
             notes_to_clear: Mutex::default(),
             notes: Notify::new(),
             queue_bytes_max,

@@ -8,6 +8,7 @@ mod exchange;
 mod lane;
 mod records;
 mod retry;
+mod witness;
 
 pub use collections::{Collections, Pairing};
 pub use counters::Counters;
@@ -15,6 +16,7 @@ pub use exchange::{Exchange, HandedOver};
 pub use lane::{Lane, LaneSettings, Shared};
 pub use records::LinkFacts;
 pub use retry::Pause;
+pub use witness::Witness;
 
 use std::time::Duration;
 

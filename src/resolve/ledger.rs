@@ -11,7 +11,7 @@ use super::rules::Rules;
 use super::state::KeyState;
 use super::{Action, Decision};
 use crate::change::{
-    AppliedThrough, DocumentKey, Namespace, Pair, PipelineId, Position, SharedEvent, Side,
+    AppliedThrough, DocumentKey, Mode, Namespace, Pair, PipelineId, Position, SharedEvent, Side,
 };
 
 /// One lane of a pipeline, as far as deciding goes.
@@ -164,8 +164,10 @@ impl Ledger {
             return Landed::default();
         };
         let mut landed = Landed::default();
-        for event in &plan.batch {
-            self.take_pending(source, event);
+        if !self.keeps_pending(source) {
+            for event in &plan.batch {
+                self.take_pending(source, event);
+            }
         }
         for decision in &plan.decisions {
             landed
@@ -195,6 +197,27 @@ impl Ledger {
         lane.applied_through = AppliedThrough(plan.through.clone());
         landed.applied_through = Some(lane.applied_through.clone());
         landed
+    }
+
+    /// In one-way mode b's writes stay live until a wins over them.
+    fn keeps_pending(&self, side: Side) -> bool {
+        self.rules.mode == Mode::OneWay && side == Side::B
+    }
+
+    /// The events of a plan over which the other side has not won yet.
+    pub fn still_pending(&self, plan: &Plan) -> Vec<SharedEvent> {
+        let source = plan.pipeline.source();
+        let live = |event: &&SharedEvent| {
+            let state = self.keys.get(&event.key);
+            state.is_some_and(|state| Some(event.position.time) > state.settled_through(source))
+        };
+        plan.batch.iter().filter(live).cloned().collect()
+    }
+
+    /// A local write of b that a former process has noted; one-way mode only.
+    pub fn restore_witnessed(&mut self, event: SharedEvent) {
+        let state = self.keys.entry(event.key.clone()).or_default();
+        state.pending.b.push_back(event);
     }
 
     fn take_pending(&mut self, source: Side, event: &SharedEvent) {
@@ -243,7 +266,11 @@ impl Ledger {
     }
 
     pub(super) fn forget_if_settled(&mut self, key: &DocumentKey) {
+        let keeps_pending = self.keeps_pending(Side::B);
         if let Some(state) = self.keys.get_mut(key) {
+            if keeps_pending {
+                state.drop_beaten(Side::B);
+            }
             state.drop_what_is_settled();
             if state.is_settled() {
                 self.keys.remove(key);

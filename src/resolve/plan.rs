@@ -6,7 +6,7 @@ use super::decide::{Action, Decision, decide};
 use super::ledger::{Lane, Ledger};
 use super::notes::LostWrite;
 use super::state::KeyState;
-use crate::change::{AppliedThrough, DocumentKey, PipelineId, Position, SharedEvent};
+use crate::change::{AppliedThrough, DocumentKey, Mode, PipelineId, Position, SharedEvent};
 
 /// How much one transaction may take.
 #[derive(Debug, Clone, Copy)]
@@ -113,8 +113,10 @@ impl Ledger {
             passed_over: 0,
             batch,
         };
-        self.decide_each_key(&mut plan, caution);
-        self.decide_requests(&mut plan);
+        if self.rules.mode == Mode::TwoWay || pipeline == PipelineId::AToB {
+            self.decide_each_key(&mut plan, caution);
+            self.decide_requests(&mut plan);
+        }
         Next::Apply(plan)
     }
 

@@ -53,6 +53,16 @@ impl KeyState {
         }
     }
 
+    /// Drops pending writes of `side` that nothing but a win over them can settle.
+    pub fn drop_beaten(&mut self, side: Side) {
+        let past = self.last_applied[side];
+        while let Some(event) = self.pending[side].front()
+            && Some(event.position.time) <= past
+        {
+            self.pending[side].pop_front();
+        }
+    }
+
     pub fn is_settled(&self) -> bool {
         Side::BOTH.iter().all(|side| {
             self.pending[*side].is_empty()

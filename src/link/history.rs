@@ -1,0 +1,330 @@
+//! What the clusters remember of the link: its document, its checkpoints, its sessions, its notes.
+
+use bson::{Bson, DateTime, Document, Timestamp, Uuid, doc};
+
+use super::own::Own;
+use crate::change::{AppliedThrough, DocumentKey, Namespace, Pair, PipelineId, Position, Side};
+use crate::config::{Config, Mode};
+use crate::error::{Error, Result};
+use crate::resolve::{LostWrite, StoredNotes};
+use crate::store::{LinkIdentity, Store};
+
+/// A checkpoint document as it was found.
+#[derive(Debug, Clone)]
+pub struct FoundCheckpoint {
+    pub lane: usize,
+    pub lanes: usize,
+    pub epoch: i64,
+    pub sequence: i64,
+    pub applied: AppliedThrough,
+}
+
+/// Everything that both clusters remember.
+#[derive(Debug, Default)]
+pub struct History {
+    /// The link's document on each cluster.
+    pub links: Pair<Option<Document>>,
+    /// By the pipeline's source, ordered by lane.
+    pub checkpoints: Pair<Vec<FoundCheckpoint>>,
+    pub sessions: Pair<Vec<Document>>,
+}
+
+/// The cluster that keeps a pipeline's checkpoints: its target. In one-way mode nothing goes to a,
+/// so what is known of b's history stays on b.
+pub fn keeper(mode: Mode, pipeline: PipelineId) -> Side {
+    match (mode, pipeline) {
+        (Mode::OneWay, _) => Side::B,
+        (Mode::TwoWay, pipeline) => pipeline.target(),
+    }
+}
+
+pub fn checkpoint_id(link: &str, pipeline: PipelineId, lane: usize) -> String {
+    format!("{link}/{}/{lane}", pipeline.as_str())
+}
+
+impl History {
+    /// # Errors
+    /// As the clusters say.
+    pub async fn read(config: &Config, own: &Pair<Own>) -> Result<Self> {
+        let link = &config.link.name;
+        let mut history = History::default();
+        for side in Side::BOTH {
+            let found = own[side].find("links", doc! { "_id": link }).await?;
+            history.links[side] = found.into_iter().next();
+            history.sessions[side] = own[side].find("sessions", doc! { "link": link }).await?;
+        }
+        for pipeline in PipelineId::BOTH {
+            let filter = doc! { "link": link, "pipeline": pipeline.as_str() };
+            let side = keeper(config.link.mode, pipeline);
+            let found = own[side].find("checkpoints", filter).await?;
+            let mut checkpoints: Vec<_> = found.iter().filter_map(found_checkpoint).collect();
+            checkpoints.sort_by_key(|checkpoint| checkpoint.lane);
+            history.checkpoints[pipeline.source()] = checkpoints;
+        }
+        Ok(history)
+    }
+
+    /// Whether an earlier start got as far as making the link's state complete.
+    pub fn is_ready(&self) -> bool {
+        Side::BOTH.iter().any(|side| self.is_ready_on(*side))
+    }
+
+    fn is_ready_on(&self, side: Side) -> bool {
+        let found = self.links[side].as_ref();
+        found.is_some_and(|link| link.get_bool("ready").unwrap_or(false))
+    }
+
+    /// The identity that the link was started with, where any cluster knows it.
+    pub fn identity(&self, config: &Config) -> Option<LinkIdentity> {
+        let found = Side::BOTH
+            .iter()
+            .find_map(|side| self.links[*side].as_ref())?;
+        let text = |name: &str| found.get_str(name).map(str::to_owned).ok();
+        let list = |name: &str| {
+            let list = found.get_array(name).ok()?;
+            Some(
+                list.iter()
+                    .filter_map(Bson::as_str)
+                    .map(str::to_owned)
+                    .collect::<Vec<_>>(),
+            )
+        };
+        Some(LinkIdentity {
+            link: config.link.name.clone(),
+            mode: text("mode")?,
+            tie: if text("tie")? == "b" {
+                Side::B
+            } else {
+                Side::A
+            },
+            database: config.link.database.clone(),
+            replica_set_ids: Pair::new(text("set_a")?, text("set_b")?),
+            include: list("include")?,
+            exclude: list("exclude")?,
+        })
+    }
+
+    pub fn epoch(&self) -> i64 {
+        let all = self.checkpoints.a.iter().chain(&self.checkpoints.b);
+        all.map(|checkpoint| checkpoint.epoch).max().unwrap_or(0)
+    }
+
+    /// State that is there on one side only, or that the local store knows better, must not be
+    /// mistaken for a first start.
+    ///
+    /// # Errors
+    /// A history error (5).
+    pub fn must_be_whole(&self, config: &Config, store: &Store) -> Result<()> {
+        let names = config
+            .clusters
+            .as_ref()
+            .map(|cluster| cluster.name.as_str());
+        let lost = |what: String| {
+            Err(Error::history(what)
+                .hint("a restored backup? make both sides equal, then `tandem run --first-start`"))
+        };
+        if !self.is_ready() {
+            return match store.checkpoints()?.is_empty() {
+                true => Ok(()),
+                false => lost(
+                    "the local store knows checkpoints that the clusters do not have".to_owned(),
+                ),
+            };
+        }
+        for side in Side::BOTH {
+            if !self.is_ready_on(side) {
+                return lost(format!("{} has lost the link's state", names[side]));
+            }
+            if self.sessions[side].is_empty()
+                && !(config.link.mode == Mode::OneWay && side == Side::A)
+            {
+                return lost(format!(
+                    "{} has lost the ids of tandem's sessions",
+                    names[side]
+                ));
+            }
+        }
+        for pipeline in PipelineId::BOTH {
+            let found = &self.checkpoints[pipeline.source()];
+            let lanes = found.first().map_or(0, |checkpoint| checkpoint.lanes);
+            if found.len() != lanes || lanes == 0 {
+                let keeper = names[keeper(config.link.mode, pipeline)];
+                return lost(format!(
+                    "{keeper} has lost checkpoints of {}",
+                    pipeline.as_str()
+                ));
+            }
+        }
+        for known in store.checkpoints()? {
+            let found = self.checkpoints[known.pipeline.source()].get(known.lane);
+            let newer =
+                found.is_some_and(|found| (known.epoch, known.seq) > (found.epoch, found.sequence));
+            if newer {
+                let keeper = names[keeper(config.link.mode, known.pipeline)];
+                return lost(format!(
+                    "the local store knows a later checkpoint than {keeper}"
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn found_checkpoint(found: &Document) -> Option<FoundCheckpoint> {
+    let number = |name: &str| found.get_i64(name).ok();
+    let position = Position {
+        time: found.get_timestamp("time").ok()?,
+        token: found.get_str("token").ok()?.into(),
+        whole: found.get_bool("whole").ok()?,
+    };
+    Some(FoundCheckpoint {
+        lane: number("lane")? as usize,
+        lanes: number("lanes")? as usize,
+        epoch: number("epoch")?,
+        sequence: number("sequence")?,
+        applied: AppliedThrough(position),
+    })
+}
+
+/// The link's document of a first start; not ready yet.
+pub fn link_document(config: &Config, identity: &LinkIdentity) -> Document {
+    doc! {
+        "name_a": &config.clusters.a.name,
+        "name_b": &config.clusters.b.name,
+        "mode": &identity.mode,
+        "tie": identity.tie.as_str(),
+        "set_a": &identity.replica_set_ids.a,
+        "set_b": &identity.replica_set_ids.b,
+        "include": &identity.include,
+        "exclude": &identity.exclude,
+    }
+}
+
+/// A lane's first checkpoint.
+pub fn checkpoint_document(
+    link: &str,
+    pipeline: PipelineId,
+    lane: usize,
+    lanes: usize,
+    epoch: i64,
+    from: Timestamp,
+) -> Document {
+    doc! {
+        "link": link,
+        "pipeline": pipeline.as_str(),
+        "lane": lane as i64,
+        "lanes": lanes as i64,
+        "epoch": epoch,
+        "sequence": 0_i64,
+        "time": from,
+        "token": "",
+        "whole": true,
+        "written_at": DateTime::now(),
+    }
+}
+
+/// Another link on the same pair of clusters must not share a namespace with this one.
+///
+/// # Errors
+/// A config error (3).
+pub async fn must_not_overlap(
+    config: &Config,
+    identity: &LinkIdentity,
+    own: &Pair<Own>,
+) -> Result<()> {
+    for side in Side::BOTH {
+        let others = own[side]
+            .find(
+                "links",
+                doc! { "_id": { "$ne": &config.link.name }, "ready": true },
+            )
+            .await?;
+        for other in others {
+            let text = |name: &str| other.get_str(name).unwrap_or_default();
+            let mut theirs = [text("set_a"), text("set_b")];
+            let mut ours = [
+                identity.replica_set_ids.a.as_str(),
+                identity.replica_set_ids.b.as_str(),
+            ];
+            theirs.sort_unstable();
+            ours.sort_unstable();
+            let include = other.get_array("include").cloned().unwrap_or_default();
+            let shared = include.iter().filter_map(Bson::as_str).find(|theirs| {
+                identity
+                    .include
+                    .iter()
+                    .any(|ours| may_overlap(ours, theirs))
+            });
+            if let Some(pattern) = shared.filter(|_| theirs == ours) {
+                return Err(Error::config(format!(
+                    "link.name: link {} already replicates {pattern} between these clusters",
+                    text("_id")
+                ))
+                .hint("a renamed link? `tandem reset --clusters` with the old name first"));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Whether two patterns may name the same collection, judged by what stands before a wildcard.
+fn may_overlap(one: &str, other: &str) -> bool {
+    let fixed = |pattern: &str| pattern.split('*').next().unwrap_or_default().to_owned();
+    let (left, right) = (fixed(one), fixed(other));
+    match (one.contains('*'), other.contains('*')) {
+        (false, false) => one == other,
+        _ => left.starts_with(&right) || right.starts_with(&left),
+    }
+}
+
+/// Notes of a former process on one cluster.
+///
+/// # Errors
+/// As the cluster says.
+pub async fn notes(own: &Own, link: &str) -> Result<Vec<(DocumentKey, FoundNotes)>> {
+    let found = own.find("keys", doc! { "_id.link": link }).await?;
+    Ok(found.iter().filter_map(found_notes).collect())
+}
+
+/// One key's notes, and what the other side's transactions left about them.
+#[derive(Debug, Clone, Default)]
+pub struct FoundNotes {
+    pub stored: StoredNotes,
+    /// The value of the other side's note that was paid, and how far the document was replaced.
+    pub paid: Option<(String, Timestamp)>,
+}
+
+fn found_notes(found: &Document) -> Option<(DocumentKey, FoundNotes)> {
+    let id = found.get_document("_id").ok()?;
+    let namespace = Namespace::parse(id.get_str("ns").ok()?)?;
+    let raw = bson::RawDocumentBuf::try_from(found.get_document("raw").ok()?).ok()?;
+    let key = DocumentKey::of(&namespace, &raw)?;
+    let lost = found.get_array("lost").into_iter().flatten();
+    let lost = lost.filter_map(|write| {
+        let write = write.as_document()?;
+        Some(LostWrite {
+            record: write.get_str("record").ok()?.into(),
+            at: write.get_timestamp("at").ok()?,
+        })
+    });
+    let paid = found.get_document("paid").ok().and_then(|paid| {
+        let value = paid.get_str("value").ok()?.to_owned();
+        Some((value, paid.get_timestamp("through").ok()?))
+    });
+    let stored = StoredNotes {
+        owed: found.get_str("owed").ok().map(Into::into),
+        lost: lost.collect(),
+        included: found.get_timestamp("included").ok(),
+        dead: found.get_bool("dead").unwrap_or(false),
+    };
+    Some((key, FoundNotes { stored, paid }))
+}
+
+/// The ids of tag sessions in a list of session documents.
+pub fn session_ids(found: &[Document]) -> Vec<Uuid> {
+    let id = |session: &Document| match session.get("_id") {
+        Some(Bson::Binary(binary)) => binary.to_uuid().ok(),
+        _ => None,
+    };
+    found.iter().filter_map(id).collect()
+}

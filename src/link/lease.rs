@@ -1,0 +1,130 @@
+//! Who may write: the lease in the link's document, and the epoch in its checkpoints.
+//!
+//! The lease tells other processes to keep away, judged by the cluster's own clock. What really
+//! fences is the epoch: every batch moves a checkpoint that must still carry it.
+
+use std::time::Duration;
+
+use bson::{Document, Uuid, doc};
+use tokio_util::sync::CancellationToken;
+
+use super::own::Own;
+use crate::change::{Pair, Side};
+use crate::error::{Error, Result};
+
+/// The lease of one process.
+#[derive(Debug, Clone)]
+pub struct Lease {
+    own: Pair<Own>,
+    link: String,
+    /// The holder's local store: whoever holds its lock knows that a former holder is dead.
+    store_id: String,
+    /// This process.
+    run_id: String,
+    duration: Duration,
+}
+
+impl Lease {
+    pub fn new(own: Pair<Own>, link: &str, store_id: &str, duration: Duration) -> Self {
+        Self {
+            own,
+            link: link.to_owned(),
+            store_id: store_id.to_owned(),
+            run_id: Uuid::new().to_string(),
+            duration,
+        }
+    }
+
+    /// Takes the lease on both clusters, a first.
+    ///
+    /// # Errors
+    /// Fenced (8) where another process holds it.
+    pub async fn take(&self) -> Result<()> {
+        for side in Side::BOTH {
+            let free = doc! { "$or": [
+                { "holder": { "$exists": false } },
+                { "holder.store_id": &self.store_id },
+                { "$expr": { "$lt": ["$lease_until", "$$NOW"] } },
+            ] };
+            if !self.write(side, free).await? {
+                return Err(self.held_by_another(side).await);
+            }
+        }
+        Ok(())
+    }
+
+    /// Renews until cancelled. An unreachable cluster is no loss of the lease: the epoch fences.
+    ///
+    /// # Errors
+    /// Fenced (8) once another process has taken it.
+    pub async fn keep(&self, stop: CancellationToken) -> Result<()> {
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                () = tokio::time::sleep(self.duration / 3) => {}
+            }
+            for side in Side::BOTH {
+                match self
+                    .write(side, doc! { "holder.run_id": &self.run_id })
+                    .await
+                {
+                    Ok(true) => {}
+                    Ok(false) => return Err(self.held_by_another(side).await),
+                    Err(error) => tracing::warn!(%error, "cannot renew the lease, trying again"),
+                }
+            }
+        }
+    }
+
+    /// Gives it back, so that the next process need not wait.
+    pub async fn give_back(&self) {
+        for side in Side::BOTH {
+            let statement = doc! {
+                "q": { "_id": &self.link, "holder.run_id": &self.run_id },
+                "u": { "$unset": { "holder": "", "lease_until": "" } },
+            };
+            if let Err(error) = self.own[side].update("links", vec![statement]).await {
+                tracing::debug!(%error, "cannot give the lease back");
+            }
+        }
+    }
+
+    async fn write(&self, side: Side, condition: Document) -> Result<bool> {
+        let mut query = doc! { "_id": &self.link };
+        query.extend(condition);
+        let until = doc! { "$add": ["$$NOW", self.duration.as_millis() as i64] };
+        let holder = doc! {
+            "store_id": { "$literal": &self.store_id },
+            "run_id": { "$literal": &self.run_id },
+            "pid": std::process::id() as i64,
+        };
+        let statement = doc! {
+            "q": query,
+            "u": [{ "$set": { "lease_until": until, "holder": holder } }],
+        };
+        Ok(self.own[side].update("links", vec![statement]).await? == 1)
+    }
+
+    async fn held_by_another(&self, side: Side) -> Error {
+        let found = self.own[side]
+            .find("links", doc! { "_id": &self.link })
+            .await;
+        let pid = found
+            .ok()
+            .and_then(|found| {
+                found
+                    .first()?
+                    .get_document("holder")
+                    .ok()?
+                    .get_i64("pid")
+                    .ok()
+            })
+            .map_or(String::new(), |pid| format!(" (pid {pid} on its host)"));
+        let name = &self.own[side].cluster.name;
+        Error::fenced(format!(
+            "another process{pid} holds link {} on {name}",
+            self.link
+        ))
+        .hint("stop it, or wait until its lease runs out")
+    }
+}

@@ -1,0 +1,294 @@
+//! Looks at a running link and tells how it is.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bson::{DateTime, doc};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::observer::LinkObserver;
+use super::start::Connected;
+use crate::change::{Pair, PipelineId, Side};
+use crate::cluster::Cluster;
+use crate::config::{Config, Mode};
+use crate::error::{Error, Result};
+use crate::pipeline::Shared;
+use crate::store::Store;
+use crate::telemetry::status::{
+    LastError, LinkState, LinkStatus, Phase, PipelineStatus, PositionStatus,
+};
+
+/// How often the status is made anew.
+const INTERVAL: Duration = Duration::from_millis(250);
+
+/// How often it goes to the store, for whoever asks when no process runs.
+const SAVE_INTERVAL: Duration = Duration::from_secs(2);
+
+/// How often the clusters' clocks and oplogs are looked at.
+const LOOK_INTERVAL: Duration = Duration::from_secs(30);
+
+/// The status of a running link, kept up to date.
+#[derive(Clone)]
+pub struct Monitor {
+    shared: Arc<Shared>,
+    observer: LinkObserver,
+    clusters: Pair<Cluster>,
+    pipelines: &'static [PipelineId],
+    clock_skew_warn: Duration,
+    sender: Arc<watch::Sender<LinkStatus>>,
+}
+
+pub fn pipelines_of(mode: Mode) -> &'static [PipelineId] {
+    match mode {
+        Mode::TwoWay => &PipelineId::BOTH,
+        Mode::OneWay => &[PipelineId::AToB],
+    }
+}
+
+fn base(config: &Config, state: LinkState) -> LinkStatus {
+    let names = config
+        .clusters
+        .as_ref()
+        .map(|cluster| cluster.name.as_str());
+    let mut status = LinkStatus::new(
+        &config.link.name,
+        state,
+        names,
+        pipelines_of(config.link.mode),
+    );
+    status.since = Some(DateTime::now());
+    status
+}
+
+/// Leaves the error on record for `status`, where the link never came to run.
+pub fn save_failure(config: &Config, store: &Store, error: &Error) {
+    let before = store.status().ok().flatten();
+    let mut status = before
+        .and_then(|status| serde_json::from_value::<LinkStatus>(status).ok())
+        .unwrap_or_else(|| base(config, LinkState::Failed))
+        .without_process();
+    status.state = LinkState::Failed;
+    status.last_error = Some(LastError::new(error, DateTime::now()));
+    if let Ok(status) = serde_json::to_value(status) {
+        let _ = store.save_status(&status);
+    }
+}
+
+impl Monitor {
+    pub fn new(
+        config: &Config,
+        connected: &Connected,
+        shared: Arc<Shared>,
+        observer: LinkObserver,
+        started_from: Option<DateTime>,
+    ) -> Self {
+        let mut base = base(config, LinkState::Starting);
+        base.pid = Some(std::process::id());
+        let before = shared.store.status().ok().flatten();
+        let before = before.and_then(|status| serde_json::from_value::<LinkStatus>(status).ok());
+        base.started_from = started_from.or(before.and_then(|status| status.started_from));
+        for side in Side::BOTH {
+            base.clusters[side].set_name = Some(connected.servers[side].set_name.clone());
+            base.clusters[side].version = Some(connected.servers[side].version.clone());
+        }
+        Self {
+            shared,
+            observer,
+            clusters: connected.clusters.clone(),
+            pipelines: pipelines_of(config.link.mode),
+            clock_skew_warn: config.conflicts.clock_skew_warn,
+            sender: Arc::new(watch::Sender::new(base)),
+        }
+    }
+
+    pub fn subscribe(&self) -> watch::Receiver<LinkStatus> {
+        self.sender.subscribe()
+    }
+
+    /// Keeps the status up to date until cancelled.
+    pub async fn watch(&self, stop: CancellationToken) {
+        let looks = self.look_at_clusters();
+        let updates = async {
+            let mut saved = Instant::now();
+            loop {
+                self.update();
+                if saved.elapsed() >= SAVE_INTERVAL {
+                    saved = Instant::now();
+                    self.save(&self.sender.borrow().clone());
+                }
+                tokio::time::sleep(INTERVAL).await;
+            }
+        };
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = looks => {}
+            () = updates => {}
+        }
+    }
+
+    /// The last word of this process.
+    pub fn save_last(&self, state: LinkState, error: Option<&Error>) {
+        self.update();
+        let mut status = self.sender.borrow().clone().without_process();
+        status.state = state;
+        status.since = Some(DateTime::now());
+        status.last_error = error.map(|error| LastError::new(error, DateTime::now()));
+        self.save(&status);
+    }
+
+    fn save(&self, status: &LinkStatus) {
+        let saved = serde_json::to_value(status)
+            .map_err(|error| Error::bug("a status that cannot be written").caused_by(error))
+            .and_then(|status| self.shared.store.save_status(&status))
+            .and_then(|()| self.save_totals());
+        if let Err(error) = saved {
+            tracing::warn!(%error, "cannot save the status");
+        }
+    }
+
+    fn save_totals(&self) -> Result<()> {
+        for pipeline in PipelineId::BOTH {
+            let totals = *self.shared.counters[pipeline.source()].totals();
+            self.shared.store.save_totals(pipeline, &totals)?;
+        }
+        Ok(())
+    }
+
+    fn update(&self) {
+        self.sender.send_modify(|status| {
+            let state = self.state();
+            if status.state != state {
+                status.since = Some(DateTime::now());
+            }
+            status.state = state;
+            status.unpaired_namespaces = self.shared.collections.unpaired();
+            for side in Side::BOTH {
+                status.clusters[side].reachable = Some(self.observer.broken(side).is_none());
+                status.clusters[side].clock_skew_ms = self.shared.clock_skew_ms();
+            }
+            status.pipelines = self
+                .pipelines
+                .iter()
+                .map(|id| self.pipeline(*id, state))
+                .collect();
+        });
+    }
+
+    fn state(&self) -> LinkState {
+        if Side::BOTH
+            .iter()
+            .any(|side| self.observer.broken(*side).is_some())
+        {
+            LinkState::Waiting
+        } else if !self.shared.exchange.ledger().is_recovered() {
+            LinkState::Recovering
+        } else {
+            LinkState::Running
+        }
+    }
+
+    fn pipeline(&self, id: PipelineId, state: LinkState) -> PipelineStatus {
+        let phase = match state {
+            LinkState::Running => Phase::Streaming,
+            LinkState::Waiting => Phase::Waiting,
+            LinkState::Recovering => Phase::Recovering,
+            LinkState::Starting | LinkState::Paused | LinkState::OutsideWindow => Phase::Starting,
+            LinkState::Stopped | LinkState::Failed | LinkState::NeverRun => Phase::Stopped,
+        };
+        let mut status = PipelineStatus::new(id, phase);
+        let counters = &self.shared.counters[id.source()];
+        status.set_totals(&counters.totals());
+        let seen = counters.seen().clone();
+        let (observed, applied) = {
+            let ledger = self.shared.exchange.ledger();
+            (
+                ledger.complete_of(id.source()).clone(),
+                ledger.pipeline_applied_through(id).0,
+            )
+        };
+        let wall = |ms: Option<i64>| ms.map(DateTime::from_millis);
+        let caught_up = applied >= observed;
+        status.observed_through = Some(PositionStatus::new(&observed, wall(seen.observed_wall_ms)));
+        let applied_wall = if caught_up {
+            seen.observed_wall_ms
+        } else {
+            seen.applied_wall_ms
+        };
+        status.applied_through = Some(PositionStatus::new(&applied, wall(applied_wall)));
+        status.waiting_on = self.waiting_on(seen.waiting_on);
+        status.lag_seconds = match (state, caught_up) {
+            (LinkState::Running, true) => Some(0.0),
+            (LinkState::Running, false) => {
+                let behind = i64::from(observed.time.time) - i64::from(applied.time.time);
+                let exact = seen.observed_wall_ms.zip(seen.applied_wall_ms);
+                Some(exact.map_or(behind as f64, |(read, done)| {
+                    (read - done).max(0) as f64 / 1000.0
+                }))
+            }
+            _ => None,
+        };
+        status
+    }
+
+    fn waiting_on(&self, of_a_lane: Option<String>) -> Option<String> {
+        Side::BOTH
+            .iter()
+            .find_map(|side| {
+                let name = &self.shared.facts.names[*side];
+                self.observer
+                    .broken(*side)
+                    .map(|why| format!("{name}: {why}"))
+            })
+            .or(of_a_lane)
+    }
+
+    async fn look_at_clusters(&self) {
+        loop {
+            let offsets = Pair::new(
+                self.clock_offset(Side::A).await,
+                self.clock_offset(Side::B).await,
+            );
+            if let (Some(a), Some(b)) = (offsets.a, offsets.b) {
+                self.shared.set_clock_skew_ms(b - a);
+                if (b - a).unsigned_abs() > self.clock_skew_warn.as_millis() as u64 {
+                    tracing::warn!(
+                        skew_ms = b - a,
+                        "the clusters' clocks differ: the slower one loses true races"
+                    );
+                }
+            }
+            for side in Side::BOTH {
+                let window = oplog_window_seconds(&self.clusters[side]).await;
+                self.sender.send_modify(|status| {
+                    let known = &mut status.clusters[side].oplog_window_seconds;
+                    *known = window.or(*known);
+                });
+            }
+            tokio::time::sleep(LOOK_INTERVAL).await;
+        }
+    }
+
+    /// The cluster's wall clock less ours, ms; the time of the answer is halved.
+    async fn clock_offset(&self, side: Side) -> Option<i64> {
+        let cluster = &self.clusters[side];
+        let asked = Instant::now();
+        let reply = cluster
+            .command("admin", doc! { "hello": 1 }, "read the clock")
+            .await
+            .ok()?;
+        let half = asked.elapsed().as_millis() as i64 / 2;
+        let there = reply.get_datetime("localTime").ok()?.timestamp_millis();
+        Some(there + half - DateTime::now().timestamp_millis())
+    }
+}
+
+async fn oplog_window_seconds(cluster: &Cluster) -> Option<u64> {
+    let oldest = crate::source::oldest_entry(cluster).await.ok()??;
+    let reply = cluster
+        .command("admin", doc! { "hello": 1 }, "read the time")
+        .await
+        .ok()?;
+    let now = reply.get_timestamp("operationTime").ok()?;
+    Some(u64::from(now.time.saturating_sub(oldest.time)))
+}

@@ -1,0 +1,136 @@
+//! tandem's own database on one cluster: plain majority reads and writes, outside of any batch.
+
+use bson::{Document, Timestamp, doc};
+
+use crate::cluster::{Cluster, errors};
+use crate::error::{Error, Result};
+
+/// The state of all links on one cluster.
+#[derive(Debug, Clone)]
+pub struct Own {
+    pub cluster: Cluster,
+    pub database: String,
+}
+
+impl Own {
+    pub fn new(cluster: &Cluster, database: &str) -> Self {
+        Self {
+            cluster: cluster.clone(),
+            database: database.to_owned(),
+        }
+    }
+
+    /// All matching documents.
+    ///
+    /// # Errors
+    /// As the cluster says.
+    pub async fn find(&self, collection: &str, filter: Document) -> Result<Vec<Document>> {
+        let doing = self.doing("read", collection);
+        let found = self
+            .cluster
+            .client
+            .database(&self.database)
+            .collection::<Document>(collection);
+        let call = async {
+            let mut documents = Vec::new();
+            let mut cursor = found.find(filter).await?;
+            while cursor.advance().await? {
+                documents.push(cursor.deserialize_current()?);
+            }
+            Ok(documents)
+        };
+        self.cluster.within(&doing, call).await
+    }
+
+    /// Runs `update` statements in order, with majority. Returns how many documents matched or
+    /// were made.
+    ///
+    /// # Errors
+    /// As the cluster says, errors inside `ok: 1` included.
+    pub async fn update(&self, collection: &str, statements: Vec<Document>) -> Result<usize> {
+        self.write(
+            collection,
+            doc! { "update": collection, "updates": statements },
+        )
+        .await
+    }
+
+    /// Runs `delete` statements.
+    ///
+    /// # Errors
+    /// As [`Own::update`].
+    pub async fn delete(&self, collection: &str, statements: Vec<Document>) -> Result<usize> {
+        self.write(
+            collection,
+            doc! { "delete": collection, "deletes": statements },
+        )
+        .await
+    }
+
+    /// Updates with a short `maxTimeMS`: somebody's open transaction may hold a document.
+    ///
+    /// # Errors
+    /// As [`Own::update`]; 50 where the time was up.
+    pub async fn update_within(
+        &self,
+        collection: &str,
+        statements: Vec<Document>,
+        time_max_ms: i64,
+    ) -> Result<usize> {
+        let command =
+            doc! { "update": collection, "updates": statements, "maxTimeMS": time_max_ms };
+        self.write(collection, command).await
+    }
+
+    async fn write(&self, collection: &str, mut command: Document) -> Result<usize> {
+        let doing = self.doing("write", collection);
+        command.insert("writeConcern", doc! { "w": "majority" });
+        let reply = self
+            .cluster
+            .command(&self.database, command, &doing)
+            .await?;
+        let refused = reply
+            .get_array("writeErrors")
+            .ok()
+            .and_then(|errors| errors.first()?.as_document())
+            .or_else(|| reply.get_document("writeConcernError").ok());
+        if let Some(refused) = refused {
+            let code = refused.get_i32("code").unwrap_or(0);
+            let text = refused.get_str("errmsg").unwrap_or("refused");
+            let error = match errors::class_of_code(code) {
+                Some(crate::error::Class::Retry) => {
+                    Error::unreachable(format!("cannot {doing}: {text} ({code})"))
+                }
+                _ => Error::cluster(format!("cannot {doing}: {text} ({code})")),
+            };
+            return Err(error);
+        }
+        Ok(reply.get_i32("n").unwrap_or(0).max(0) as usize)
+    }
+
+    /// The cluster's operation time: everything acknowledged so far is not later.
+    ///
+    /// # Errors
+    /// As the cluster says.
+    pub async fn operation_time(&self) -> Result<Timestamp> {
+        let doing = format!("read the time of {}", self.cluster.name);
+        let command = doc! { "find": "links", "limit": 1, "readConcern": { "level": "majority" } };
+        let reply = self
+            .cluster
+            .command(&self.database, command, &doing)
+            .await?;
+        reply.get_timestamp("operationTime").map_err(|_| {
+            Error::bug(format!(
+                "{} does not tell its operation time",
+                self.cluster.name
+            ))
+        })
+    }
+
+    fn doing(&self, verb: &str, collection: &str) -> String {
+        format!(
+            "{verb} {}.{collection} on {}",
+            self.database, self.cluster.name
+        )
+    }
+}

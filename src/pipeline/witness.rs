@@ -1,0 +1,161 @@
+//! One-way mode: local writes on b are never sent, but a must know of them to win over them loudly.
+//!
+//! b's reader keeps its checkpoint on b. Writes that a has not touched yet are noted there in the
+//! same transaction, so that they outlive this process and the oplog.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use super::lane::Shared;
+use super::retry::Pause;
+use crate::change::{AppliedThrough, PipelineId};
+use crate::error::{Error, Result};
+use crate::resolve::{BatchLimits, Caution, Next, Plan};
+use crate::store::StoredCheckpoint;
+use crate::target::{
+    Batch, Checkpoint, CheckpointMove, Note, Refusal, Settled, Snapshot, TagSession, Transaction,
+    WriteSet, settle,
+};
+
+/// How often new writes are noted.
+const INTERVAL: Duration = Duration::from_millis(500);
+
+/// How often the checkpoint moves while nothing is written.
+const IDLE_ROUNDS: u32 = 20;
+
+const LIMITS: BatchLimits = BatchLimits {
+    operations_max: 1000,
+    bytes_max: 4 * 1024 * 1024,
+};
+
+/// Keeps b's history on record while nothing of it is applied.
+pub struct Witness {
+    shared: Arc<Shared>,
+    session: TagSession,
+    checkpoint: Checkpoint,
+}
+
+impl Witness {
+    pub fn new(shared: Arc<Shared>, session: TagSession, checkpoint: Checkpoint) -> Self {
+        Self {
+            shared,
+            session,
+            checkpoint,
+        }
+    }
+
+    /// Notes batch after batch until told to stop.
+    ///
+    /// # Errors
+    /// Fenced (8), or what no retry helps against.
+    pub async fn run(mut self, stop: CancellationToken) -> Result<()> {
+        let mut outages = Pause::of_outages();
+        let mut quiet_rounds = 0;
+        loop {
+            let last = stop.is_cancelled();
+            let plan = self.next(last || quiet_rounds >= IDLE_ROUNDS);
+            match plan {
+                None if last => return Ok(()),
+                None => {
+                    quiet_rounds += 1;
+                    let _ = tokio::time::timeout(INTERVAL, stop.cancelled()).await;
+                }
+                Some(plan) => {
+                    quiet_rounds = 0;
+                    match self.note(plan).await {
+                        Ok(()) => outages.reset(),
+                        Err(Refusal::Fenced) => {
+                            return Err(Error::fenced("another process has taken over this link"));
+                        }
+                        Err(Refusal::Failed(error)) if !error.is_retryable() => return Err(error),
+                        Err(refusal) => {
+                            tracing::debug!(%refusal, "cannot note local writes, trying again");
+                            tokio::time::sleep(outages.next()).await;
+                        }
+                    }
+                    if last {
+                        return Ok(());
+                    }
+                }
+            }
+        }
+    }
+
+    fn next(&self, idle_too: bool) -> Option<Plan> {
+        let exchange = &self.shared.exchange;
+        match exchange.plan(PipelineId::BToA, 0, LIMITS, &Caution::default()) {
+            Next::Apply(plan) => Some(plan),
+            Next::Idle if idle_too => exchange.ledger().plan_idle_progress(PipelineId::BToA, 0),
+            Next::Idle | Next::Wait(_) => None,
+        }
+    }
+
+    async fn note(&mut self, plan: Plan) -> Result<(), Refusal> {
+        let live = self.shared.exchange.ledger().still_pending(&plan);
+        let note = |event: &crate::change::SharedEvent| {
+            let note = Note::Witnessed {
+                event: event.clone(),
+            };
+            (event.key.clone(), note)
+        };
+        let batch = Batch {
+            link: &self.shared.facts.link,
+            database: &self.shared.database,
+            writes: WriteSet::default(),
+            collections: Default::default(),
+            records: Vec::new(),
+            statuses: Vec::new(),
+            notes: live.iter().map(note).collect(),
+            checkpoint: CheckpointMove {
+                from: &self.checkpoint,
+                to: &plan.through,
+            },
+        };
+        let mut transaction = Transaction::begin(&mut self.session, Snapshot::Latest);
+        if let Err(refusal) = transaction.write(&batch).await {
+            transaction.abort().await;
+            return Err(refusal);
+        }
+        self.shared.exchange.begin(plan.clone());
+        if let Err(error) = transaction.commit().await {
+            self.settle(error).await?;
+        }
+        self.shared.exchange.wait_landed(PipelineId::BToA, 0).await;
+        self.checkpoint.sequence += 1;
+        let stored = StoredCheckpoint {
+            pipeline: PipelineId::BToA,
+            lane: 0,
+            lanes: 1,
+            epoch: self.checkpoint.epoch,
+            seq: self.checkpoint.sequence,
+            applied: AppliedThrough(plan.through),
+        };
+        self.shared
+            .store
+            .save_checkpoint(&stored)
+            .map_err(Refusal::Failed)
+    }
+
+    async fn settle(&mut self, mut unclear: Error) -> Result<(), Refusal> {
+        let mut outages = Pause::of_outages();
+        loop {
+            tracing::debug!(%unclear, "a commit of unknown outcome");
+            if !self.shared.exchange.is_in_flight(PipelineId::BToA, 0) {
+                return Ok(());
+            }
+            match settle(&mut self.session, &self.shared.database, &self.checkpoint).await {
+                Ok(Settled::Committed) => return Ok(()),
+                Ok(Settled::Fenced) => return Err(Refusal::Fenced),
+                Ok(Settled::NotCommitted) => {
+                    self.shared.exchange.abandon(PipelineId::BToA, 0);
+                    return Err(Refusal::Unseen { at: None, code: 0 });
+                }
+                Err(error) if error.is_retryable() => unclear = error,
+                Err(error) => return Err(Refusal::Failed(error)),
+            }
+            tokio::time::sleep(outages.next()).await;
+        }
+    }
+}
