@@ -94,7 +94,7 @@ async fn play(arguments: &Arguments, narrator: &mut Narrator) -> Outcome<()> {
     stage.strike(narrator).await?;
     let seconds = narrator.elapsed().as_secs();
     narrator.good(&format!(
-        "Done in {}:{:02}. Nothing of it is left.",
+        "Done in {}:{:02}. The servers are gone, and their data too.",
         seconds / 60,
         seconds % 60
     ));

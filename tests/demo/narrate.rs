@@ -71,7 +71,7 @@ impl Narrator {
     pub fn output(&self, text: &str, lines_max: usize) {
         let lines: Vec<&str> = text.trim_end().lines().collect();
         for line in lines.iter().take(lines_max) {
-            println!("   {line}");
+            println!("{}", format!("   {line}").trim_end());
         }
         if lines.len() > lines_max {
             let rest = format!("… {} more lines", lines.len() - lines_max);

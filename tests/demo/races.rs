@@ -13,7 +13,7 @@ use crate::stage::Stage;
 /// The later write is later by any clock.
 const APART: Duration = Duration::from_millis(20);
 const REPORT_LINES_MAX: usize = 20;
-const RECORD_LINES_MAX: usize = 70;
+const RECORD_LINES_MAX: usize = 60;
 const ATLANTIS: i32 = 900_000_001;
 const PARIS: i32 = 2_988_507;
 const ROME: i32 = 3_169_070;
@@ -217,9 +217,13 @@ fn report(stage: &Stage, narrator: &Narrator, since: &str, races: &[Race]) -> Ou
             .or(record["_id"].as_str())
             .unwrap_or_default();
         narrator.command(&format!(
-            "tandem conflict-report --id {id} --format json | jq '.conflicts[0]'"
+            "tandem conflict-report --id {id} --format json | jq '.conflicts[0] | del(.losing.change)'"
         ));
-        narrator.output(&serde_json::to_string_pretty(record)?, RECORD_LINES_MAX);
+        let mut shown = record.clone();
+        if let Some(losing) = shown["losing"].as_object_mut() {
+            losing.shift_remove("change");
+        }
+        narrator.output(&serde_json::to_string_pretty(&shown)?, RECORD_LINES_MAX);
     }
     stage.link.show(narrator, &["status"], REPORT_LINES_MAX)
 }
