@@ -71,6 +71,10 @@ impl PipelineId {
         }
     }
 
+    pub fn parse(name: &str) -> Option<PipelineId> {
+        Self::BOTH.into_iter().find(|id| id.as_str() == name)
+    }
+
     pub fn source(self) -> Side {
         match self {
             PipelineId::AToB => Side::A,

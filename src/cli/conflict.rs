@@ -2,8 +2,9 @@
 
 use clap::{Args, Subcommand};
 
-use super::Common;
-use crate::error::{Error, ExitCode, Result};
+use super::{Common, confirm::confirm, output};
+use crate::error::{ExitCode, Result};
+use crate::link::restore::{Outcome, restore};
 
 /// Act on a record of a conflict
 #[derive(Debug, Args)]
@@ -30,10 +31,18 @@ pub struct RestoreArgs {
 }
 
 /// # Errors
-/// A config error (3), a cluster that refuses the write (4), or a store that cannot be read (7).
+/// A config error (3), nothing to restore (2), a cluster that refuses the write (4), or a store
+/// that cannot be read (7).
 pub async fn run(common: &Common, args: &ConflictArgs) -> Result<ExitCode> {
-    let _ = common.load_config()?;
-    match &args.action {
-        ConflictAction::Restore(_) => Err(Error::bug("tandem conflict restore is not wired up")),
-    }
+    let config = common.load_config()?;
+    let ConflictAction::Restore(RestoreArgs { id, yes }) = &args.action;
+    let outcome = restore(&config, id, |shown| confirm(shown, *yes)).await?;
+    output::print(&match outcome {
+        Outcome::Restored => format!("record {id} is restored\n"),
+        Outcome::AlreadyThere => {
+            format!("record {id} is restored: the document was the losing version already\n")
+        }
+        Outcome::Declined => "nothing was changed\n".to_owned(),
+    })?;
+    Ok(ExitCode::Done)
 }

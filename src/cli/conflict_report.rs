@@ -2,10 +2,13 @@
 
 use clap::{Args, ValueEnum};
 
-use super::Common;
 use super::moment::Moment;
+use super::{Common, output};
 use crate::change::ConflictKind;
-use crate::error::{Error, ExitCode, Result};
+use crate::error::{ExitCode, Result};
+use crate::link::reporting;
+use crate::report::{Detail, Format};
+use crate::store::RecordFilter;
 
 /// List the writes that lost a conflict, with their whole content
 #[derive(Debug, Args)]
@@ -58,9 +61,49 @@ fn kind(typed: &str) -> std::result::Result<ConflictKind, String> {
     })
 }
 
+impl ConflictReportArgs {
+    fn filter(&self, now: jiff::Timestamp) -> RecordFilter {
+        let time = |moment: Option<Moment>| {
+            moment.map(|moment| bson::DateTime::from_millis(moment.before(now).as_millisecond()))
+        };
+        RecordFilter {
+            since: time(self.since),
+            until: time(self.until),
+            namespaces: self.namespace.clone(),
+            kinds: self.kind.clone(),
+            winners: self.winner.clone(),
+            ids: self.id.clone(),
+            ..RecordFilter::default()
+        }
+    }
+}
+
 /// # Errors
 /// A config error (3), or a store that cannot be read (7).
-pub async fn run(common: &Common, _: &ConflictReportArgs) -> Result<ExitCode> {
-    let _ = common.load_config()?;
-    Err(Error::bug("tandem conflict-report is not wired up"))
+pub async fn run(common: &Common, args: &ConflictReportArgs) -> Result<ExitCode> {
+    let config = common.load_config()?;
+    let format = match args.format {
+        ReportFormat::Table => Format::Table,
+        ReportFormat::Json => Format::Json,
+        ReportFormat::Ndjson => Format::Ndjson,
+        ReportFormat::Csv => Format::Csv,
+    };
+    let detail = if args.summary {
+        Detail::Summary
+    } else {
+        Detail::Records
+    };
+    let found = reporting::conflict_report(
+        &config.link.state_dir,
+        &config.link.name,
+        &args.filter(jiff::Timestamp::now()),
+        format,
+        detail,
+        output::results(),
+    )
+    .await?;
+    if args.fail_if_any && found.standing > 0 {
+        return Ok(ExitCode::Found);
+    }
+    Ok(ExitCode::Done)
 }

@@ -2,8 +2,13 @@
 
 use clap::{Args, Subcommand};
 
-use super::Common;
-use crate::error::{Error, ExitCode, Result};
+use super::{Common, output};
+use crate::change::{ConflictKind, RecordStatus};
+use crate::config::Config;
+use crate::error::{ExitCode, Result};
+use crate::link::{dead_letters, reporting};
+use crate::report::{Detail, Format};
+use crate::store::RecordFilter;
 
 /// List, retry or discard events that could not be applied
 #[derive(Debug, Args)]
@@ -20,7 +25,7 @@ pub enum DeadLetterAction {
     Discard(DiscardArgs),
 }
 
-/// List them, with the reason
+/// List those that nobody has settled, with the reason
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  tandem dead-letter list --json")]
 pub struct ListArgs {
@@ -46,14 +51,35 @@ pub struct DiscardArgs {
 }
 
 /// # Errors
-/// A config error (3), or a store that cannot be read (7).
+/// A config error (3), a dead letter that is not there or is settled (2), a cluster that refuses
+/// (4), or a store that cannot be read (7). A retry where no link runs: 2.
 pub async fn run(common: &Common, args: &DeadLetterArgs) -> Result<ExitCode> {
-    let _ = common.load_config()?;
-    match &args.action {
-        DeadLetterAction::List(_) => Err(Error::bug("tandem dead-letter list is not wired up")),
-        DeadLetterAction::Retry(_) => Err(Error::bug("tandem dead-letter retry is not wired up")),
-        DeadLetterAction::Discard(_) => {
-            Err(Error::bug("tandem dead-letter discard is not wired up"))
+    let config = common.load_config()?;
+    let done = match &args.action {
+        DeadLetterAction::List(args) => return list(&config, args).await,
+        DeadLetterAction::Retry(args) => dead_letters::retry_from_outside(&config, &args.id).await,
+        DeadLetterAction::Discard(args) => {
+            dead_letters::discard_from_outside(&config, &args.id).await
         }
-    }
+    };
+    output::print(&(done? + "\n"))?;
+    Ok(ExitCode::Done)
+}
+
+async fn list(config: &Config, args: &ListArgs) -> Result<ExitCode> {
+    let filter = RecordFilter {
+        kinds: vec![ConflictKind::DeadLetter],
+        statuses: vec![RecordStatus::Logged],
+        ..RecordFilter::default()
+    };
+    let format = if args.json {
+        Format::Json
+    } else {
+        Format::Table
+    };
+    let link = &config.link;
+    let out = output::results();
+    let detail = Detail::DeadLetters;
+    reporting::conflict_report(&link.state_dir, &link.name, &filter, format, detail, out).await?;
+    Ok(ExitCode::Done)
 }

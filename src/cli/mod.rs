@@ -1,6 +1,7 @@
 //! What is typed on the command line, and the command it starts.
 
 pub mod check;
+pub mod confirm;
 pub mod conflict;
 pub mod conflict_report;
 pub mod dead_letter;

@@ -1,17 +1,57 @@
 //! Results on stdout, errors on stderr.
 
-use std::io::{ErrorKind, Write};
+use std::io::{self, BufWriter, ErrorKind, Stdout, Write};
 
 use crate::error::{Error, Result};
 
 /// Prints a result. A reader that has had enough, such as `head`, is no error.
 pub fn print(text: &str) -> Result<()> {
-    let mut out = std::io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
-            Err(Error::bug("cannot write to standard output").caused_by(error))
+    let mut out = results();
+    let printed = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    printed.map_err(|error| Error::bug("cannot write to standard output").caused_by(error))
+}
+
+/// Where a long result goes, piece by piece. What a reader that has had enough does not take is
+/// thrown away: the exit code may still depend on the rest.
+pub fn results() -> impl Write {
+    BufWriter::new(Results {
+        out: io::stdout(),
+        unread: false,
+    })
+}
+
+struct Results {
+    out: Stdout,
+    unread: bool,
+}
+
+impl Results {
+    fn unless_unread<T>(&mut self, done: io::Result<T>, otherwise: T) -> io::Result<T> {
+        match done {
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => {
+                self.unread = true;
+                Ok(otherwise)
+            }
+            done => done,
         }
-        _ => Ok(()),
+    }
+}
+
+impl Write for Results {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.unread {
+            return Ok(bytes.len());
+        }
+        let written = self.out.write(bytes);
+        self.unless_unread(written, bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        if self.unread {
+            return Ok(());
+        }
+        let flushed = self.out.flush();
+        self.unless_unread(flushed, ())
     }
 }
 
@@ -21,5 +61,5 @@ pub fn print_error(error: &Error) {
     if let Some(hint) = &error.hint {
         text.push_str(&format!("hint: {hint}\n"));
     }
-    let _ = std::io::stderr().lock().write_all(text.as_bytes());
+    let _ = io::stderr().lock().write_all(text.as_bytes());
 }

@@ -2,8 +2,11 @@
 
 use clap::Args;
 
-use super::Common;
+use super::{Common, output};
+use crate::change::{Mode, PipelineId};
 use crate::error::{Error, ExitCode, Result};
+use crate::link::reporting;
+use crate::telemetry::status::to_text;
 
 /// Tell where the link stands, whether or not it runs
 #[derive(Debug, Args)]
@@ -16,7 +19,24 @@ pub struct StatusArgs {
 
 /// # Errors
 /// A config error (3), or a store that cannot be read (7).
-pub async fn run(common: &Common, _: &StatusArgs) -> Result<ExitCode> {
-    let _ = common.load_config()?;
-    Err(Error::bug("tandem status is not wired up"))
+pub async fn run(common: &Common, args: &StatusArgs) -> Result<ExitCode> {
+    let config = common.load_config()?;
+    let names = config
+        .clusters
+        .as_ref()
+        .map(|cluster| cluster.name.as_str());
+    let pipelines = match config.link.mode {
+        Mode::TwoWay => &PipelineId::BOTH[..],
+        Mode::OneWay => &[PipelineId::AToB],
+    };
+    let link = &config.link;
+    let status = reporting::status(&link.state_dir, &link.name, names, pipelines).await?;
+    output::print(&if args.json {
+        let json = serde_json::to_string_pretty(&status)
+            .map_err(|cause| Error::bug("cannot write the status as JSON").caused_by(cause))?;
+        json + "\n"
+    } else {
+        to_text(&status)
+    })?;
+    Ok(ExitCode::Done)
 }

@@ -2,12 +2,13 @@
 
 use std::fmt;
 
+use bson::Document;
 use mongodb::error::{
     Error as DriverError, ErrorKind, RETRYABLE_WRITE_ERROR, TRANSIENT_TRANSACTION_ERROR,
     WriteFailure,
 };
 
-use crate::error::{Class, Error, ExitCode};
+use crate::error::{Class, Error, ExitCode, Result};
 
 /// Passes by itself: the cluster is away, electing, busy, or refused this one attempt.
 const RETRY_CODES: [i32; 33] = [
@@ -100,6 +101,29 @@ pub fn deadline_passed(doing: &str, deadline: std::time::Duration) -> Error {
         "cannot {doing}: no answer within {} s",
         deadline.as_secs_f64()
     ))
+}
+
+/// Looks for what a write command reports inside `ok: 1`: `writeErrors` and `writeConcernError`.
+///
+/// # Errors
+/// The first of them, by its code as [`classify`] does; a code tandem does not know is the
+/// operator's, since the server has refused this one write.
+pub fn check_reply(reply: &Document, doing: &str) -> Result<()> {
+    let write_error = reply.get_array("writeErrors").ok();
+    let write_error = write_error.and_then(|errors| errors.first()?.as_document());
+    let concern = reply.get_document("writeConcernError").ok();
+    let Some(reported) = write_error.or(concern) else {
+        return Ok(());
+    };
+    let code = reported.get_i32("code").unwrap_or_default();
+    let name = reported.get_str("codeName").ok();
+    let message = reported.get_str("errmsg").unwrap_or_default();
+    let cause = Cause {
+        code: Some(code),
+        text: shortened(said(code, name, message)),
+    };
+    let class = class_of_code(code).unwrap_or(Class::Operator);
+    Err(Error::new(ExitCode::Cluster, class, format!("cannot {doing}")).caused_by(cause))
 }
 
 /// The server's error code, from the reply itself, its write errors or its write concern error.
@@ -199,7 +223,7 @@ struct Cause {
 impl Cause {
     fn of(error: &DriverError) -> Self {
         let code = code(error);
-        let mut text = match error.kind.as_ref() {
+        let text = match error.kind.as_ref() {
             ErrorKind::Command(command) => {
                 said(command.code, Some(&command.code_name), &command.message)
             }
@@ -216,12 +240,19 @@ impl Cause {
             ErrorKind::ServerSelection { message, .. } => no_primary(message),
             kind => kind.to_string(),
         };
-        if let Some((end, _)) = text.char_indices().nth(CAUSE_CHARS_MAX) {
-            text.truncate(end);
-            text.push('…');
+        Self {
+            code,
+            text: shortened(text),
         }
-        Self { code, text }
     }
+}
+
+fn shortened(mut text: String) -> String {
+    if let Some((end, _)) = text.char_indices().nth(CAUSE_CHARS_MAX) {
+        text.truncate(end);
+        text.push('…');
+    }
+    text
 }
 
 /// The driver prints its whole view of the cluster; the members and their errors are enough.
@@ -307,6 +338,27 @@ mod tests {
             "no primary found among eu1:27017 (I/O error: Connection refused), eu2:27017 (RsSecondary)"
         );
         assert_eq!(no_primary("odd"), "no primary found");
+    }
+
+    #[test]
+    fn an_error_inside_ok_is_an_error_and_its_code_is_known() {
+        check_reply(&doc! { "ok": 1, "n": 1 }, "write").unwrap();
+        for (reply, code, class) in [
+            (
+                doc! { "writeErrors": [{ "code": 11000, "errmsg": "secret" }] },
+                11000,
+                Class::Operator,
+            ),
+            (
+                doc! { "writeConcernError": { "code": 64 } },
+                64,
+                Class::Retry,
+            ),
+        ] {
+            let error = check_reply(&reply, "write to eu").unwrap_err();
+            assert_eq!((code_of(&error), error.class), (Some(code), class));
+            assert!(!error.to_string().contains("secret"), "{error}");
+        }
     }
 
     #[test]

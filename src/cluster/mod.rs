@@ -4,7 +4,7 @@ pub mod errors;
 
 use std::time::Duration;
 
-use bson::{Document, doc};
+use bson::{Document, RawDocumentBuf, doc};
 use mongodb::Client;
 use mongodb::options::{
     ClientOptions, ReadConcern, ReadPreference, SelectionCriteria, WriteConcern,
@@ -80,6 +80,24 @@ impl Cluster {
     ) -> Result<Document> {
         let database = self.client.database(database);
         self.within(doing, database.run_command(command)).await
+    }
+
+    /// Runs a write command on the primary within `timeouts.operation`, byte for byte as given.
+    ///
+    /// # Errors
+    /// As [`errors::classify`] says, also for what the server reports inside `ok: 1`.
+    pub async fn write(
+        &self,
+        database: &str,
+        command: RawDocumentBuf,
+        doing: &str,
+    ) -> Result<Document> {
+        let database = self.client.database(database);
+        let reply = self
+            .within(doing, database.run_raw_command(command))
+            .await?;
+        errors::check_reply(&reply, doing)?;
+        Ok(reply)
     }
 
     /// Waits for a driver call, at most `timeouts.operation`.

@@ -1,48 +1,102 @@
-//! Answers the control socket of a running link.
+//! The running link as the control socket sees it.
 
 use std::sync::Arc;
 
 use tokio::sync::watch;
 
 use super::control::{Handler, Reply, ReplyFuture, Request, Response};
-use super::own::Own;
+use super::dead_letters::{DeadLetter, discard, told_discarded, told_retried};
+use super::record_status::{Place, mark_restored};
 use crate::change::Pair;
-use crate::error::Error;
+use crate::cluster::Cluster;
+use crate::error::{Error, Result};
 use crate::pipeline::Shared;
 use crate::telemetry::status::LinkStatus;
 
-/// The running link behind the socket.
+/// Answers for a link that runs.
 pub struct LinkHandler {
     shared: Arc<Shared>,
-    #[expect(dead_code)]
-    own: Pair<Own>,
+    /// The newest status.
     status: watch::Receiver<LinkStatus>,
+    clusters: Pair<Cluster>,
 }
 
 impl LinkHandler {
-    pub fn new(shared: Arc<Shared>, own: Pair<Own>, status: watch::Receiver<LinkStatus>) -> Self {
+    pub fn new(
+        shared: Arc<Shared>,
+        status: watch::Receiver<LinkStatus>,
+        clusters: Pair<Cluster>,
+    ) -> Self {
         Self {
             shared,
-            own,
             status,
+            clusters,
+        }
+    }
+
+    async fn answer(&self, request: Request) -> Result<Reply> {
+        match request {
+            Request::Status => {
+                let status = Box::new(self.status.borrow().clone());
+                Ok(Reply::Line(Response::Status { status }))
+            }
+            Request::Records { filter } => Ok(Reply::Records {
+                link: self.shared.facts.link.clone(),
+                complete_since: self.shared.store.complete_since()?,
+                records: Box::new(self.shared.store.records(&filter)),
+            }),
+            Request::DeadLetterRetry { id } => self.retry(&id).map(done),
+            Request::DeadLetterDiscard { id } => self.discard(&id).await.map(done),
+            Request::ConflictRestored { id } => {
+                mark_restored(&self.shared.store, &self.place(), &id).await?;
+                Ok(done(format!("record {id} is marked as restored")))
+            }
+        }
+    }
+
+    fn retry(&self, id: &str) -> Result<String> {
+        let letter = DeadLetter::find(&self.shared.store, id)?;
+        let exchange = &self.shared.exchange;
+        {
+            let mut ledger = exchange.ledger();
+            let namespace = letter.key.namespace();
+            if ledger.is_unpaired(namespace) {
+                return Err(Error::usage(format!(
+                    "{namespace} is not replicated any more, so {id} cannot be tried again"
+                ))
+                .hint("`tandem status` names such namespaces"));
+            }
+            ledger.request_full_state(letter.pipeline, letter.key.clone());
+        }
+        exchange.wake_all();
+        Ok(told_retried(&letter))
+    }
+
+    async fn discard(&self, id: &str) -> Result<String> {
+        let discarded = discard(&self.shared.store, &self.place(), id).await?;
+        if discarded.unmarked {
+            let letter = &discarded.letter;
+            let mut ledger = self.shared.exchange.ledger();
+            ledger.forget_dead_letter(letter.pipeline, &letter.key);
+        }
+        Ok(told_discarded(id))
+    }
+
+    fn place(&self) -> Place<'_> {
+        Place {
+            clusters: &self.clusters,
+            database: &self.shared.database,
+            link: &self.shared.facts.link,
         }
     }
 }
 
+fn done(message: String) -> Reply {
+    Reply::Line(Response::Done { message })
+}
+
 impl Handler for LinkHandler {
     fn handle(&self, request: Request) -> ReplyFuture<'_> {
-        Box::pin(async move {
-            match request {
-                Request::Status => Ok(Reply::Line(Response::Status {
-                    status: Box::new(self.status.borrow().clone()),
-                })),
-                Request::Records { filter } => Ok(Reply::Records {
-                    link: self.shared.facts.link.clone(),
-                    complete_since: self.shared.store.complete_since()?,
-                    records: Box::new(self.shared.store.records(&filter)),
-                }),
-                _ => Err(Error::bug("not built yet")),
-            }
-        })
+        Box::pin(self.answer(request))
     }
 }

@@ -1,9 +1,11 @@
 //! A link: two clusters, what runs between them, and how other commands talk to it.
 
+mod both_clusters;
 pub mod check;
 pub mod control;
 mod control_client;
-mod handler;
+pub mod dead_letters;
+pub mod handler;
 mod history;
 mod identity;
 mod lease;
@@ -11,10 +13,14 @@ mod marker;
 mod monitor;
 mod observer;
 pub mod own;
+mod record_status;
 mod records;
 pub mod reporting;
+pub mod reset;
+pub mod restore;
 mod run;
 mod start;
+mod swap;
 mod sweeper;
 
 pub use monitor::pipelines_of;

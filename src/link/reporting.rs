@@ -109,7 +109,7 @@ pub async fn status(
     }
 }
 
-fn unexpected(response: &Response) -> Error {
+pub(super) fn unexpected(response: &Response) -> Error {
     let what = match response {
         Response::Status { .. } => "a status",
         Response::Records { .. } => "records",

@@ -174,7 +174,6 @@ async fn replicate(
     spawn_rest(
         &mut rest,
         config,
-        store,
         &shared,
         &connected.own,
         &started.lease,
@@ -228,7 +227,6 @@ async fn replicate(
 fn spawn_rest(
     rest: &mut Tasks,
     config: &Config,
-    store: &Store,
     shared: &Arc<Shared>,
     own: &Pair<Own>,
     lease: &Lease,
@@ -244,10 +242,9 @@ fn spawn_rest(
     let socket = control::bind(&config.link.state_dir)?;
     let handler = Arc::new(super::handler::LinkHandler::new(
         shared.clone(),
-        own.clone(),
         monitor.subscribe(),
+        own.as_ref().map(|own| own.cluster.clone()),
     ));
-    let _ = store;
     rest.spawn(done(control::serve(socket, handler, stop.clone())));
     Ok(())
 }

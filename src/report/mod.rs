@@ -19,6 +19,7 @@ use crate::error::{Class, Error, ExitCode, Result};
 pub use extjson::{record_json, write_canonical};
 pub use since::parse_since;
 pub use summary::Summary;
+pub use table::escaped;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
@@ -81,17 +82,29 @@ impl Counts {
     }
 }
 
-/// Whether a report lists its records or counts them.
+/// Whether a report lists its records or counts them, and what it calls them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Detail {
     Records,
+    /// Records, with what matters about an event that could not be applied.
+    DeadLetters,
     Summary,
+}
+
+impl Detail {
+    fn plural(self) -> &'static str {
+        match self {
+            Detail::Records | Detail::Summary => "conflicts",
+            Detail::DeadLetters => "dead_letters",
+        }
+    }
 }
 
 /// A report being written: push every record, then finish.
 pub struct Report<W: Write> {
     out: W,
     body: Body,
+    detail: Detail,
     counts: Counts,
 }
 
@@ -99,7 +112,7 @@ enum Body {
     Json,
     Ndjson,
     Csv,
-    Table(table::Page),
+    Table(Box<table::Page>),
     Summary(Box<Summary>, Format),
 }
 
@@ -109,25 +122,30 @@ impl<W: Write> Report<W> {
     pub fn start(head: &ReportHead, format: Format, detail: Detail, mut out: W) -> Result<Self> {
         let body = match (detail, format) {
             (Detail::Summary, format) => Body::Summary(Box::new(Summary::new(head)), format),
-            (Detail::Records, Format::Json) => {
+            (Detail::Records | Detail::DeadLetters, Format::Json) => {
+                let name = detail.plural();
                 let link = serde_json::Value::from(head.link.as_str());
                 let since = serde_json::Value::from(head.complete_since.map(rfc3339));
                 let opening = format!(
-                    "{{\"format\":1,\"link\":{link},\"complete_since\":{since},\"conflicts\":["
+                    "{{\"format\":1,\"link\":{link},\"complete_since\":{since},\"{name}\":["
                 );
                 write(&mut out, opening.as_bytes())?;
                 Body::Json
             }
-            (Detail::Records, Format::Ndjson) => Body::Ndjson,
-            (Detail::Records, Format::Csv) => {
+            (Detail::Records | Detail::DeadLetters, Format::Ndjson) => Body::Ndjson,
+            (Detail::Records | Detail::DeadLetters, Format::Csv) => {
                 write(&mut out, &csv_rows::header())?;
                 Body::Csv
             }
-            (Detail::Records, Format::Table) => Body::Table(table::Page::new()),
+            (Detail::Records, Format::Table) => Body::Table(Box::new(table::Page::of_conflicts())),
+            (Detail::DeadLetters, Format::Table) => {
+                Body::Table(Box::new(table::Page::of_dead_letters()))
+            }
         };
         Ok(Self {
             out,
             body,
+            detail,
             counts: Counts::default(),
         })
     }
@@ -166,7 +184,10 @@ impl<W: Write> Report<W> {
             Body::Json if self.counts.total == 0 => write(out, b"]}\n")?,
             Body::Json => write(out, b"\n]}\n")?,
             Body::Ndjson | Body::Csv => {}
-            Body::Table(_) if self.counts.total == 0 => write(out, b"no conflicts\n")?,
+            Body::Table(_) if self.counts.total == 0 => {
+                let none = format!("no {}\n", self.detail.plural().replace('_', " "));
+                write(out, none.as_bytes())?;
+            }
             Body::Table(page) => write(out, page.rest().as_bytes())?,
             Body::Summary(summary, format) => write(out, &summary.render(format))?,
         }

@@ -8,44 +8,72 @@ use super::csv_rows::cell;
 const ROWS_PER_PAGE: usize = 500;
 /// Keys may be whole documents; the other formats show them in full.
 const KEY_CHARS_MAX: usize = 60;
-const HEADER: [&str; 8] = [
-    "logged at",
-    "kind",
-    "namespace",
-    "key",
-    "winner",
-    "reason",
-    "status",
-    "id",
+
+/// A column's heading and the record's field in it.
+type Column = (&'static str, &'static str);
+
+const OF_CONFLICTS: &[Column] = &[
+    ("logged at", "logged_at"),
+    ("kind", "kind"),
+    ("namespace", "namespace"),
+    ("key", "document_key"),
+    ("winner", "winner"),
+    ("reason", "reason"),
+    ("status", "status"),
+    ("id", "_id"),
+];
+const OF_DEAD_LETTERS: &[Column] = &[
+    ("logged at", "logged_at"),
+    ("pipeline", "pipeline"),
+    ("namespace", "namespace"),
+    ("key", "document_key"),
+    ("reason", "reason"),
+    ("index", "index"),
+    ("other key", "other_key"),
+    ("id", "_id"),
 ];
 
 pub(super) struct Page {
+    columns: &'static [Column],
     table: Table,
     rows: usize,
 }
 
 impl Page {
-    pub(super) fn new() -> Self {
+    pub(super) fn of_conflicts() -> Self {
+        Self::new(OF_CONFLICTS)
+    }
+
+    pub(super) fn of_dead_letters() -> Self {
+        Self::new(OF_DEAD_LETTERS)
+    }
+
+    fn new(columns: &'static [Column]) -> Self {
         let mut table = Table::new();
-        table.load_preset(presets::NOTHING).set_header(HEADER);
-        Self { table, rows: 0 }
+        table
+            .load_preset(presets::NOTHING)
+            .set_header(columns.iter().map(|(heading, _)| *heading));
+        Self {
+            columns,
+            table,
+            rows: 0,
+        }
     }
 
     /// Returns the page once it is full.
     pub(super) fn push(&mut self, record: &RawDocument) -> Option<String> {
-        let text = |name: &str| escaped(&cell(record, &[name]));
-        self.table.add_row([
-            text("logged_at"),
-            text("kind"),
-            text("namespace"),
-            shortened(&text("document_key")),
-            text("winner"),
-            text("reason"),
-            text("status"),
-            text("_id"),
-        ]);
+        let text = |(_, field): &Column| {
+            let text = escaped(&cell(record, &[field]));
+            if field.ends_with("_key") {
+                shortened(&text)
+            } else {
+                text
+            }
+        };
+        self.table.add_row(self.columns.iter().map(text));
         self.rows += 1;
-        (self.rows == ROWS_PER_PAGE).then(|| std::mem::replace(self, Self::new()).rest())
+        let full = self.rows == ROWS_PER_PAGE;
+        full.then(|| std::mem::replace(self, Self::new(self.columns)).rest())
     }
 
     pub(super) fn rest(self) -> String {
@@ -57,7 +85,7 @@ impl Page {
 }
 
 /// A terminal obeys control characters, and names may hold them.
-pub(super) fn escaped(text: &str) -> String {
+pub fn escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for character in text.chars() {
         if character.is_control() {

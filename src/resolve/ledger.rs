@@ -287,6 +287,15 @@ impl Ledger {
         }
     }
 
+    /// Somebody gave up on the events of a document that could not be applied: later ones are
+    /// applied as if nothing had been.
+    pub fn forget_dead_letter(&mut self, pipeline: PipelineId, key: &DocumentKey) {
+        if let Some(state) = self.keys.get_mut(key) {
+            state.dead[pipeline.source()] = false;
+            self.forget_if_settled(key);
+        }
+    }
+
     /// From now on the namespace's events are passed over, those waiting in queues too.
     pub fn unpair(&mut self, namespace: Namespace) {
         self.unpaired.insert(namespace);

@@ -81,6 +81,10 @@ impl Store {
     /// Exit 7 where another process holds it ([`is_locked`]), where it is damaged, of a newer
     /// format, or its disk is full or not writable.
     pub fn open(dir: &Path) -> Result<Store> {
+        open::guarded(dir, || Self::open_here(dir))
+    }
+
+    fn open_here(dir: &Path) -> Result<Store> {
         let opened = open::open(dir)?;
         let tree = |name: &str| {
             let tree = opened.db.open_tree(name);

@@ -4,10 +4,10 @@ use std::fmt;
 use std::fs::{self, DirBuilder, OpenOptions, Permissions};
 use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
+use crate::telemetry::panics;
 
 /// Raised when an older tandem could misread what this one writes.
 const FORMAT: u32 = 1;
@@ -44,6 +44,12 @@ pub fn is_locked(error: &Error) -> bool {
 pub(super) struct Opened {
     pub db: sled::Db,
     pub store_id: String,
+}
+
+/// sled panics over some of what it cannot read, there and when its trees are opened.
+pub(super) fn guarded<T>(dir: &Path, opening: impl FnOnce() -> Result<T>) -> Result<T> {
+    let opened = panics::caught(opening);
+    opened.unwrap_or_else(|| Err(damaged(dir, "it cannot be read")))
 }
 
 /// The marker is kept outside of sled, which drops what it cannot read without a word: a marker
@@ -145,11 +151,7 @@ fn open_sled(dir: &Path) -> Result<sled::Db> {
         .path(dir.join(SLED_DIR))
         .cache_capacity(CACHE_BYTES_MAX)
         .mode(sled::Mode::LowSpace);
-    match catch_unwind(AssertUnwindSafe(|| config.open())) {
-        Ok(Ok(db)) => Ok(db),
-        Ok(Err(cause)) => Err(sled_error(dir, cause)),
-        Err(_) => Err(damaged(dir, "it stopped while it was read")),
-    }
+    config.open().map_err(|cause| sled_error(dir, cause))
 }
 
 fn create_dir(dir: &Path) -> Result<()> {

@@ -67,7 +67,6 @@ async fn set(orders: Collection<Document>, fields: Document) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs the replication core"]
 async fn the_later_write_wins_on_both_sides_and_the_loser_is_kept_whole() {
     let race = Race::over(|link| link).await;
     race.given(doc! { "_id": 1, "x": 0 }).await;
@@ -126,7 +125,6 @@ async fn act(orders: Collection<Document>, what: &str, x: i32) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs the replication core"]
 async fn each_pair_of_operations_has_its_kind() {
     for (given, one, other, kind) in [
         (false, "insert", "insert", "insert_exists"),
@@ -139,7 +137,6 @@ async fn each_pair_of_operations_has_its_kind() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs the replication core"]
 async fn writes_with_equal_results_are_no_conflict() {
     let race = Race::over(|link| link).await;
     let (a, b) = (race.env.orders_a(), race.env.orders_b());
@@ -163,7 +160,6 @@ async fn writes_with_equal_results_are_no_conflict() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs the replication core"]
 async fn ties_go_to_the_configured_cluster_and_all_else_to_the_later_write() {
     let race = Race::over(|link| link.extra("[conflicts]\ntie = \"b\"")).await;
     let (a, b) = (race.env.orders_a(), race.env.orders_b());
@@ -215,7 +211,6 @@ async fn winner(conflicts: &str, a_fields: Document, b_fields: Document) -> Stri
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs the replication core"]
 async fn a_preferred_cluster_wins_whenever_it_wrote() {
     let (a, b) = (doc! { "by": "a" }, doc! { "by": "b" });
     assert_eq!(
@@ -226,7 +221,6 @@ async fn a_preferred_cluster_wins_whenever_it_wrote() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs the replication core"]
 async fn a_version_field_decides_before_the_wall_time() {
     let version = |ms: i64| DateTime::from_millis(1_700_000_000_000 + ms);
     let a = doc! { "by": "a", "version": version(2) };
@@ -238,7 +232,6 @@ async fn a_version_field_decides_before_the_wall_time() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs the replication core"]
 async fn a_restored_loser_is_written_again_and_arrives_on_both_sides() {
     let race = Race::over(|link| link).await;
     race.given(doc! { "_id": 1, "x": 0 }).await;
@@ -253,7 +246,7 @@ async fn a_restored_loser_is_written_again_and_arrives_on_both_sides() {
     let id = records[0]["id"].as_str().or(records[0]["_id"].as_str());
     let output = race
         .tandem
-        .run(&["conflict", "restore", id.expect("an id")]);
+        .run(&["conflict", "restore", "--yes", id.expect("an id")]);
     assert_eq!(output.status.code(), Some(0));
     for orders in [race.env.orders_a(), race.env.orders_b()] {
         wait_for("the loser is back", SOON, || async {
@@ -265,7 +258,6 @@ async fn a_restored_loser_is_written_again_and_arrives_on_both_sides() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs the replication core"]
 async fn the_report_is_the_same_while_tandem_runs_and_when_it_does_not() {
     let mut race = Race::over(|link| link).await;
     let (a, b) = (race.env.orders_a(), race.env.orders_b());

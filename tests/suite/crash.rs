@@ -21,7 +21,6 @@ const SOON: Duration = Duration::from_secs(30);
 const UNBLOCKED_TIME_MAX: Duration = Duration::from_secs(1);
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs the replication core"]
 async fn killed_at_random_moments_two_writers_still_agree() {
     let env = TestEnv::start().await;
     let seed = seed("kills");
@@ -62,7 +61,6 @@ async fn assert_unblocked(orders: &Collection<Document>) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs the replication core"]
 async fn counters_on_the_target_never_go_back_and_no_version_appears_twice() {
     let env = TestEnv::start().await;
     env.create_on_both("shop", "orders").await;
@@ -162,19 +160,16 @@ async fn applied_once_in_spite_of(fault: Fault) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs the replication core"]
 async fn a_commit_that_lands_late_is_applied_once() {
     applied_once_in_spite_of(Fault::Late).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs the replication core"]
 async fn a_commit_whose_reply_is_lost_is_applied_once() {
     applied_once_in_spite_of(Fault::ReplyLost).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs the replication core"]
 async fn a_commit_with_a_write_concern_error_is_applied_once() {
     applied_once_in_spite_of(Fault::WriteConcernError).await;
 }

@@ -37,7 +37,6 @@ async fn refused(env: &TestEnv, link: &LinkConfig, expected: i32) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs the replication core"]
 async fn code_0_it_stopped_when_asked_and_goes_on_where_it_was() {
     let env = TestEnv::start().await;
     let link = env.link();
@@ -53,7 +52,6 @@ async fn code_0_it_stopped_when_asked_and_goes_on_where_it_was() {
 }
 
 #[tokio::test]
-#[ignore = "needs the replication core"]
 async fn code_2_a_command_line_that_nobody_can_mean() {
     let env = TestEnv::start().await;
     let tandem = env.tandem(&env.link());
@@ -67,7 +65,6 @@ async fn code_2_a_command_line_that_nobody_can_mean() {
 }
 
 #[tokio::test]
-#[ignore = "needs the replication core"]
 async fn code_3_a_bad_config_lists_all_its_problems_with_their_keys() {
     let env = TestEnv::start().await;
     let mut link = env
@@ -89,7 +86,6 @@ async fn code_3_a_bad_config_lists_all_its_problems_with_their_keys() {
 }
 
 #[tokio::test]
-#[ignore = "needs the replication core"]
 async fn code_3_the_same_uri_twice() {
     let env = TestEnv::start().await;
     let mut link = env.link();
@@ -98,7 +94,6 @@ async fn code_3_the_same_uri_twice() {
 }
 
 #[tokio::test]
-#[ignore = "needs the replication core"]
 async fn code_3_ddl_replication_is_refused_until_it_is_there() {
     let env = TestEnv::start().await;
     let link = env.link().extra("[ddl]\nreplicate = true");
@@ -107,7 +102,6 @@ async fn code_3_ddl_replication_is_refused_until_it_is_there() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs the replication core"]
 async fn code_3_a_change_of_an_existing_link_and_a_second_link_over_the_same_names() {
     let env = TestEnv::start().await;
     let link = env.link();
@@ -123,7 +117,6 @@ async fn code_3_a_change_of_an_existing_link_and_a_second_link_over_the_same_nam
 }
 
 #[tokio::test]
-#[ignore = "needs the replication core"]
 async fn code_4_one_cluster_behind_two_uris() {
     let env = TestEnv::start().await;
     let mut link = env.link();
@@ -132,7 +125,6 @@ async fn code_4_one_cluster_behind_two_uris() {
 }
 
 #[tokio::test]
-#[ignore = "needs the replication core"]
 async fn code_4_a_standalone_server() {
     let env = TestEnv::start().await;
     let standalone = Mongod::start_without_set().await;
@@ -142,7 +134,6 @@ async fn code_4_a_standalone_server() {
 }
 
 #[tokio::test]
-#[ignore = "needs the replication core"]
 async fn passwords_never_appear_in_any_output() {
     let env = TestEnv::start().await;
     let mut link = env.link().extra("[timeouts]\nconnect = \"2s\"");
@@ -167,7 +158,6 @@ async fn drop_tandem(client: &Client) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs the replication core"]
 async fn code_5_state_is_missing_on_one_side() {
     let env = TestEnv::start().await;
     let link = env.link();
@@ -178,7 +168,6 @@ async fn code_5_state_is_missing_on_one_side() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs the replication core"]
 async fn code_5_a_store_that_knows_more_than_both_clusters() {
     let env = TestEnv::start().await;
     let link = env.link();
@@ -193,7 +182,6 @@ async fn code_5_a_store_that_knows_more_than_both_clusters() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs the replication core"]
 async fn code_5_the_resume_point_has_left_the_oplog() {
     let small = MongodOptions::named("eu-set").with_small_oplog();
     let env = TestEnv::start_with(small, MongodOptions::named("us-set")).await;
@@ -206,7 +194,6 @@ async fn code_5_the_resume_point_has_left_the_oplog() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs the replication core"]
 async fn code_6_a_conflict_is_on_record() {
     let env = TestEnv::start().await;
     let mut tandem = env.streaming(&env.link()).await;
@@ -229,7 +216,6 @@ async fn code_6_a_conflict_is_on_record() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs the replication core"]
 async fn code_7_a_state_directory_that_cannot_be_used() {
     let env = TestEnv::start().await;
     let mut link = env.link();
@@ -239,7 +225,6 @@ async fn code_7_a_state_directory_that_cannot_be_used() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs the replication core"]
 async fn code_124_the_time_is_over_before_it_has_caught_up() {
     let env = TestEnv::start().await;
     let link = env.link();
@@ -253,7 +238,6 @@ async fn code_124_the_time_is_over_before_it_has_caught_up() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs the replication core"]
 async fn code_130_a_second_interrupt_stops_without_draining() {
     let env = TestEnv::start().await;
     let mut tandem = env.streaming(&env.link()).await;

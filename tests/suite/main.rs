@@ -7,6 +7,7 @@ mod harness;
 mod one_way;
 mod oracle;
 mod outage;
+mod records;
 mod status;
 mod support;
 mod takeover;

@@ -16,7 +16,6 @@ use crate::support::workload::Workload;
 const SOON: Duration = Duration::from_secs(10);
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs the replication core"]
 async fn a_load_on_one_side_arrives_and_leaves_no_entry_of_tandem_there() {
     let env = TestEnv::start().await;
     let mut tandem = env.streaming(&env.link()).await;
@@ -34,7 +33,6 @@ async fn a_load_on_one_side_arrives_and_leaves_no_entry_of_tandem_there() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs the replication core"]
 async fn an_edit_right_after_tandem_touched_a_document_is_no_echo() {
     let env = TestEnv::start().await;
     let mut tandem = env.streaming(&env.link()).await;
@@ -75,7 +73,6 @@ async fn an_edit_right_after_tandem_touched_a_document_is_no_echo() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs the replication core"]
 async fn in_one_way_mode_a_wins_over_local_writes_on_b_and_keeps_them_on_record() {
     let env = TestEnv::start().await;
     let mut tandem = env.streaming(&env.link().one_way()).await;
@@ -103,7 +100,6 @@ async fn in_one_way_mode_a_wins_over_local_writes_on_b_and_keeps_them_on_record(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs the replication core"]
 async fn with_one_lane_a_source_transaction_arrives_all_or_nothing() {
     const ACCOUNTS: i32 = 10;
     let env = TestEnv::start().await;
@@ -156,7 +152,6 @@ async fn sum_on_b(env: &TestEnv) -> i32 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs the replication core"]
 async fn a_missing_collection_is_created_with_its_options_first() {
     let env = TestEnv::start().await;
     let validator = doc! { "x": { "$type": "int" } };
@@ -185,7 +180,6 @@ async fn a_missing_collection_is_created_with_its_options_first() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs the replication core"]
 async fn unusual_documents_arrive_byte_for_byte() {
     let env = TestEnv::start().await;
     let mut tandem = env.streaming(&env.link()).await;
@@ -213,7 +207,6 @@ async fn unusual_documents_arrive_byte_for_byte() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs the replication core"]
 async fn until_caught_up_ends_with_0_once_both_are_equal() {
     let env = TestEnv::start().await;
     let link = env.link();

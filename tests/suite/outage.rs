@@ -23,7 +23,6 @@ async fn writes(env: &TestEnv, from: i32) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs the replication core"]
 async fn both_clusters_may_vanish_while_it_runs() {
     let mut env = TestEnv::start().await;
     let link = env
@@ -51,7 +50,6 @@ async fn both_clusters_may_vanish_while_it_runs() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs the replication core"]
 async fn a_frozen_server_is_waited_for() {
     let env = TestEnv::start().await;
     let link = env
@@ -71,7 +69,6 @@ async fn a_frozen_server_is_waited_for() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs the replication core"]
 async fn a_network_that_breaks_again_and_again_loses_nothing() {
     let (proxy_a, proxy_b) = (Proxy::start().await, Proxy::start().await);
     let (a, b) = tokio::join!(
@@ -95,7 +92,6 @@ async fn a_network_that_breaks_again_and_again_loses_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs the replication core"]
 async fn a_cluster_that_cannot_be_reached_at_the_start_ends_with_4_after_the_time_out() {
     let env = TestEnv::start().await;
     let mut link = env.link().extra("[timeouts]\nconnect = \"2s\"");

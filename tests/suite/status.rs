@@ -53,7 +53,6 @@ fn missing(of: &Value, fields: &[&str]) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs the replication core"]
 async fn every_field_of_the_contract_is_there_while_it_runs_and_after() {
     let env = TestEnv::start().await;
     let mut tandem = env.streaming(&env.link()).await;
@@ -86,7 +85,6 @@ async fn every_field_of_the_contract_is_there_while_it_runs_and_after() {
 }
 
 #[tokio::test]
-#[ignore = "needs the replication core"]
 async fn a_link_that_never_ran_has_a_status() {
     let env = TestEnv::start().await;
     let tandem = env.tandem(&env.link());
@@ -97,7 +95,6 @@ async fn a_link_that_never_ran_has_a_status() {
 }
 
 #[tokio::test]
-#[ignore = "needs the replication core"]
 async fn the_environment_wins_over_the_file_and_unknown_variables_are_errors() {
     let env = TestEnv::start().await;
     let mut tandem = env.tandem(&env.link());

@@ -42,7 +42,6 @@ async fn take_over(env: &TestEnv) -> Tandem {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs the replication core"]
 async fn a_second_process_ends_with_7_on_the_same_state_and_8_elsewhere() {
     let env = TestEnv::start().await;
     let link = leased(&env);
@@ -58,7 +57,6 @@ async fn a_second_process_ends_with_7_on_the_same_state_and_8_elsewhere() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs the replication core"]
 async fn a_killed_processes_lease_is_taken_over_once_it_has_run_out() {
     let env = TestEnv::start().await;
     let mut first = env.streaming(&leased(&env)).await;
@@ -77,7 +75,6 @@ async fn a_killed_processes_lease_is_taken_over_once_it_has_run_out() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs the replication core"]
 async fn a_process_that_slept_through_its_lease_writes_nothing_when_it_wakes() {
     let env = TestEnv::start().await;
     let mut first = env.streaming(&leased(&env)).await;

@@ -32,32 +32,27 @@ async fn two_writers(test: &str, fence: &str, lanes: u32) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs the replication core"]
 async fn two_writers_agree_with_the_snapshot_fence_and_four_lanes() {
     two_writers("snapshot_four", "snapshot", 4).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs the replication core"]
 async fn two_writers_agree_with_the_snapshot_fence_and_one_lane() {
     two_writers("snapshot_one", "snapshot", 1).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs the replication core"]
 async fn two_writers_agree_with_the_waiting_fence_and_four_lanes() {
     two_writers("waiting_four", "waiting", 4).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs the replication core"]
 async fn two_writers_agree_with_the_waiting_fence_and_one_lane() {
     two_writers("waiting_one", "waiting", 1).await;
 }
 
 /// One document, so that every commit races an application's write.
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs the replication core"]
 async fn an_application_that_races_every_commit_loses_no_write_unseen() {
     const RACES: usize = 5000;
     const REFUSED_MIN: usize = 500;
@@ -76,7 +71,6 @@ async fn an_application_that_races_every_commit_loses_no_write_unseen() {
 
 /// All events of a transaction share one time, so a fence can fall between them.
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs the replication core"]
 async fn a_fence_between_the_events_of_one_transaction_overwrites_nothing() {
     let env = TestEnv::start().await;
     let load = Workload::new(seed("transactions"), scaled(10_000))
@@ -87,7 +81,6 @@ async fn a_fence_between_the_events_of_one_transaction_overwrites_nothing() {
 
 /// Few states, so that many of tandem's writes change nothing at their fence.
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs the replication core"]
 async fn writes_that_change_nothing_at_the_fence_do_not_hide_unseen_ones() {
     let env = TestEnv::start().await;
     let mut tandem = env.streaming(&env.link()).await;

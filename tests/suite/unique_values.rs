@@ -33,7 +33,6 @@ async fn set_sku(orders: &Collection<Document>, id: i32, sku: &str) {
 
 /// A value that is free is moved around a ring of documents, one step after the other.
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs the replication core"]
 async fn unique_values_that_move_between_documents_arrive_without_a_dead_letter() {
     const DOCUMENTS: u64 = 10;
     let env = TestEnv::start().await;
@@ -73,7 +72,6 @@ async fn unique_values_that_move_between_documents_arrive_without_a_dead_letter(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs the replication core"]
 async fn a_true_collision_is_a_dead_letter_until_its_cause_is_gone() {
     let env = TestEnv::start().await;
     unique_on_both(&env).await;
