@@ -45,6 +45,23 @@ pub async fn source(state_dir: &Path, request: &Request) -> Result<Source> {
     }
 }
 
+/// Opens the store for a link that is going to run. A report that reads it lets go in a moment.
+///
+/// # Errors
+/// As [`Store::open`]; exit 7 where it stays locked.
+pub async fn open_to_run(state_dir: &Path) -> Result<Store> {
+    let mut tries = 1;
+    loop {
+        match Store::open(state_dir) {
+            Err(error) if is_locked(&error) && tries < LOCKED_TRIES_MAX => {
+                tries += 1;
+                tokio::time::sleep(LOCKED_PAUSE).await;
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
 /// Writes the conflict report of a link to `out` and tells how many records matched.
 pub async fn conflict_report(
     state_dir: &Path,

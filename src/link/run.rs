@@ -55,7 +55,7 @@ type Tasks = JoinSet<Result<()>>;
 /// With the exit code that says why.
 pub async fn run(config: &Config, options: RunOptions, stop: CancellationToken) -> Result<Ended> {
     let connected = connect_both(config).await?;
-    let store = Store::open(&config.link.state_dir)?;
+    let store = super::reporting::open_to_run(&config.link.state_dir).await?;
     let outcome = run_with_store(config, options, &stop, &connected, &store).await;
     if let Err(error) = &outcome {
         super::monitor::save_failure(config, &store, error);

@@ -103,3 +103,15 @@ async fn a_store_that_stays_locked_without_a_socket_is_an_error() {
     let error = status(&dir.0, "eu-us", NAMES, &PipelineId::BOTH).await;
     assert_eq!(error.unwrap_err().exit, ExitCode::Store);
 }
+
+#[tokio::test]
+async fn a_start_waits_for_a_report_to_let_go_of_the_store() {
+    let dir = Dir::new();
+    let store = Store::open(&dir.0).unwrap();
+    let held = tokio::spawn(async move {
+        tokio::time::sleep(LOCKED_PAUSE * 3).await;
+        drop(store);
+    });
+    assert!(open_to_run(&dir.0).await.is_ok());
+    held.await.unwrap();
+}
