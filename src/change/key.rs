@@ -91,7 +91,7 @@ impl Hash for DocumentKey {
 }
 
 /// FNV-1a over both parts, then the finisher of MurmurHash3, since lanes take the low bits.
-fn stable_hash(namespace: &[u8], key: &[u8]) -> u64 {
+pub(super) fn stable_hash(namespace: &[u8], key: &[u8]) -> u64 {
     const FNV_OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
     const FNV_PRIME: u64 = 0x0000_0100_0000_01b3;
     let mut hash = FNV_OFFSET;

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use super::key::stable_hash;
+
 /// A database and a collection. Cheap to clone.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Namespace {
@@ -33,6 +35,11 @@ impl Namespace {
 
     pub fn collection(&self) -> &str {
         &self.full[self.dot + 1..]
+    }
+
+    /// The lane of a collection whose documents must stay together.
+    pub fn lane(&self, lanes: usize) -> usize {
+        (stable_hash(self.full.as_bytes(), &[]) % lanes.max(1) as u64) as usize
     }
 
     pub fn as_str(&self) -> &str {

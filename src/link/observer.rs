@@ -74,6 +74,19 @@ impl LinkObserver {
         Ok(handed)
     }
 
+    /// A namespace that is seen for the first time gets its lanes before its first event.
+    async fn route(&self, handed: &HandedOver) -> Result<()> {
+        for event in &handed.local {
+            let namespace = event.key.namespace();
+            if self.shared.exchange.is_routed(namespace) {
+                continue;
+            }
+            let single = insist(|| self.shared.collections.needs_one_lane(namespace)).await?;
+            self.shared.exchange.route(namespace.clone(), single);
+        }
+        Ok(())
+    }
+
     fn check_version(&self, side: Side, version_ms: i64, wall_ms: i64) -> Result<()> {
         let Some(limit) = self.future_max else {
             return Ok(());
@@ -186,6 +199,7 @@ impl Observer for LinkObserver {
                     insist(|| self.take_ddl(side, event)).await?;
                 }
             }
+            self.route(&handed).await?;
             ready.push(handed);
         }
         self.shared.exchange.hand_over(side, ready);
@@ -213,9 +227,9 @@ impl Observer for LinkObserver {
 }
 
 /// Tries again for as long as it may help.
-async fn insist<F>(mut attempt: impl FnMut() -> F) -> Result<()>
+async fn insist<T, F>(mut attempt: impl FnMut() -> F) -> Result<T>
 where
-    F: Future<Output = Result<()>>,
+    F: Future<Output = Result<T>>,
 {
     let mut pause = Pause::of_outages();
     loop {

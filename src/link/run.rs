@@ -99,6 +99,9 @@ async fn replicate(
     for namespace in collections.load().await? {
         started.ledger.unpair(namespace);
     }
+    for namespace in collections.in_one_lane() {
+        started.ledger.keep_in_one_lane(namespace);
+    }
     let shared = Arc::new(Shared::new(
         Exchange::new(
             started.ledger,

@@ -10,7 +10,7 @@ use crate::resolve::{BatchLimits, Caution, Plan};
 use crate::target::WriteError;
 
 /// Tries of one event, alone and with complete knowledge, before it is put aside.
-const TRIES_MAX: u32 = 3;
+const TRIES_MAX: u32 = 4;
 
 /// How much of a full batch a lane takes, and what it must avoid.
 #[derive(Debug)]
@@ -98,9 +98,21 @@ impl Trouble {
         *tries += 1;
         if *tries >= TRIES_MAX {
             self.caution.dead_letters.insert(key.clone());
-        } else {
+        } else if *tries == TRIES_MAX - 1 {
             self.caution.full_state.insert(key.clone());
         }
+    }
+
+    /// The other document of each collision that a plan puts aside or leaves aside.
+    pub fn collisions(&self, plan: &Plan) -> HashMap<DocumentKey, DocumentKey> {
+        let other = |key: &DocumentKey| {
+            let (error, _) = self.errors.get(key)?;
+            DocumentKey::of(key.namespace(), error.other_key.as_ref()?)
+        };
+        let keys = plan.decisions.iter().map(|decision| &decision.key);
+        keys.filter(|key| self.caution.dead_letters.contains(*key))
+            .filter_map(|key| Some((key.clone(), other(key)?)))
+            .collect()
     }
 
     /// Records of the events that a plan puts aside.

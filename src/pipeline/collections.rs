@@ -26,6 +26,8 @@ pub struct Collections {
     link: String,
     database: String,
     known: Mutex<HashMap<Namespace, Known>>,
+    /// Whether a namespace is kept in one lane.
+    routed: Mutex<HashMap<Namespace, bool>>,
 }
 
 #[derive(Debug, Clone)]
@@ -52,6 +54,7 @@ impl Collections {
             link: link.to_owned(),
             database: database.to_owned(),
             known: Mutex::default(),
+            routed: Mutex::default(),
         }
     }
 
@@ -67,6 +70,9 @@ impl Collections {
                 else {
                     continue;
                 };
+                if let Ok(single) = found.get_bool("single_lane") {
+                    self.routed().insert(namespace.clone(), single);
+                }
                 if matches!(found.get_str("state"), Ok("unpaired")) {
                     self.known().insert(namespace.clone(), Known::Unpaired);
                     unpaired.push(namespace);
@@ -155,6 +161,40 @@ impl Collections {
         let state = doc! { "state": "paired", "a": uuids.a, "b": uuids.b };
         self.save(namespace, state).await?;
         Ok(Some(uuids))
+    }
+
+    /// Whether all documents of a namespace must share a lane, as a unique index on either side
+    /// asks for. Decided when its first event is read, and the same ever after.
+    ///
+    /// # Errors
+    /// As the clusters say.
+    pub async fn needs_one_lane(&self, namespace: &Namespace) -> Result<bool> {
+        if let Some(known) = self.routed().get(namespace) {
+            return Ok(*known);
+        }
+        let nobody = Uuid::from_bytes([0; 16]);
+        let mut single = false;
+        for side in Side::BOTH {
+            single |= !self
+                .info(namespace, side, nobody)
+                .await?
+                .unique_fields
+                .is_empty();
+        }
+        self.save(namespace, doc! { "single_lane": single }).await?;
+        self.routed().insert(namespace.clone(), single);
+        Ok(single)
+    }
+
+    /// Namespaces that a former process has kept in one lane.
+    pub fn in_one_lane(&self) -> Vec<Namespace> {
+        let routed = self.routed();
+        let single = routed.iter().filter(|(_, single)| **single);
+        single.map(|(namespace, _)| namespace.clone()).collect()
+    }
+
+    fn routed(&self) -> MutexGuard<'_, HashMap<Namespace, bool>> {
+        self.routed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// From now on the namespace is passed over, over restarts too.

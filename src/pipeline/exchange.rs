@@ -1,17 +1,19 @@
 //! Where the readers hand over what they read and the lanes pick up what to do.
 
+use std::collections::HashSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bson::Timestamp;
 use tokio::sync::{Notify, watch};
 
-use crate::change::{DocumentKey, Pair, PipelineId, Position, SharedEvent, Side};
+use crate::change::{DocumentKey, Namespace, Pair, PipelineId, Position, SharedEvent, Side};
 use crate::resolve::{BatchLimits, Caution, Ledger, Next, NoteToClear, Plan};
 
 /// The ledger with its bells: every change that somebody may wait for rings one.
 pub struct Exchange {
     ledger: Mutex<Ledger>,
+    routed: Mutex<HashSet<Namespace>>,
     complete: Pair<watch::Sender<Timestamp>>,
     /// Somebody waits for a time that only a written marker makes the stream pass.
     marker_wanted: Pair<Notify>,
@@ -61,6 +63,7 @@ impl Exchange {
         Self {
             complete: Pair::new(complete(Side::A), complete(Side::B)),
             ledger: Mutex::new(ledger),
+            routed: Mutex::default(),
             marker_wanted: Pair::default(),
             needed: Mutex::new(Pair::new(NEVER, NEVER)),
             room: Pair::default(),
@@ -76,6 +79,19 @@ impl Exchange {
         lock(&self.ledger)
     }
 
+    /// Whether the lanes of a namespace have been settled.
+    pub fn is_routed(&self, namespace: &Namespace) -> bool {
+        lock(&self.routed).contains(namespace)
+    }
+
+    /// Settles the lanes of a namespace, before its first event.
+    pub fn route(&self, namespace: Namespace, single_lane: bool) {
+        if single_lane {
+            self.ledger().keep_in_one_lane(namespace.clone());
+        }
+        lock(&self.routed).insert(namespace);
+    }
+
     /// Takes cluster times of `side` in order, each of them whole.
     pub fn hand_over(&self, side: Side, moments: Vec<HandedOver>) {
         let mut bells = Bells::default();
@@ -89,11 +105,10 @@ impl Exchange {
     }
 
     fn take(&self, ledger: &mut Ledger, side: Side, moment: HandedOver, bells: &mut Bells) {
-        let lanes = self.work[side].len();
         let was_recovered = ledger.is_recovered();
         let time = moment.through.time;
         for event in moment.local {
-            let lane = event.key.lane(lanes);
+            let lane = ledger.lane_of(side, &event.key);
             if ledger.observe(side, event) && !bells.work.contains(&lane) {
                 bells.work.push(lane);
             }

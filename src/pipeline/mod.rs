@@ -81,6 +81,7 @@ impl Lane {
             .dead_letter_records(&self.shared.facts, &plan, &of_source);
         records.raw.extend(dead);
         plan.records = std::mem::take(&mut records.lost);
+        plan.collided_with = self.trouble.collisions(&plan);
 
         let place = compose::Place {
             link: &self.shared.facts.link,

@@ -51,6 +51,10 @@ pub struct Ledger {
     pub(super) keys: HashMap<DocumentKey, KeyState>,
     pub(super) clusters: Pair<Cluster>,
     pub(super) unpaired: HashSet<Namespace>,
+    /// Namespaces whose documents share a lane.
+    pub(super) single_lane: HashSet<Namespace>,
+    /// By the document they collided with: dead letters that wait for it to change.
+    pub(super) collided: HashMap<DocumentKey, Vec<(PipelineId, DocumentKey)>>,
 }
 
 impl Ledger {
@@ -74,6 +78,8 @@ impl Ledger {
                 cluster(checkpoints.b, recover_to.b),
             ),
             unpaired: HashSet::new(),
+            single_lane: HashSet::new(),
+            collided: HashMap::new(),
         }
     }
 
@@ -82,14 +88,14 @@ impl Ledger {
         if self.unpaired.contains(event.key.namespace()) {
             return false;
         }
-        let lanes = &mut self.clusters[side].lanes;
-        let at = event.key.lane(lanes.len());
-        let lane = &mut lanes[at];
-        if event.position <= lane.applied_through.0 {
+        let at = self.lane_of(side, &event.key);
+        if event.position <= self.clusters[side].lanes[at].applied_through.0 {
             return false;
         }
+        self.retry_collided(&event.key);
         let state = self.keys.entry(event.key.clone()).or_default();
         state.pending[side].push_back(event.clone());
+        let lane = &mut self.clusters[side].lanes[at];
         lane.queue_bytes += event.bytes();
         lane.queue.push_back(event);
         true
@@ -275,24 +281,6 @@ impl Ledger {
             if state.is_settled() {
                 self.keys.remove(key);
             }
-        }
-    }
-
-    /// Asks for the full state of a document of `pipeline`, as for a dead letter to be tried again.
-    pub fn request_full_state(&mut self, pipeline: PipelineId, key: DocumentKey) {
-        let lanes = &mut self.clusters[pipeline.source()].lanes;
-        let at = key.lane(lanes.len());
-        if !lanes[at].requests.contains(&key) {
-            lanes[at].requests.push_back(key);
-        }
-    }
-
-    /// Somebody gave up on the events of a document that could not be applied: later ones are
-    /// applied as if nothing had been.
-    pub fn forget_dead_letter(&mut self, pipeline: PipelineId, key: &DocumentKey) {
-        if let Some(state) = self.keys.get_mut(key) {
-            state.dead[pipeline.source()] = false;
-            self.forget_if_settled(key);
         }
     }
 

@@ -4,6 +4,7 @@ mod decide;
 mod ledger;
 mod notes;
 mod plan;
+mod routing;
 mod rules;
 mod state;
 #[cfg(test)]

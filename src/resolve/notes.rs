@@ -45,18 +45,22 @@ pub struct StoredNotes {
 impl Ledger {
     /// What a former process left on the clusters.
     pub fn restore_notes(&mut self, side: Side, key: DocumentKey, notes: StoredNotes) {
-        let state = self.keys.entry(key).or_default();
+        let state = self.keys.entry(key.clone()).or_default();
         state.owed[side] = notes.owed;
         state.lost[side.other()] = notes.lost;
         state.included[side] = notes.included;
         state.dead[side.other()] = notes.dead;
+        if notes.dead {
+            let pipeline = PipelineId::from_source(side.other());
+            self.request_full_state(pipeline, key);
+        }
     }
 
     /// Whether no transaction under way can still list a replaced write in the note.
     pub fn may_clear(&self, note: &NoteToClear) -> bool {
         let pipeline = PipelineId::from_source(note.side.other());
-        let lanes = self.clusters[pipeline.source()].lanes.len();
-        self.applied_through(pipeline, note.key.lane(lanes))
+        let lane = self.lane_of(pipeline.source(), &note.key);
+        self.applied_through(pipeline, lane)
             .0
             .covers(note.replaced_through)
     }

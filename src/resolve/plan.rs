@@ -45,6 +45,8 @@ pub struct Plan {
     pub dead_letters: HashSet<DocumentKey>,
     /// The losing writes that the transaction puts on record; filled in before it begins.
     pub records: HashMap<DocumentKey, Vec<LostWrite>>,
+    /// Of dead letters on a unique index: the document that has the value.
+    pub collided_with: HashMap<DocumentKey, DocumentKey>,
     /// Events of namespaces that are no longer paired.
     pub passed_over: usize,
 }
@@ -99,23 +101,28 @@ impl Ledger {
         if state.queue.is_empty() && state.requests.is_empty() {
             return Next::Idle;
         }
-        let batch = take(state, limits);
+        let requests = usize::from(!state.requests.is_empty());
+        let batch = match requests {
+            0 => take(state, limits),
+            _ => Vec::new(),
+        };
         let mut plan = Plan {
             pipeline,
             lane,
             decisions: Vec::new(),
-            requests: state.requests.len(),
+            requests,
             fence: self.clusters[target].complete.clone(),
             read_at: self.clusters[source].complete.clone(),
             through: through(state, &batch),
             dead_letters: HashSet::new(),
             records: HashMap::new(),
+            collided_with: HashMap::new(),
             passed_over: 0,
             batch,
         };
         if self.rules.mode == Mode::TwoWay || pipeline == PipelineId::AToB {
             self.decide_each_key(&mut plan, caution);
-            self.decide_requests(&mut plan);
+            self.decide_request(&mut plan, caution);
         }
         Next::Apply(plan)
     }
@@ -142,6 +149,7 @@ impl Ledger {
             through: at.0,
             dead_letters: HashSet::new(),
             records: HashMap::new(),
+            collided_with: HashMap::new(),
             passed_over: 0,
         })
     }
@@ -176,13 +184,17 @@ impl Ledger {
         }
     }
 
-    fn decide_requests(&self, plan: &mut Plan) {
+    /// A request is a transaction of its own, so that its failure is nobody else's.
+    fn decide_request(&self, plan: &mut Plan, caution: &Caution) {
         let requests = &self.clusters[plan.pipeline.source()].lanes[plan.lane].requests;
-        let named: HashSet<DocumentKey> = plan.decisions.iter().map(|d| d.key.clone()).collect();
-        for key in requests.iter().filter(|key| !named.contains(*key)) {
-            let decision = self.decide_key(plan, key, &[], true);
-            plan.decisions.push(decision);
+        let Some(key) = requests.front().filter(|_| plan.requests > 0) else {
+            return;
+        };
+        let mut decision = self.decide_key(plan, key, &[], true);
+        if caution.dead_letters.contains(key) {
+            decision.action = Action::Skip;
         }
+        plan.decisions.push(decision);
     }
 
     fn decide_key(

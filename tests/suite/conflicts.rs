@@ -175,10 +175,9 @@ async fn ties_go_to_the_configured_cluster_and_all_else_to_the_later_write() {
         .await;
     assert_eq!(records.len(), 100);
     let wall = |side: &Value| {
-        let date = side["wall_time"]["$date"]["$numberLong"]
-            .as_str()
-            .expect("a date");
-        date.parse::<i64>().expect("milliseconds")
+        let text = side["wall_time"].as_str().expect("a time");
+        let time = bson::DateTime::parse_rfc3339_str(text).expect("RFC 3339");
+        time.timestamp_millis()
     };
     let mut ties = 0;
     for record in &records {
