@@ -179,6 +179,12 @@ impl Ledger {
             landed
                 .notes_to_clear
                 .extend(self.settle(&plan, decision, at));
+            if decision.action != Action::Skip {
+                self.retry_collided(&decision.key);
+            }
+        }
+        for (key, other) in &plan.collided_with {
+            self.wait_for(other.clone(), pipeline, key.clone());
         }
         for event in &plan.batch {
             self.forget_if_settled(&event.key);
