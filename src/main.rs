@@ -1,12 +1,11 @@
 //! The program: parse, run, say what went wrong, exit with its code.
 
-use clap::Parser;
-use tandem::cli::{self, Cli};
+use tandem::cli;
 use tandem::telemetry::panics;
 
 fn main() {
     panics::end_the_process();
-    let code = match cli::run(Cli::parse()) {
+    let code = match cli::run(cli::parse()) {
         Ok(code) => code,
         Err(error) => {
             cli::output::print_error(&error);

@@ -85,6 +85,11 @@ impl Common {
     }
 }
 
+/// What was typed. Ends the process with 2, or with 0 after `--help`, where it cannot be meant.
+pub fn parse() -> Cli {
+    Cli::parse()
+}
+
 /// Runs the command to its end.
 ///
 /// # Errors

@@ -153,6 +153,14 @@ fn what_makes_no_sense_is_refused_with_its_key() {
             "[link]\nstate_dir = \"\"",
             "link.state_dir: must not be empty",
         ),
+    ] {
+        assert_refused(more, expected);
+    }
+}
+
+#[test]
+fn what_is_not_there_is_refused_with_its_key() {
+    for (more, expected) in [
         ("[ddl]\ndrops = true", "ddl.drops: must be false"),
         (
             "[initial_sync]\nmode = \"copy\"",
@@ -187,10 +195,14 @@ fn what_makes_no_sense_is_refused_with_its_key() {
             "timeouts.connect: must be a text",
         ),
     ] {
-        let shown = problem(with(more));
-        assert!(shown.contains(expected), "{more:?} gives {shown}");
-        assert!(shown.contains("has 1 problem:"), "{more:?} gives {shown}");
+        assert_refused(more, expected);
     }
+}
+
+fn assert_refused(more: &str, expected: &str) {
+    let shown = problem(with(more));
+    assert!(shown.contains(expected), "{more:?} gives {shown}");
+    assert!(shown.contains("has 1 problem:"), "{more:?} gives {shown}");
 }
 
 #[test]

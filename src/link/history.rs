@@ -1,9 +1,14 @@
 //! What the clusters remember of the link: its document, its checkpoints, its sessions, its notes.
 
-use bson::{Bson, DateTime, Document, Timestamp, Uuid, doc};
+use std::sync::Arc;
+
+use bson::{Bson, DateTime, Document, RawDocumentBuf, Timestamp, Uuid, doc};
 
 use super::own::Own;
-use crate::change::{AppliedThrough, DocumentKey, Namespace, Pair, PipelineId, Position, Side};
+use crate::change::{
+    AppliedThrough, ChangeEvent, DocumentKey, Namespace, Operation, Pair, PipelineId, Position,
+    Rank, SharedEvent, Side, Version,
+};
 use crate::config::{Config, Mode};
 use crate::error::{Error, Result};
 use crate::resolve::{LostWrite, StoredNotes};
@@ -281,9 +286,12 @@ fn may_overlap(one: &str, other: &str) -> bool {
 ///
 /// # Errors
 /// As the cluster says.
-pub async fn notes(own: &Own, link: &str) -> Result<Vec<(DocumentKey, FoundNotes)>> {
+pub async fn notes(own: &Own, link: &str, rank: Rank) -> Result<Vec<(DocumentKey, FoundNotes)>> {
     let found = own.find("keys", doc! { "_id.link": link }).await?;
-    Ok(found.iter().filter_map(found_notes).collect())
+    Ok(found
+        .iter()
+        .filter_map(|found| found_notes(found, rank))
+        .collect())
 }
 
 /// One key's notes, and what the other side's transactions left about them.
@@ -292,12 +300,14 @@ pub struct FoundNotes {
     pub stored: StoredNotes,
     /// The value of the other side's note that was paid, and how far the document was replaced.
     pub paid: Option<(String, Timestamp)>,
+    /// One-way mode: local writes of b that a has not touched yet.
+    pub witnessed: Vec<SharedEvent>,
 }
 
-fn found_notes(found: &Document) -> Option<(DocumentKey, FoundNotes)> {
+fn found_notes(found: &Document, rank: Rank) -> Option<(DocumentKey, FoundNotes)> {
     let id = found.get_document("_id").ok()?;
     let namespace = Namespace::parse(id.get_str("ns").ok()?)?;
-    let raw = bson::RawDocumentBuf::try_from(found.get_document("raw").ok()?).ok()?;
+    let raw = RawDocumentBuf::try_from(found.get_document("raw").ok()?).ok()?;
     let key = DocumentKey::of(&namespace, &raw)?;
     let lost = found.get_array("lost").into_iter().flatten();
     let lost = lost.filter_map(|write| {
@@ -317,7 +327,40 @@ fn found_notes(found: &Document) -> Option<(DocumentKey, FoundNotes)> {
         included: found.get_timestamp("included").ok(),
         dead: found.get_bool("dead").unwrap_or(false),
     };
-    Some((key, FoundNotes { stored, paid }))
+    let witnessed = witnessed(found, &key, rank);
+    let notes = FoundNotes {
+        stored,
+        paid,
+        witnessed,
+    };
+    Some((key, notes))
+}
+
+/// Noted writes, oldest first and each of them once; what they changed is not on record any more.
+fn witnessed(found: &Document, key: &DocumentKey, rank: Rank) -> Vec<SharedEvent> {
+    let event = |local: &Bson| {
+        let local = local.as_document()?;
+        let wall_time_ms = local.get_datetime("wall_time").ok()?.timestamp_millis();
+        Some(Arc::new(ChangeEvent {
+            position: Position::of_event(
+                local.get_timestamp("time").ok()?,
+                local.get_str("token").ok()?,
+            ),
+            key: key.clone(),
+            operation: Operation::parse(local.get_str("operation").ok()?)?,
+            version: Version {
+                wall_time_ms: local.get_i64("version").ok()?,
+                rank,
+            },
+            wall_time_ms,
+            raw: RawDocumentBuf::try_from(local).ok()?,
+        }))
+    };
+    let list = found.get_array("local").into_iter().flatten();
+    let mut events: Vec<SharedEvent> = list.filter_map(event).collect();
+    events.sort_by(|one, other| one.position.cmp(&other.position));
+    events.dedup_by(|one, other| one.position == other.position);
+    events
 }
 
 /// The ids of tag sessions in a list of session documents.

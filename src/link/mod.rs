@@ -22,6 +22,8 @@ mod run;
 mod start;
 mod swap;
 mod sweeper;
+mod takeover;
+mod tasks;
 
 pub use monitor::pipelines_of;
 pub use run::{Ended, RunOptions, run};

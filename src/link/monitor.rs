@@ -128,10 +128,13 @@ impl Monitor {
     }
 
     /// The last word of this process.
-    pub fn save_last(&self, state: LinkState, error: Option<&Error>) {
+    pub fn save_last(&self, error: Option<&Error>) {
         self.update();
         let mut status = self.sender.borrow().clone().without_process();
-        status.state = state;
+        status.state = match error {
+            Some(_) => LinkState::Failed,
+            None => LinkState::Stopped,
+        };
         status.since = Some(DateTime::now());
         status.last_error = error.map(|error| LastError::new(error, DateTime::now()));
         self.save(&status);

@@ -236,7 +236,7 @@ where
         match attempt().await {
             Err(error) if error.is_retryable() => {
                 tracing::warn!(%error, "trying again");
-                tokio::time::sleep(pause.next()).await;
+                tokio::time::sleep(pause.wait()).await;
             }
             outcome => return outcome,
         }

@@ -1,7 +1,6 @@
 //! A start, in its order: look, refuse, take the link over, and only then write.
 
 use std::collections::{HashMap, HashSet};
-use std::time::Duration;
 
 use bson::{DateTime, Timestamp, Uuid, doc};
 
@@ -12,9 +11,10 @@ use super::history::{
 use super::identity::{ServerFacts, identity_of, must_differ, must_match};
 use super::lease::Lease;
 use super::own::Own;
-use crate::change::{AppliedThrough, Pair, PipelineId, Position, Side};
+use super::takeover::{kill_sessions, lanes_of, open_lanes, raise_epoch};
+use crate::change::{AppliedThrough, Pair, PipelineId, Position, Rank, Side};
 use crate::cluster::{Cluster, connect};
-use crate::config::{Config, InitialSync, Mode};
+use crate::config::{Config, InitialSync};
 use crate::error::{Error, Result};
 use crate::resolve::{Ledger, Rules};
 use crate::source::oldest_entry;
@@ -31,7 +31,6 @@ pub struct Connected {
 /// A link that this process holds, ready to be read and applied.
 pub struct Started {
     pub lease: Lease,
-    pub ledger: Ledger,
     /// Sessions of each pipeline's lanes, by source, with the checkpoint they move.
     pub lanes: Pair<Vec<(TagSession, Checkpoint)>>,
     /// All session ids that tandem ever used on each cluster.
@@ -45,17 +44,10 @@ pub struct Started {
     pub writers: Pair<Cluster>,
 }
 
-/// Another process's open transaction holds its checkpoint at most until its session is killed.
-const EPOCH_TIME_MAX_MS: i64 = 1000;
-const EPOCH_TRIES_MAX: usize = 20;
-
 /// # Errors
 /// Cluster errors (4): unreachable, no replica set, the same cluster twice.
 pub async fn connect_both(config: &Config) -> Result<Connected> {
-    let clusters = Pair::new(
-        connect(config, Side::A).await?,
-        connect(config, Side::B).await?,
-    );
+    let clusters = connect_pair(config).await?;
     let servers = Pair::new(
         ServerFacts::read(&clusters.a).await?,
         ServerFacts::read(&clusters.b).await?,
@@ -80,41 +72,10 @@ pub async fn take_over(
     connected: &Connected,
     store: &Store,
     first_start: bool,
-) -> Result<Started> {
+) -> Result<(Started, Ledger)> {
     let own = &connected.own;
-    let identity = identity_of(config, &connected.servers);
-    if let Some(before) = store.identity()? {
-        must_match(config, &before, &identity)?;
-    }
-    let mut history = History::read(config, own).await?;
-    if let Some(before) = history.identity(config).filter(|_| history.is_ready()) {
-        must_match(config, &before, &identity)?;
-    }
-    must_not_overlap(config, &identity, own).await?;
-    if !first_start {
-        history.must_be_whole(config, store)?;
-        must_reach_back(&history, connected).await?;
-    }
-
-    for side in Side::BOTH {
-        let statement = doc! {
-            "q": { "_id": &config.link.name },
-            "u": { "$setOnInsert": link_document(config, &identity) },
-            "upsert": true,
-        };
-        own[side].update("links", vec![statement]).await?;
-    }
-    let lease = Lease::new(
-        own.clone(),
-        &config.link.name,
-        store.store_id(),
-        config.link.lease_duration,
-    );
-    lease.take().await?;
-    store.set_identity(&identity)?;
-    if store.complete_since()?.is_none() {
-        store.set_complete_since(DateTime::now())?;
-    }
+    let history = look(config, connected, store, first_start).await?;
+    let lease = claim(config, connected, store).await?;
 
     let mut tags = Pair::new(HashSet::new(), HashSet::new());
     for side in Side::BOTH {
@@ -126,47 +87,121 @@ pub async fn take_over(
     let mut started_from = None;
     if first_start || !history.is_ready() {
         let from = first_positions(config, own).await?;
-        started_from = Some(from);
+        started_from = Some(wall_time(from.a));
         make_ready(config, own, epoch, from).await?;
     } else {
         raise_epoch(config, connected, &history, epoch, &tags).await?;
     }
-    history = History::read(config, own).await?;
-    if started_from.is_none() {
-        must_reach_back(&history, connected).await?;
-    }
+    let history = History::read(config, own).await?;
+    must_reach_back(&history, connected).await?;
 
-    let writers = Pair::new(
-        connect(config, Side::A).await?,
-        connect(config, Side::B).await?,
-    );
+    let writers = connect_pair(config).await?;
     let lanes = open_lanes(config, own, &writers, &history, store, &mut tags).await?;
     let recover_to = Pair::new(own.a.operation_time().await?, own.b.operation_time().await?);
-    let applied = |side: Side| applied_of(&history.checkpoints[side]);
+    let ledger = restore(config, own, &history, recover_to).await?;
+    let read_from = |side: Side| ledger.complete_of(side).clone();
+    let started = Started {
+        read_from: Pair::new(read_from(Side::A), read_from(Side::B)),
+        lease,
+        lanes,
+        tags,
+        recover_to,
+        started_from,
+        writers,
+    };
+    Ok((started, ledger))
+}
+
+/// Reads what is there and refuses what does not fit. Writes nothing.
+async fn look(
+    config: &Config,
+    connected: &Connected,
+    store: &Store,
+    first_start: bool,
+) -> Result<History> {
+    let identity = identity_of(config, &connected.servers);
+    if let Some(before) = store.identity()? {
+        must_match(config, &before, &identity)?;
+    }
+    let history = History::read(config, &connected.own).await?;
+    if let Some(before) = history.identity(config).filter(|_| history.is_ready()) {
+        must_match(config, &before, &identity)?;
+    }
+    must_not_overlap(config, &identity, &connected.own).await?;
+    if !first_start {
+        history.must_be_whole(config, store)?;
+        must_reach_back(&history, connected).await?;
+    }
+    Ok(history)
+}
+
+/// Makes the link known and takes its lease.
+async fn claim(config: &Config, connected: &Connected, store: &Store) -> Result<Lease> {
+    let own = &connected.own;
+    let link = &config.link.name;
+    let identity = identity_of(config, &connected.servers);
+    for side in Side::BOTH {
+        let statement = doc! {
+            "q": { "_id": link },
+            "u": { "$setOnInsert": link_document(config, &identity) },
+            "upsert": true,
+        };
+        own[side].update("links", vec![statement]).await?;
+    }
+    let lease = Lease::new(
+        own.clone(),
+        link,
+        store.store_id(),
+        config.link.lease_duration,
+    );
+    lease.take().await?;
+    store.set_identity(&identity)?;
+    if store.complete_since()?.is_none() {
+        store.set_complete_since(DateTime::now())?;
+    }
+    Ok(lease)
+}
+
+async fn connect_pair(config: &Config) -> Result<Pair<Cluster>> {
+    Ok(Pair::new(
+        connect(config, Side::A).await?,
+        connect(config, Side::B).await?,
+    ))
+}
+
+/// The ledger as the last process left it on the clusters.
+async fn restore(
+    config: &Config,
+    own: &Pair<Own>,
+    history: &History,
+    recover_to: Pair<Timestamp>,
+) -> Result<Ledger> {
     let rules = Rules {
         mode: config.link.mode,
         policy: config.conflicts.policy,
     };
-    let mut ledger = Ledger::new(
-        rules,
-        Pair::new(applied(Side::A), applied(Side::B)),
-        recover_to,
-    );
+    let applied = |side: Side| applied_of(&history.checkpoints[side]);
+    let checkpoints = Pair::new(applied(Side::A), applied(Side::B));
+    let mut ledger = Ledger::new(rules, checkpoints, recover_to);
     restore_notes(config, own, &mut ledger).await?;
-    let read_from = Pair::new(
-        ledger.complete_of(Side::A).clone(),
-        ledger.complete_of(Side::B).clone(),
-    );
-    Ok(Started {
-        lease,
-        ledger,
-        lanes,
-        tags,
-        read_from,
-        recover_to,
-        started_from: started_from.map(|from| wall_time(from.a)),
-        writers,
-    })
+    Ok(ledger)
+}
+
+impl Started {
+    pub fn lane_counts(&self) -> Pair<usize> {
+        Pair::new(self.lanes.a.len(), self.lanes.b.len())
+    }
+
+    /// Lanes by the `_id` of their checkpoint document.
+    pub fn lane_ids(&self) -> HashMap<String, (PipelineId, usize)> {
+        let mut ids = HashMap::new();
+        for pipeline in PipelineId::BOTH {
+            for (index, (_, checkpoint)) in self.lanes[pipeline.source()].iter().enumerate() {
+                ids.insert(checkpoint.id.clone(), (pipeline, index));
+            }
+        }
+        ids
+    }
 }
 
 fn applied_of(checkpoints: &[FoundCheckpoint]) -> Vec<AppliedThrough> {
@@ -201,19 +236,6 @@ async fn must_reach_back(history: &History, connected: &Connected) -> Result<()>
     Ok(())
 }
 
-/// A dead process's open transactions would block applications, and our own epoch.
-async fn kill_sessions(cluster: &Cluster, ids: &HashSet<Uuid>) -> Result<()> {
-    if ids.is_empty() {
-        return Ok(());
-    }
-    let sessions: Vec<_> = ids.iter().map(|id| doc! { "id": *id }).collect();
-    let doing = format!("end the sessions of a former process on {}", cluster.name);
-    cluster
-        .command("admin", doc! { "killSessions": sessions }, &doing)
-        .await
-        .map(|_| ())
-}
-
 async fn first_positions(config: &Config, own: &Pair<Own>) -> Result<Pair<Timestamp>> {
     let now = Pair::new(own.a.operation_time().await?, own.b.operation_time().await?);
     let InitialSync::None { start_at } = config.initial_sync;
@@ -235,13 +257,6 @@ async fn first_positions(config: &Config, own: &Pair<Own>) -> Result<Pair<Timest
         }
     }
     Ok(Pair::new(start_at, start_at))
-}
-
-fn lanes_of(config: &Config, pipeline: PipelineId) -> usize {
-    match (config.link.mode, pipeline) {
-        (Mode::OneWay, PipelineId::BToA) => 1,
-        (Mode::OneWay | Mode::TwoWay, _) => config.apply.lanes,
-    }
 }
 
 /// All checkpoints are there before anything is applied; `ready` comes last, a then b.
@@ -288,103 +303,14 @@ async fn make_ready(
     Ok(())
 }
 
-/// From here on no older process can move a checkpoint.
-async fn raise_epoch(
-    config: &Config,
-    connected: &Connected,
-    history: &History,
-    epoch: i64,
-    tags: &Pair<HashSet<Uuid>>,
-) -> Result<()> {
-    for side in Side::BOTH {
-        let mut statements = Vec::new();
-        for pipeline in PipelineId::BOTH {
-            if keeper(config.link.mode, pipeline) != side {
-                continue;
-            }
-            for found in &history.checkpoints[pipeline.source()] {
-                let id = checkpoint_id(&config.link.name, pipeline, found.lane);
-                statements.push(doc! { "q": { "_id": id }, "u": { "$max": { "epoch": epoch } } });
-            }
-        }
-        if statements.is_empty() {
-            continue;
-        }
-        let mut tries = 0;
-        loop {
-            let raised = connected.own[side]
-                .update_within("checkpoints", statements.clone(), EPOCH_TIME_MAX_MS)
-                .await;
-            tries += 1;
-            match raised {
-                Ok(_) => break,
-                Err(error) if error.is_retryable() && tries < EPOCH_TRIES_MAX => {
-                    tracing::warn!(%error, "cannot raise the epoch yet, ending old sessions again");
-                    kill_sessions(&connected.clusters[side], &tags[side]).await?;
-                    tokio::time::sleep(Duration::from_millis(50)).await;
-                }
-                Err(error) => return Err(error),
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Fresh sessions for every lane, on record on the cluster and locally before their first use.
-async fn open_lanes(
-    config: &Config,
-    own: &Pair<Own>,
-    writers: &Pair<Cluster>,
-    history: &History,
-    store: &Store,
-    tags: &mut Pair<HashSet<Uuid>>,
-) -> Result<Pair<Vec<(TagSession, Checkpoint)>>> {
-    let link = &config.link.name;
-    let mut lanes = Pair::new(Vec::new(), Vec::new());
-    for pipeline in PipelineId::BOTH {
-        let side = keeper(config.link.mode, pipeline);
-        let found = &history.checkpoints[pipeline.source()];
-        if found.len() != lanes_of(config, pipeline) {
-            tracing::warn!(
-                pipeline = pipeline.as_str(),
-                lanes = found.len(),
-                "another number of lanes takes effect after a first start only"
-            );
-        }
-        let mut ids = Vec::new();
-        for checkpoint in found {
-            let session = TagSession::open(&writers[side]).await?;
-            ids.push(session.id());
-            let id = checkpoint_id(link, pipeline, checkpoint.lane);
-            lanes[pipeline.source()].push((
-                session,
-                Checkpoint {
-                    id,
-                    epoch: checkpoint.epoch,
-                    sequence: checkpoint.sequence,
-                },
-            ));
-        }
-        let record = |id: &Uuid| {
-            doc! {
-                "q": { "_id": *id },
-                "u": { "$setOnInsert": { "link": link, "pipeline": pipeline.as_str(), "created_at": DateTime::now() } },
-                "upsert": true,
-            }
-        };
-        own[side]
-            .update("sessions", ids.iter().map(record).collect())
-            .await?;
-        store.add_tag_sessions(side, &ids)?;
-        tags[side].extend(ids);
-    }
-    Ok(lanes)
-}
-
 /// What a note lists is out of date where the other cluster says that it was paid.
 async fn restore_notes(config: &Config, own: &Pair<Own>, ledger: &mut Ledger) -> Result<()> {
     let link = &config.link.name;
-    let found = Pair::new(notes(&own.a, link).await?, notes(&own.b, link).await?);
+    let rank = Rank::of(Side::B, config.conflicts.tie);
+    let found = Pair::new(
+        notes(&own.a, link, rank).await?,
+        notes(&own.b, link, rank).await?,
+    );
     for side in Side::BOTH {
         let paid: HashMap<_, _> = found[side.other()]
             .iter()
@@ -399,6 +325,9 @@ async fn restore_notes(config: &Config, own: &Pair<Own>, ledger: &mut Ledger) ->
                 }
             }
             ledger.restore_notes(side, key.clone(), stored);
+            for event in &notes.witnessed {
+                ledger.restore_witnessed(event.clone());
+            }
         }
     }
     Ok(())

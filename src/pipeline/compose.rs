@@ -1,10 +1,12 @@
 //! From a decided plan to everything that its transaction writes. Pure.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
+use bson::Timestamp;
+
+use super::Known;
 use super::caution::Trouble;
-use super::records::{Documents, Records};
+use super::records::Records;
 use crate::change::{DocumentKey, Namespace, Pair, Side};
 use crate::resolve::{Action, Decision, Plan};
 use crate::target::{Batch, Checkpoint, CheckpointMove, CollectionInfo, Note, Refusal, WriteSet};
@@ -43,14 +45,12 @@ pub fn batch<'a>(
     place: &Place<'a>,
     trouble: &Trouble,
     plan: &'a Plan,
-    of_source: &Documents,
-    collections: Infos,
+    known: Known,
     records: &Records,
-    statuses: &[(Arc<str>, &'static str)],
 ) -> Result<Batch<'a>, Refusal> {
     let mut writes = WriteSet::default();
     for decision in &plan.decisions {
-        let document = of_source.get(&decision.key);
+        let document = known.of_source.get(&decision.key);
         match (decision.action, document) {
             (Action::Skip, _) => {}
             (Action::Deltas, _) => writes.add_deltas(&decision.key, &decision.events),
@@ -65,14 +65,20 @@ pub fn batch<'a>(
     if !writes.full_state_needed.is_empty() {
         return Err(Refusal::FullStateNeeded(writes.full_state_needed));
     }
+    let of_decisions = plan.decisions.iter().flat_map(|d| notes(place, plan, d));
+    let passed = place.included.iter().map(|(key, through)| {
+        let note = Note::IncludedPassed { through: *through };
+        (key.clone(), note)
+    });
+    let noted = of_decisions.chain(passed);
     Ok(Batch {
         link: place.link,
         database: place.database,
         writes,
-        collections,
+        collections: known.collections,
         records: records.raw.clone(),
-        statuses: statuses.to_vec(),
-        notes: plan.decisions.iter().flat_map(|d| notes(plan, d)).collect(),
+        statuses: known.statuses,
+        notes: noted.collect(),
         checkpoint: CheckpointMove {
             from: place.checkpoint,
             to: &plan.through,
@@ -85,9 +91,12 @@ pub struct Place<'a> {
     pub link: &'a str,
     pub database: &'a str,
     pub checkpoint: &'a Checkpoint,
+    pub one_way: bool,
+    /// `included` notes that the checkpoint passes.
+    pub included: Vec<(DocumentKey, Timestamp)>,
 }
 
-fn notes(plan: &Plan, decision: &Decision) -> Vec<(DocumentKey, Note)> {
+fn notes(place: &Place<'_>, plan: &Plan, decision: &Decision) -> Vec<(DocumentKey, Note)> {
     let mut notes = Vec::new();
     if let Some(value) = &decision.leave_note {
         let lost = plan.records.get(&decision.key).into_iter().flatten();
@@ -109,6 +118,9 @@ fn notes(plan: &Plan, decision: &Decision) -> Vec<(DocumentKey, Note)> {
         notes.push(Note::Included {
             through: plan.read_at.time,
         });
+    }
+    if place.one_way && decision.conflict.is_some() {
+        notes.push(Note::Unwitnessed);
     }
     if plan.dead_letters.contains(&decision.key) {
         notes.push(Note::Dead);

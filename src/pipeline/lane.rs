@@ -15,15 +15,13 @@ use super::counters::Counters;
 use super::exchange::Exchange;
 use super::records::LinkFacts;
 use super::retry::Pause;
-use crate::change::{AppliedThrough, Namespace, Pair, PipelineId, RecordStatus};
+use crate::change::{AppliedThrough, DocumentKey, Namespace, Pair, PipelineId, RecordStatus};
 use crate::cluster::Cluster;
 use crate::config::FenceKind;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::resolve::{BatchLimits, Next, Plan, WaitingOn};
 use crate::store::{Store, StoredCheckpoint};
-use crate::target::{
-    Checkpoint, CollectionInfo, Refusal, Settled, Snapshot, TagSession, Transaction, settle,
-};
+use crate::target::{Checkpoint, CollectionInfo, Refusal, Snapshot, TagSession, Transaction};
 
 /// What all lanes of a link share.
 pub struct Shared {
@@ -59,9 +57,11 @@ pub struct Lane {
     pub(super) checkpoint: Checkpoint,
     pub(super) settings: LaneSettings,
     pub(super) trouble: Trouble,
-    refusals: Pause,
-    outages: Pause,
+    pub(super) refusals: Pause,
+    pub(super) outages: Pause,
     idle_since_checkpoint: Instant,
+    /// `included` notes of this lane that its checkpoint has not passed yet.
+    pub(super) included: Vec<(DocumentKey, Timestamp)>,
 }
 
 /// An idle lane puts its progress on record this often.
@@ -124,6 +124,7 @@ impl Lane {
             refusals: Pause::of_refusals(),
             outages: Pause::of_outages(),
             idle_since_checkpoint: Instant::now(),
+            included: Vec::new(),
         }
     }
 
@@ -272,32 +273,9 @@ impl Lane {
         Ok(statuses)
     }
 
-    /// A commit without a clear answer is asked for until there is one.
-    pub(super) async fn settle(&mut self, outcome: Result<()>) -> Result<(), Refusal> {
-        let Err(mut unclear) = outcome else {
-            return Ok(());
-        };
-        loop {
-            self.counters().waits_on(Some(&unclear.to_string()));
-            if !self.shared.exchange.is_in_flight(self.pipeline, self.index) {
-                return Ok(());
-            }
-            match settle(&mut self.session, &self.shared.database, &self.checkpoint).await {
-                Ok(Settled::Committed) => return Ok(()),
-                Ok(Settled::Fenced) => return Err(Refusal::Fenced),
-                Ok(Settled::NotCommitted) => {
-                    self.shared.exchange.abandon(self.pipeline, self.index);
-                    return Err(Refusal::Unseen { at: None, code: 0 });
-                }
-                Err(error) if error.is_retryable() => unclear = error,
-                Err(error) => return Err(Refusal::Failed(error)),
-            }
-            tokio::time::sleep(self.outages.next()).await;
-        }
-    }
-
     pub(super) fn after_commit(&mut self, plan: &Plan, applied: Applied) -> Result<()> {
         self.checkpoint.sequence += 1;
+        self.remember_included(plan);
         let shared = &self.shared;
         if !applied.records.raw.is_empty() {
             shared.store.put_records(&applied.records.raw)?;
@@ -324,123 +302,12 @@ impl Lane {
         Ok(())
     }
 
-    async fn after_refusal(&mut self, plan: Option<&Plan>, refusal: Refusal) -> Result<()> {
-        tracing::debug!(pipeline = self.pipeline.as_str(), lane = self.index, %refusal, "transaction refused, deciding again");
-        match refusal {
-            Refusal::Fenced => Err(Error::fenced(format!(
-                "another process has taken over link {}",
-                self.shared.facts.link
-            ))),
-            Refusal::Unseen { at, .. } => {
-                self.counters().totals().fence_conflicts += 1;
-                if let Some(plan) = plan {
-                    self.trouble.refused(plan);
-                }
-                self.counters()
-                    .waits_on(Some("a change that is not read yet"));
-                tokio::time::sleep(self.refusals.next()).await;
-                self.catch_up(at).await;
-                Ok(())
-            }
-            Refusal::FullStateNeeded(keys) => {
-                self.trouble.send_full_state(keys);
-                Ok(())
-            }
-            Refusal::IdentityNeeded(key) => {
-                self.trouble.send_identity(key);
-                Ok(())
-            }
-            Refusal::Duplicate { at, error } | Refusal::Impossible { at, error } => {
-                self.catch_up(at).await;
-                self.after_write_error(plan, error).await
-            }
-            Refusal::Failed(error) if error.is_retryable() => {
-                self.counters().waits_on(Some(&error.to_string()));
-                tracing::warn!(pipeline = self.pipeline.as_str(), lane = self.index, %error, "cannot apply, trying again");
-                tokio::time::sleep(self.outages.next()).await;
-                Ok(())
-            }
-            Refusal::Failed(error) => Err(error),
-        }
-    }
-
-    /// Nothing is decided again before the target's reader has passed the refusal.
-    async fn catch_up(&self, at: Option<Timestamp>) {
-        if let Some(at) = at {
-            let exchange = &self.shared.exchange;
-            exchange.wait_passed(self.pipeline.target(), at).await;
-        }
-    }
-
-    /// In several steps: alone, after everything before it, as full state, and put aside at last.
-    async fn after_write_error(
-        &mut self,
-        plan: Option<&Plan>,
-        mut error: crate::target::WriteError,
-    ) -> Result<()> {
-        let Some(plan) = plan else { return Ok(()) };
-        if plan.batch.len() > 1 {
-            self.trouble.apply_alone(plan);
-            return Ok(());
-        }
-        let key = plan.decisions.first().map(|decision| decision.key.clone());
-        let Some(key) = error.key.clone().or(key) else {
-            return Err(Error::bug(format!(
-                "{} refused to move a checkpoint ({})",
-                self.session.cluster().name,
-                error.code
-            )));
-        };
-        self.wait_for_other_lanes(plan).await;
-        error.other_key = self.holder_of(&key, &error).await;
-        self.trouble.failed_alone(&key, error);
-        Ok(())
-    }
-
-    /// Returns once every other lane of the pipeline has applied what came before this batch.
-    async fn wait_for_other_lanes(&self, plan: &Plan) {
-        let Some(first) = plan.batch.first() else {
-            return;
-        };
-        loop {
-            let behind = (0..self.settings.lanes).any(|lane| {
-                lane != self.index
-                    && self
-                        .shared
-                        .exchange
-                        .ledger()
-                        .is_behind(self.pipeline, lane, &first.position)
-            });
-            if !behind {
-                return;
-            }
-            self.counters()
-                .waits_on(Some("earlier events in other lanes"));
-            tokio::time::sleep(OTHER_LANES_INTERVAL).await;
-        }
-    }
-
-    /// The document that already has the value of a unique index.
-    async fn holder_of(
-        &self,
-        key: &crate::change::DocumentKey,
-        error: &crate::target::WriteError,
-    ) -> Option<bson::RawDocumentBuf> {
-        let value = error.key_value.clone()?;
-        let cluster = self.session.cluster();
-        let namespace = key.namespace();
-        let collection = cluster
-            .client
-            .database(namespace.database())
-            .collection::<bson::RawDocumentBuf>(namespace.collection());
-        let find = collection
-            .find_one(value)
-            .projection(bson::doc! { "_id": 1 });
-        cluster
-            .within("look up a duplicate", find)
-            .await
-            .ok()
-            .flatten()
+    fn remember_included(&mut self, plan: &Plan) {
+        self.included
+            .retain(|(_, through)| !plan.through.covers(*through));
+        let outlives = plan.decisions.iter().filter(|d| d.outlives_batch);
+        let notes = outlives.map(|decision| (decision.key.clone(), plan.read_at.time));
+        self.included.extend(notes);
     }
 
     async fn keep_rate(&self, operations: usize, started: Instant) {
@@ -451,10 +318,7 @@ impl Lane {
         tokio::time::sleep(due.saturating_sub(started.elapsed())).await;
     }
 
-    fn counters(&self) -> &Counters {
+    pub(super) fn counters(&self) -> &Counters {
         &self.shared.counters[self.pipeline.source()]
     }
 }
-
-/// How often a lane looks whether the other lanes have come past it.
-const OTHER_LANES_INTERVAL: Duration = Duration::from_millis(5);

@@ -7,6 +7,7 @@ mod counters;
 mod exchange;
 mod lane;
 mod records;
+mod refusals;
 mod retry;
 mod witness;
 
@@ -18,21 +19,39 @@ pub use records::LinkFacts;
 pub use retry::Pause;
 pub use witness::Witness;
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use bson::DateTime;
+use bson::{DateTime, Timestamp};
 
+use crate::change::DocumentKey;
 use crate::config::FenceKind;
 use crate::error::Error;
 use crate::resolve::Plan;
 use crate::source::read_at;
-use crate::target::{Refusal, Snapshot, Transaction};
-use records::{Records, records};
+use crate::target::{Checkpoint, Refusal, Snapshot, Transaction};
+use caution::Trouble;
+use records::{Documents, Records, records};
 
-/// What a committed batch has put on record.
+/// What a batch puts on record.
 struct Applied {
     records: Records,
-    statuses: Vec<(std::sync::Arc<str>, &'static str)>,
+    statuses: Vec<(Arc<str>, &'static str)>,
+}
+
+/// What the source's side says about a batch.
+struct Known {
+    collections: compose::Infos,
+    of_source: Documents,
+    statuses: Vec<(Arc<str>, &'static str)>,
+}
+
+/// What writing a batch needs of its lane.
+struct Work<'a> {
+    shared: &'a Shared,
+    checkpoint: &'a Checkpoint,
+    trouble: &'a Trouble,
+    included: &'a [(DocumentKey, Timestamp)],
 }
 
 impl Lane {
@@ -41,93 +60,97 @@ impl Lane {
     ///
     /// Nothing has happened where this returns a refusal, and the same events are decided again.
     async fn apply(&mut self, mut plan: Plan) -> Result<(), Refusal> {
-        let collections = self.pair_collections(&plan).await?;
-        let statuses = self.statuses(&plan)?;
-        let (source, target) = (plan.pipeline.source(), plan.pipeline.target());
-
-        let wanted = compose::wanted_of_source(&plan);
-        let uuid_of = |namespace: &_| collections.get(namespace).map(|pair| pair[source].uuid);
-        let of_source = read_at(&self.source, plan.read_at.time, &wanted, uuid_of)
-            .await
-            .map_err(refused_read)?;
-
-        let into = compose::infos_of(&collections, target);
+        let known = self.read_source(&plan).await?;
         let mut transaction = match self.settings.fence {
             FenceKind::Snapshot => {
                 Transaction::begin(&mut self.session, Snapshot::At(plan.fence.time))
             }
             FenceKind::Waiting => Transaction::resume(&mut self.session),
         };
-        let contested = compose::contested(&plan);
-        let of_target = match transaction.read(&contested, &into).await {
-            Ok(documents) => documents,
+        let work = Work {
+            shared: &self.shared,
+            checkpoint: &self.checkpoint,
+            trouble: &self.trouble,
+            included: &self.included,
+        };
+        let writes = work.write(&mut transaction, &mut plan, known);
+        let applied = match in_time(self.settings.transaction_time_max, writes).await {
+            Ok(applied) => applied,
             Err(refusal) => {
                 transaction.abort().await;
                 return Err(refusal);
             }
         };
-
-        let skew_ms = self.shared.clock_skew_ms();
-        let mut records = records(
-            &self.shared.facts,
-            &plan,
-            &of_source,
-            &of_target,
-            skew_ms,
-            DateTime::now(),
-        );
-        let dead = self
-            .trouble
-            .dead_letter_records(&self.shared.facts, &plan, &of_source);
-        records.raw.extend(dead);
-        plan.records = std::mem::take(&mut records.lost);
-        plan.collided_with = self.trouble.collisions(&plan);
-
-        let place = compose::Place {
-            link: &self.shared.facts.link,
-            database: &self.shared.database,
-            checkpoint: &self.checkpoint,
-        };
-        let written = match compose::batch(
-            &place,
-            &self.trouble,
-            &plan,
-            &of_source,
-            into,
-            &records,
-            &statuses,
-        ) {
-            Ok(batch) => {
-                in_time(
-                    self.settings.transaction_time_max,
-                    transaction.write(&batch),
-                )
-                .await
-            }
-            Err(refusal) => Err(refusal),
-        };
-        if let Err(refusal) = written {
-            transaction.abort().await;
-            return Err(refusal);
-        }
-
         self.shared.exchange.begin(plan.clone());
         let outcome = transaction.commit().await;
         self.settle(outcome).await?;
-        self.shared
-            .exchange
-            .wait_landed(plan.pipeline, plan.lane)
-            .await;
-        self.after_commit(&plan, Applied { records, statuses })
-            .map_err(Refusal::Failed)
+        let exchange = &self.shared.exchange;
+        exchange.wait_landed(plan.pipeline, plan.lane).await;
+        self.after_commit(&plan, applied).map_err(Refusal::Failed)
+    }
+
+    /// The documents of the source exactly as of the decision.
+    async fn read_source(&self, plan: &Plan) -> Result<Known, Refusal> {
+        let pairs = self.pair_collections(plan).await?;
+        let source = plan.pipeline.source();
+        let uuid_of = |namespace: &_| pairs.get(namespace).map(|pair| pair[source].uuid);
+        let wanted = compose::wanted_of_source(plan);
+        let of_source = read_at(&self.source, plan.read_at.time, &wanted, uuid_of);
+        Ok(Known {
+            of_source: of_source.await.map_err(refused_read)?,
+            collections: compose::infos_of(&pairs, source.other()),
+            statuses: self.statuses(plan)?,
+        })
+    }
+}
+
+impl Work<'_> {
+    fn passed(&self, plan: &Plan) -> Vec<(DocumentKey, Timestamp)> {
+        let passed = self.included.iter();
+        let passed = passed.filter(|(_, through)| plan.through.covers(*through));
+        passed.cloned().collect()
+    }
+
+    /// Reads the target's side of the conflicts, and writes data, records, notes and checkpoint.
+    async fn write(
+        &self,
+        transaction: &mut Transaction<'_>,
+        plan: &mut Plan,
+        known: Known,
+    ) -> Result<Applied, Refusal> {
+        let facts = &self.shared.facts;
+        let contested = compose::contested(plan);
+        let of_target = transaction.read(&contested, &known.collections).await?;
+        let skew_ms = self.shared.clock_skew_ms();
+        let now = DateTime::now();
+        let mut records = records(facts, plan, &known.of_source, &of_target, skew_ms, now);
+        let dead_letters = self
+            .trouble
+            .dead_letter_records(facts, plan, &known.of_source);
+        records.raw.extend(dead_letters);
+        plan.records = std::mem::take(&mut records.lost);
+        plan.collided_with = self.trouble.collisions(plan);
+        let place = compose::Place {
+            link: &facts.link,
+            database: &self.shared.database,
+            checkpoint: self.checkpoint,
+            one_way: facts.policy == "one-way",
+            included: self.passed(plan),
+        };
+        let batch = compose::batch(&place, self.trouble, plan, known, &records)?;
+        transaction.write(&batch).await?;
+        Ok(Applied {
+            statuses: batch.statuses,
+            records,
+        })
     }
 }
 
 /// An open transaction stands in the way of applications, so it must not live long.
-async fn in_time(
+async fn in_time<T>(
     limit: Duration,
-    writes: impl Future<Output = Result<(), Refusal>>,
-) -> Result<(), Refusal> {
+    writes: impl Future<Output = Result<T, Refusal>>,
+) -> Result<T, Refusal> {
     match tokio::time::timeout(limit, writes).await {
         Ok(outcome) => outcome,
         Err(_) => Err(Refusal::Unseen { at: None, code: 0 }),

@@ -35,7 +35,7 @@ impl Pause {
     }
 
     /// The next wait, longer than the last one on average.
-    pub fn next(&mut self) -> Duration {
+    pub fn wait(&mut self) -> Duration {
         let longest = self.backoff.max_interval;
         self.backoff.next_backoff().unwrap_or(longest)
     }
@@ -53,11 +53,11 @@ mod tests {
     #[test]
     fn waits_grow_to_a_bound_and_never_end() {
         let mut pause = Pause::of_refusals();
-        let waits: Vec<Duration> = (0..50).map(|_| pause.next()).collect();
+        let waits: Vec<Duration> = (0..50).map(|_| pause.wait()).collect();
         assert!(waits[0] < Duration::from_millis(10));
         assert!(waits[40] >= Duration::from_millis(500));
         assert!(waits.iter().all(|wait| *wait < Duration::from_secs(2)));
         pause.reset();
-        assert!(pause.next() < Duration::from_millis(10));
+        assert!(pause.wait() < Duration::from_millis(10));
     }
 }

@@ -72,7 +72,7 @@ impl Witness {
                         Err(Refusal::Failed(error)) if !error.is_retryable() => return Err(error),
                         Err(refusal) => {
                             tracing::debug!(%refusal, "cannot note local writes, trying again");
-                            tokio::time::sleep(outages.next()).await;
+                            tokio::time::sleep(outages.wait()).await;
                         }
                     }
                     if last {
@@ -155,7 +155,7 @@ impl Witness {
                 Err(error) if error.is_retryable() => unclear = error,
                 Err(error) => return Err(Refusal::Failed(error)),
             }
-            tokio::time::sleep(outages.next()).await;
+            tokio::time::sleep(outages.wait()).await;
         }
     }
 }

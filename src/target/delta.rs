@@ -105,16 +105,14 @@ impl Delta {
         let mut runs: Vec<&[Field]> = self.set.chunk_by(in_order).collect();
         let mut steps = Vec::new();
         let mut first = self.unset();
-        if self.truncated.is_empty() {
-            if let Some((run, rest)) = runs.split_first()
-                && run.iter().all(|field| !self.removes_around(&field.path))
-            {
-                first
-                    .get_or_insert_default()
-                    .append(cstr!("$set"), set(run));
-                steps.push(step(first.take(), run));
-                runs = rest.to_vec();
-            }
+        if self.truncated.is_empty()
+            && let Some((run, rest)) = runs.split_first()
+            && run.iter().all(|field| !self.removes_around(&field.path))
+        {
+            let operators = first.get_or_insert_default();
+            operators.append(cstr!("$set"), set(run));
+            steps.push(step(first.take(), run));
+            runs = rest.to_vec();
         }
         if let Some(operators) = first {
             steps.push(step(Some(operators), &[]));

@@ -19,12 +19,12 @@ pub enum Refusal {
     /// A unique index refused it; at a past snapshot this is often false.
     Duplicate {
         at: Option<Timestamp>,
-        error: WriteError,
+        error: Box<WriteError>,
     },
     /// The server will not take this write.
     Impossible {
         at: Option<Timestamp>,
-        error: WriteError,
+        error: Box<WriteError>,
     },
     /// Another process has taken the link over.
     Fenced,
@@ -120,9 +120,15 @@ fn refusal_of(error: Option<&Document>, keys: &[DocumentKey], at: Option<Timesta
     match (code, key) {
         (COLLECTION_UUID_MISMATCH, _) => Refusal::Unseen { at, code },
         (IMMUTABLE_FIELD, Some(key)) => Refusal::IdentityNeeded(key),
-        (DUPLICATE_KEY, _) => Refusal::Duplicate { at, error: write },
+        (DUPLICATE_KEY, _) => Refusal::Duplicate {
+            at,
+            error: Box::new(write),
+        },
         _ if is_retryable(code) => Refusal::Unseen { at, code },
-        _ => Refusal::Impossible { at, error: write },
+        _ => Refusal::Impossible {
+            at,
+            error: Box::new(write),
+        },
     }
 }
 
@@ -137,7 +143,7 @@ pub fn refusal(error: mongodb::error::Error, doing: &str) -> Refusal {
         }
         Some(code) if errors::class_of_code(code).is_none() => Refusal::Impossible {
             at,
-            error: WriteError {
+            error: Box::new(WriteError {
                 key: None,
                 code,
                 code_name: name_of(code).to_owned(),
@@ -145,7 +151,7 @@ pub fn refusal(error: mongodb::error::Error, doing: &str) -> Refusal {
                 key_value: None,
                 key_pattern: None,
                 other_key: None,
-            },
+            }),
         },
         _ => Refusal::Failed(errors::classify(error, doing)),
     }

@@ -281,7 +281,7 @@ impl<'a> Transaction<'a> {
     /// Commits with majority.
     ///
     /// # Errors
-    /// The outcome is unknown then: ask [`settle`].
+    /// The outcome is unknown then: ask [`super::settle()`].
     pub async fn commit(self) -> Result<()> {
         let doing = format!("commit on {}", self.session.cluster().name);
         let reply = self

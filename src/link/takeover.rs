@@ -1,0 +1,133 @@
+//! Taking a link over from a former process: its sessions, its epoch, new sessions of our own.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use bson::{DateTime, Uuid, doc};
+
+use super::history::{History, checkpoint_id, keeper};
+use super::own::Own;
+use super::start::Connected;
+use crate::change::{Pair, PipelineId, Side};
+use crate::cluster::Cluster;
+use crate::config::{Config, Mode};
+use crate::error::Result;
+use crate::store::Store;
+use crate::target::{Checkpoint, TagSession};
+
+/// Another process's open transaction holds its checkpoint at most until its session is killed.
+const EPOCH_TIME_MAX_MS: i64 = 1000;
+const EPOCH_TRIES_MAX: usize = 20;
+
+/// A dead process's open transactions would block applications, and our own epoch.
+pub(super) async fn kill_sessions(cluster: &Cluster, ids: &HashSet<Uuid>) -> Result<()> {
+    if ids.is_empty() {
+        return Ok(());
+    }
+    let sessions: Vec<_> = ids.iter().map(|id| doc! { "id": *id }).collect();
+    let doing = format!("end the sessions of a former process on {}", cluster.name);
+    cluster
+        .command("admin", doc! { "killSessions": sessions }, &doing)
+        .await
+        .map(|_| ())
+}
+
+pub(super) fn lanes_of(config: &Config, pipeline: PipelineId) -> usize {
+    match (config.link.mode, pipeline) {
+        (Mode::OneWay, PipelineId::BToA) => 1,
+        (Mode::OneWay | Mode::TwoWay, _) => config.apply.lanes,
+    }
+}
+
+/// From here on no older process can move a checkpoint.
+pub(super) async fn raise_epoch(
+    config: &Config,
+    connected: &Connected,
+    history: &History,
+    epoch: i64,
+    tags: &Pair<HashSet<Uuid>>,
+) -> Result<()> {
+    for side in Side::BOTH {
+        let mut statements = Vec::new();
+        for pipeline in PipelineId::BOTH {
+            if keeper(config.link.mode, pipeline) != side {
+                continue;
+            }
+            for found in &history.checkpoints[pipeline.source()] {
+                let id = checkpoint_id(&config.link.name, pipeline, found.lane);
+                statements.push(doc! { "q": { "_id": id }, "u": { "$max": { "epoch": epoch } } });
+            }
+        }
+        if statements.is_empty() {
+            continue;
+        }
+        let mut tries = 0;
+        loop {
+            let raised = connected.own[side]
+                .update_within("checkpoints", statements.clone(), EPOCH_TIME_MAX_MS)
+                .await;
+            tries += 1;
+            match raised {
+                Ok(_) => break,
+                Err(error) if error.is_retryable() && tries < EPOCH_TRIES_MAX => {
+                    tracing::warn!(%error, "cannot raise the epoch yet, ending old sessions again");
+                    kill_sessions(&connected.clusters[side], &tags[side]).await?;
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Fresh sessions for every lane, on record on the cluster and locally before their first use.
+pub(super) async fn open_lanes(
+    config: &Config,
+    own: &Pair<Own>,
+    writers: &Pair<Cluster>,
+    history: &History,
+    store: &Store,
+    tags: &mut Pair<HashSet<Uuid>>,
+) -> Result<Pair<Vec<(TagSession, Checkpoint)>>> {
+    let link = &config.link.name;
+    let mut lanes = Pair::new(Vec::new(), Vec::new());
+    for pipeline in PipelineId::BOTH {
+        let side = keeper(config.link.mode, pipeline);
+        let found = &history.checkpoints[pipeline.source()];
+        if found.len() != lanes_of(config, pipeline) {
+            tracing::warn!(
+                pipeline = pipeline.as_str(),
+                lanes = found.len(),
+                "another number of lanes takes effect after a first start only"
+            );
+        }
+        let mut ids = Vec::new();
+        for checkpoint in found {
+            let session = TagSession::open(&writers[side]).await?;
+            ids.push(session.id());
+            let id = checkpoint_id(link, pipeline, checkpoint.lane);
+            lanes[pipeline.source()].push((
+                session,
+                Checkpoint {
+                    id,
+                    epoch: checkpoint.epoch,
+                    sequence: checkpoint.sequence,
+                },
+            ));
+        }
+        let record = |id: &Uuid| {
+            doc! {
+                "q": { "_id": *id },
+                "u": { "$setOnInsert": { "link": link, "pipeline": pipeline.as_str(), "created_at": DateTime::now() } },
+                "upsert": true,
+            }
+        };
+        own[side]
+            .update("sessions", ids.iter().map(record).collect())
+            .await?;
+        store.add_tag_sessions(side, &ids)?;
+        tags[side].extend(ids);
+    }
+    Ok(lanes)
+}

@@ -1,0 +1,157 @@
+//! What a lane does when the target refuses a transaction, or does not say what became of it.
+
+use std::time::Duration;
+
+use bson::{RawDocumentBuf, Timestamp, doc};
+
+use super::lane::Lane;
+use crate::change::DocumentKey;
+use crate::error::{Error, Result};
+use crate::resolve::Plan;
+use crate::target::{Refusal, Settled, WriteError, settle};
+
+/// How often a lane looks whether the other lanes have come past it.
+const OTHER_LANES_INTERVAL: Duration = Duration::from_millis(5);
+
+impl Lane {
+    /// A commit without a clear answer is asked for until there is one.
+    pub(super) async fn settle(&mut self, outcome: Result<()>) -> Result<(), Refusal> {
+        let Err(mut unclear) = outcome else {
+            return Ok(());
+        };
+        loop {
+            self.counters().waits_on(Some(&unclear.to_string()));
+            if !self.shared.exchange.is_in_flight(self.pipeline, self.index) {
+                return Ok(());
+            }
+            match settle(&mut self.session, &self.shared.database, &self.checkpoint).await {
+                Ok(Settled::Committed) => return Ok(()),
+                Ok(Settled::Fenced) => return Err(Refusal::Fenced),
+                Ok(Settled::NotCommitted) => {
+                    self.shared.exchange.abandon(self.pipeline, self.index);
+                    return Err(Refusal::Unseen { at: None, code: 0 });
+                }
+                Err(error) if error.is_retryable() => unclear = error,
+                Err(error) => return Err(Refusal::Failed(error)),
+            }
+            tokio::time::sleep(self.outages.wait()).await;
+        }
+    }
+
+    pub(super) async fn after_refusal(
+        &mut self,
+        plan: Option<&Plan>,
+        refusal: Refusal,
+    ) -> Result<()> {
+        tracing::debug!(pipeline = self.pipeline.as_str(), lane = self.index, %refusal, "transaction refused, deciding again");
+        match refusal {
+            Refusal::Fenced => Err(Error::fenced(format!(
+                "another process has taken over link {}",
+                self.shared.facts.link
+            ))),
+            Refusal::Unseen { at, .. } => {
+                self.counters().totals().fence_conflicts += 1;
+                if let Some(plan) = plan {
+                    self.trouble.refused(plan);
+                }
+                self.counters()
+                    .waits_on(Some("a change that is not read yet"));
+                tokio::time::sleep(self.refusals.wait()).await;
+                self.catch_up(at).await;
+                Ok(())
+            }
+            Refusal::FullStateNeeded(keys) => {
+                self.trouble.send_full_state(keys);
+                Ok(())
+            }
+            Refusal::IdentityNeeded(key) => {
+                self.trouble.send_identity(key);
+                Ok(())
+            }
+            Refusal::Duplicate { at, error } | Refusal::Impossible { at, error } => {
+                self.catch_up(at).await;
+                self.after_write_error(plan, *error).await
+            }
+            Refusal::Failed(error) if error.is_retryable() => {
+                self.counters().waits_on(Some(&error.to_string()));
+                tracing::warn!(pipeline = self.pipeline.as_str(), lane = self.index, %error, "cannot apply, trying again");
+                tokio::time::sleep(self.outages.wait()).await;
+                Ok(())
+            }
+            Refusal::Failed(error) => Err(error),
+        }
+    }
+
+    /// Nothing is decided again before the target's reader has passed the refusal.
+    async fn catch_up(&self, at: Option<Timestamp>) {
+        if let Some(at) = at {
+            let exchange = &self.shared.exchange;
+            exchange.wait_passed(self.pipeline.target(), at).await;
+        }
+    }
+
+    /// In several steps: alone, after everything before it, as full state, and put aside at last.
+    async fn after_write_error(
+        &mut self,
+        plan: Option<&Plan>,
+        mut error: WriteError,
+    ) -> Result<()> {
+        let Some(plan) = plan else { return Ok(()) };
+        if plan.batch.len() > 1 {
+            self.trouble.apply_alone(plan);
+            return Ok(());
+        }
+        let key = plan.decisions.first().map(|decision| decision.key.clone());
+        let Some(key) = error.key.clone().or(key) else {
+            return Err(Error::bug(format!(
+                "{} refused to move a checkpoint ({})",
+                self.session.cluster().name,
+                error.code
+            )));
+        };
+        self.wait_for_other_lanes(plan).await;
+        error.other_key = self.holder_of(&key, &error).await;
+        self.trouble.failed_alone(&key, error);
+        Ok(())
+    }
+
+    /// Returns once every other lane of the pipeline has applied what came before this batch.
+    async fn wait_for_other_lanes(&self, plan: &Plan) {
+        let Some(first) = plan.batch.first() else {
+            return;
+        };
+        loop {
+            let behind = (0..self.settings.lanes).any(|lane| {
+                lane != self.index
+                    && self
+                        .shared
+                        .exchange
+                        .ledger()
+                        .is_behind(self.pipeline, lane, &first.position)
+            });
+            if !behind {
+                return;
+            }
+            self.counters()
+                .waits_on(Some("earlier events in other lanes"));
+            tokio::time::sleep(OTHER_LANES_INTERVAL).await;
+        }
+    }
+
+    /// The document that already has the value of a unique index.
+    async fn holder_of(&self, key: &DocumentKey, error: &WriteError) -> Option<RawDocumentBuf> {
+        let value = error.key_value.clone()?;
+        let cluster = self.session.cluster();
+        let namespace = key.namespace();
+        let collection = cluster
+            .client
+            .database(namespace.database())
+            .collection::<RawDocumentBuf>(namespace.collection());
+        let find = collection.find_one(value).projection(doc! { "_id": 1 });
+        cluster
+            .within("look up a duplicate", find)
+            .await
+            .ok()
+            .flatten()
+    }
+}
