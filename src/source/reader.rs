@@ -114,7 +114,6 @@ impl<O: Observer> Reader<O> {
                 Err(error) if error.is_retryable() => error,
                 Err(error) => return Err(error),
             };
-            self.open.clear();
             self.observer.reachable(self.cluster.side, Some(&error));
             let wait = pause(false);
             tracing::warn!(cluster = %self.cluster.name, %error, wait_ms = wait.as_millis() as u64, "change stream broke, opening again");
@@ -130,6 +129,7 @@ impl<O: Observer> Reader<O> {
     async fn read(&mut self, until: Until, pause: &mut impl FnMut(bool) -> Duration) -> Result<()> {
         let side = self.cluster.side;
         self.opened_at = self.complete.time;
+        self.open.clear();
         let mut stream = Stream::open(&self.cluster, self.complete.time, &self.filter).await?;
         loop {
             if let Until::Passed(time) = until

@@ -120,6 +120,9 @@ impl History {
     /// Panics where [`History::check`] finds something.
     pub fn assert_accounted(&self, documents: &[(String, Document)], records: &[Value]) {
         let broken = self.check(documents, records);
+        for what in broken.iter().take(VIOLATIONS_SHOWN) {
+            self.show(what, documents, records);
+        }
         let shown = broken.iter().take(VIOLATIONS_SHOWN).cloned();
         assert!(
             broken.is_empty(),
@@ -127,6 +130,26 @@ impl History {
             broken.len(),
             shown.collect::<Vec<_>>().join("\n")
         );
+    }
+
+    /// Everything about the document of a violation, for whoever has to find out why.
+    fn show(&self, what: &str, documents: &[(String, Document)], records: &[Value]) {
+        let here = |place: &Place| what.contains(&format!("{place:?}"));
+        for write in self.writes.iter().filter(|write| here(&write.place)) {
+            println!("{write:?}");
+        }
+        for record in records {
+            let key = number_in(&digits_of_key(&record["document_key"]["_id"]));
+            let namespace = record["namespace"].as_str().unwrap_or_default();
+            if here(&(namespace.to_owned(), key)) {
+                println!("{record}");
+            }
+        }
+        for (namespace, document) in documents {
+            if here(&(namespace.clone(), number_in(&id_text(document)))) {
+                println!("{namespace} {document}");
+            }
+        }
     }
 
     /// Ids that turn up must be of acknowledged writes, once each.
