@@ -42,9 +42,8 @@ impl Counters {
     }
 
     /// A plan has been committed.
-    pub fn applied(&self, plan: &Plan, conflicts: u64, identical: u64) {
+    pub fn applied(&self, plan: &Plan, identical: u64) {
         let mut totals = self.totals();
-        totals.conflicts += conflicts;
         totals.identical += identical;
         totals.dead_letters += plan.dead_letters.len() as u64;
         totals.events_passed_over += plan.passed_over as u64;

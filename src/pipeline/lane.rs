@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
-use bson::Timestamp;
+use bson::{RawDocumentBuf, Timestamp};
 use tokio_util::sync::CancellationToken;
 
 use super::Applied;
@@ -13,7 +13,7 @@ use super::caution::Trouble;
 use super::collections::{Collections, Pairing};
 use super::counters::Counters;
 use super::exchange::Exchange;
-use super::records::LinkFacts;
+use super::records::{LinkFacts, Records};
 use super::retry::Pause;
 use crate::change::{AppliedThrough, DocumentKey, Namespace, Pair, PipelineId, RecordStatus};
 use crate::cluster::Cluster;
@@ -95,6 +95,25 @@ impl Shared {
     pub fn clock_skew_ms(&self) -> Option<i64> {
         let skew = self.clock_skew_ms.load(Ordering::Relaxed);
         (skew != SKEW_UNKNOWN).then_some(skew)
+    }
+
+    /// Copies records to the local log. A loser counts once, for the pipeline that it came from,
+    /// whichever pipeline settled its conflict first.
+    fn put_on_record(&self, records: &Records) -> Result<()> {
+        for pipeline in PipelineId::BOTH {
+            let of_pipeline =
+                |raw: &&RawDocumentBuf| raw.get_str("pipeline").ok() == Some(pipeline.as_str());
+            let (letters, conflicts): (Vec<_>, Vec<_>) = records
+                .raw
+                .iter()
+                .filter(of_pipeline)
+                .cloned()
+                .partition(|raw| matches!(raw.get_str("kind"), Ok("dead_letter")));
+            self.store.put_records(&letters)?;
+            let new = self.store.put_records(&conflicts)? as u64;
+            self.counters[pipeline.source()].totals().conflicts += new;
+        }
+        Ok(())
     }
 
     pub fn set_clock_skew_ms(&self, skew: i64) {
@@ -277,9 +296,7 @@ impl Lane {
         self.checkpoint.sequence += 1;
         self.remember_included(plan);
         let shared = &self.shared;
-        if !applied.records.raw.is_empty() {
-            shared.store.put_records(&applied.records.raw)?;
-        }
+        shared.put_on_record(&applied.records)?;
         for (id, status) in &applied.statuses {
             if let Some(status) = RecordStatus::parse(status) {
                 shared.store.set_record_status(id, status)?;
@@ -297,8 +314,7 @@ impl Lane {
             return Ok(());
         }
         self.idle_since_checkpoint = Instant::now();
-        self.counters()
-            .applied(plan, applied.records.conflicts, applied.records.identical);
+        self.counters().applied(plan, applied.records.identical);
         Ok(())
     }
 

@@ -30,7 +30,6 @@ pub struct Records {
     pub lost: HashMap<DocumentKey, Vec<LostWrite>>,
     /// Conflicts whose documents are the same on both sides: nothing was lost.
     pub identical: u64,
-    pub conflicts: u64,
 }
 
 /// `of_source` and `of_target` hold the documents of all keys in conflict.
@@ -53,7 +52,6 @@ pub fn records(
             records.identical += 1;
             continue;
         }
-        records.conflicts += 1;
         let documents = match plan.pipeline {
             PipelineId::AToB => Pair::new(source, target),
             PipelineId::BToA => Pair::new(target, source),
