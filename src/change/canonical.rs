@@ -12,10 +12,11 @@ const NOT_A_NUMBER: u8 = 3;
 const TEXT: u8 = 4;
 const DOCUMENT: u8 = 5;
 const OTHER: u8 = 6;
+const ARRAY: u8 = 7;
 
 /// The canonical bytes of a document's `_id` element (simple collation).
 ///
-/// 1, 1.0 and Decimal 1 come to the same bytes, inside sub-documents too; the fields of a
+/// 1, 1.0 and Decimal 1 come to the same bytes, inside sub-documents and their arrays too; the fields of a
 /// sub-document keep their order, since the server tells `{a, b}` from `{b, a}`.
 pub fn canonical(element: &RawElement<'_>) -> Vec<u8> {
     let mut out = Vec::with_capacity(element.bytes.len() + 8);
@@ -34,7 +35,8 @@ fn append(element: &RawElement<'_>, out: &mut Vec<u8>) {
             out.push(TEXT);
             out.extend_from_slice(value);
         }
-        Some(ElementType::EmbeddedDocument) => nested(value, out),
+        Some(ElementType::EmbeddedDocument) => nested(DOCUMENT, value, out),
+        Some(ElementType::Array) => nested(ARRAY, value, out),
         _ => {
             out.push(OTHER);
             out.push(kind);
@@ -43,7 +45,7 @@ fn append(element: &RawElement<'_>, out: &mut Vec<u8>) {
     }
 }
 
-fn nested(value: &[u8], out: &mut Vec<u8>) {
+fn nested(tag: u8, value: &[u8], out: &mut Vec<u8>) {
     let parts = RawDocument::from_bytes(value)
         .ok()
         .and_then(|document| elements(document).ok());
@@ -52,7 +54,7 @@ fn nested(value: &[u8], out: &mut Vec<u8>) {
         out.extend_from_slice(value);
         return;
     };
-    out.push(DOCUMENT);
+    out.push(tag);
     for part in &parts {
         out.push(1);
         out.extend_from_slice(part.name.as_bytes());
@@ -200,6 +202,20 @@ mod tests {
         );
         assert_ne!(of(doc! { "a": 1, "b": 2 }), of(doc! { "b": 2, "a": 1 }));
         assert_ne!(of(doc! { "a": { "b": 1 } }), of(doc! { "a": {}, "b": 1 }));
+    }
+
+    #[test]
+    fn arrays_inside_sub_documents_compare_by_value() {
+        let list = |items: Vec<Bson>| of(doc! { "k": items });
+        assert_eq!(
+            list(vec![1.into(), doc! { "b": 2 }.into()]),
+            list(vec![1.0.into(), doc! { "b": 2_i64 }.into()])
+        );
+        assert_ne!(
+            list(vec![1.into(), 2.into()]),
+            list(vec![2.into(), 1.into()])
+        );
+        assert_ne!(list(vec![1.into()]), of(doc! { "k": { "0": 1 } }));
     }
 
     #[test]

@@ -28,6 +28,8 @@ pub struct Collections {
     known: Mutex<HashMap<Namespace, Known>>,
     /// Whether a namespace is kept in one lane.
     routed: Mutex<HashMap<Namespace, bool>>,
+    /// Held while a namespace is paired or unpaired, so that what is unpaired stays so.
+    changing: tokio::sync::Mutex<()>,
 }
 
 #[derive(Debug, Clone)]
@@ -55,6 +57,7 @@ impl Collections {
             database: database.to_owned(),
             known: Mutex::default(),
             routed: Mutex::default(),
+            changing: tokio::sync::Mutex::default(),
         }
     }
 
@@ -110,6 +113,10 @@ impl Collections {
     /// # Errors
     /// As the clusters say.
     pub async fn pair(&self, namespace: &Namespace, source: Side) -> Result<Pairing> {
+        if let Some(Known::Paired(pair)) = self.known().get(namespace) {
+            return Ok(Pairing::Paired(pair.clone()));
+        }
+        let _changing = self.changing.lock().await;
         let stored = match self.known().get(namespace) {
             Some(Known::Paired(pair)) => return Ok(Pairing::Paired(pair.clone())),
             Some(Known::Unpaired) => return Ok(Pairing::Unpaired),
@@ -138,7 +145,7 @@ impl Collections {
             return Ok(None);
         };
         if let Some(reason) = from.unsupported {
-            self.unpair(namespace, reason).await?;
+            self.set_unpaired(namespace, reason).await?;
             return Ok(None);
         }
         let target = source.other();
@@ -153,7 +160,7 @@ impl Collections {
             }
         };
         if let Some(reason) = to.unsupported {
-            self.unpair(namespace, reason).await?;
+            self.set_unpaired(namespace, reason).await?;
             return Ok(None);
         }
         let mut uuids = Pair::new(from.uuid, from.uuid);
@@ -202,6 +209,11 @@ impl Collections {
     /// # Errors
     /// As the clusters say.
     pub async fn unpair(&self, namespace: &Namespace, reason: &str) -> Result<()> {
+        let _changing = self.changing.lock().await;
+        self.set_unpaired(namespace, reason).await
+    }
+
+    async fn set_unpaired(&self, namespace: &Namespace, reason: &str) -> Result<()> {
         tracing::warn!(%namespace, reason, "namespace is not replicated any more");
         self.save(namespace, doc! { "state": "unpaired", "reason": reason })
             .await?;
@@ -284,11 +296,8 @@ impl Collections {
         let doing = format!("list the indexes of {namespace} on {}", cluster.name);
         let command =
             doc! { "listIndexes": namespace.collection(), "cursor": { "batchSize": 1000 } };
-        const NAMESPACE_NOT_FOUND: i32 = 26;
         let reply = match cluster.command(namespace.database(), command, &doing).await {
-            Err(error) if crate::cluster::errors::code_of(&error) == Some(NAMESPACE_NOT_FOUND) => {
-                doc! {}
-            }
+            Err(error) if has_no_indexes(&error) => doc! {},
             other => other?,
         };
         Ok(CollectionInfo {
@@ -323,6 +332,14 @@ impl Collections {
     fn known(&self) -> MutexGuard<'_, HashMap<Namespace, Known>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// There is nothing under the name, or a view.
+fn has_no_indexes(error: &Error) -> bool {
+    const NAMESPACE_NOT_FOUND: i32 = 26;
+    const NOT_SUPPORTED_ON_VIEW: i32 = 166;
+    let code = crate::cluster::errors::code_of(error);
+    matches!(code, Some(NAMESPACE_NOT_FOUND | NOT_SUPPORTED_ON_VIEW))
 }
 
 fn unsupported(kind: &str, options: &Document) -> Option<&'static str> {

@@ -190,6 +190,9 @@ impl Ledger {
         let Some(key) = requests.front().filter(|_| plan.requests > 0) else {
             return;
         };
+        if self.unpaired.contains(key.namespace()) {
+            return;
+        }
         let mut decision = self.decide_key(plan, key, &[], true);
         if caution.dead_letters.contains(key) {
             decision.action = Action::Skip;

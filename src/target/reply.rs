@@ -60,6 +60,13 @@ pub struct Counts {
     pub effective: usize,
 }
 
+impl std::ops::AddAssign for Counts {
+    fn add_assign(&mut self, more: Self) {
+        self.matched += more.matched;
+        self.effective += more.effective;
+    }
+}
+
 /// Reads the reply of `insert`, `update` or `delete` with one statement for each of `keys`.
 ///
 /// # Errors

@@ -58,6 +58,12 @@ const DELETE: &bson::raw::CStr = cstr!("delete");
 /// The document would grow past 16 MB (17419): it cannot take a scratch field.
 const DOCUMENT_TOO_LARGE: i32 = 17419;
 
+/// A command may be as large as a document, with 16 KB for what is around it.
+const COMMAND_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// What a list needs for an element besides its value: type, index and the index's end.
+const ELEMENT_BYTES_MAX: usize = 12;
+
 impl<'a> Transaction<'a> {
     pub fn begin(session: &'a mut TagSession, snapshot: Snapshot) -> Self {
         session.begin(snapshot);
@@ -192,17 +198,21 @@ impl<'a> Transaction<'a> {
         collection: &CollectionInfo,
         group: &Group,
     ) -> std::result::Result<Counts, Refusal> {
-        if group.statements.is_empty() {
-            return Ok(Counts::default());
+        let mut total = Counts::default();
+        let mut keys = group.keys.as_slice();
+        for statements in commands(&group.statements) {
+            let command = write_command(
+                verb,
+                namespace.collection(),
+                Some(collection.uuid),
+                statements,
+            );
+            let reply = self.run(namespace.database(), command).await?;
+            let (of_these, of_others) = keys.split_at(statements.len());
+            total += counts(&reply, of_these)?;
+            keys = of_others;
         }
-        let command = write_command(
-            verb,
-            namespace.collection(),
-            Some(collection.uuid),
-            &group.statements,
-        );
-        let reply = self.run(namespace.database(), command).await?;
-        counts(&reply, &group.keys)
+        Ok(total)
     }
 
     async fn write_records(&mut self, batch: &Batch<'_>) -> std::result::Result<(), Refusal> {
@@ -254,12 +264,13 @@ impl<'a> Transaction<'a> {
         collection: &str,
         statements: &[RawDocumentBuf],
     ) -> std::result::Result<Counts, Refusal> {
-        if statements.is_empty() {
-            return Ok(Counts::default());
+        let mut total = Counts::default();
+        for statements in commands(statements) {
+            let command = write_command(UPDATE, collection, None, statements);
+            let reply = self.run(database, command).await?;
+            total += counts(&reply, &[])?;
         }
-        let command = write_command(UPDATE, collection, None, statements);
-        let reply = self.run(database, command).await?;
-        counts(&reply, &[])
+        Ok(total)
     }
 
     async fn run(
@@ -311,6 +322,25 @@ impl Refusal {
     }
 }
 
+/// Statements in as few commands as the server's limit on a command allows. A statement that is
+/// larger than that goes alone.
+fn commands(statements: &[RawDocumentBuf]) -> Vec<&[RawDocumentBuf]> {
+    let mut commands = Vec::new();
+    let (mut first, mut bytes) = (0, 0);
+    for (index, statement) in statements.iter().enumerate() {
+        let size = statement.as_bytes().len() + ELEMENT_BYTES_MAX;
+        if index > first && bytes + size > COMMAND_BYTES_MAX {
+            commands.push(&statements[first..index]);
+            (first, bytes) = (index, 0);
+        }
+        bytes += size;
+    }
+    if first < statements.len() {
+        commands.push(&statements[first..]);
+    }
+    commands
+}
+
 fn record_statement(record: &RawDocumentBuf) -> RawDocumentBuf {
     let id = record.get_str("_id").unwrap_or_default();
     let mut body = RawDocumentBuf::new();
@@ -330,4 +360,22 @@ fn distinct(keys: &[DocumentKey]) -> Vec<DocumentKey> {
         .filter(|key| seen.insert((*key).clone()))
         .cloned()
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn statements_that_fit_into_no_command_together_go_in_several() {
+        let of = |bytes: usize| rawdoc! { "s": "x".repeat(bytes) };
+        let sizes = |statements: &[RawDocumentBuf]| -> Vec<usize> {
+            commands(statements).iter().map(|some| some.len()).collect()
+        };
+        const MB: usize = 1024 * 1024;
+        assert_eq!(sizes(&[]), [0; 0]);
+        assert_eq!(sizes(&vec![of(10); 1000]), [1000]);
+        assert_eq!(sizes(&vec![of(5 * MB); 7]), [3, 3, 1]);
+        assert_eq!(sizes(&[of(10), of(17 * MB), of(10)]), [1, 1, 1]);
+    }
 }

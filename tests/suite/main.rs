@@ -2,6 +2,7 @@
 
 mod conflicts;
 mod crash;
+mod ddl;
 mod exit_codes;
 mod harness;
 mod one_way;
