@@ -82,7 +82,7 @@ impl Mongod {
     }
 
     /// Starts a server of a replica set that was never initiated.
-    async fn start_standalone(options: MongodOptions) -> Self {
+    pub async fn start_standalone(options: MongodOptions) -> Self {
         let port = free_port();
         let dir = tempfile::Builder::new()
             .prefix("tandem-mongod-")
@@ -127,7 +127,7 @@ impl Mongod {
         self.wait_primary().await;
     }
 
-    async fn wait_answering(&self) {
+    pub async fn wait_answering(&self) {
         wait_for("mongod answers", START_TIME_MAX, || async {
             self.try_admin(doc! { "ping": 1 }).await.ok()
         })

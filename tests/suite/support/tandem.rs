@@ -240,6 +240,12 @@ impl Tandem {
         status.code().or(status.signal().map(|number| 128 + number))
     }
 
+    /// The id of the background process.
+    pub fn pid(&self) -> u32 {
+        let running = self.running.as_ref().expect("tandem was started");
+        running.process.id()
+    }
+
     pub fn is_running(&mut self) -> bool {
         self.running.is_some() && self.exit_code_now().is_none()
     }

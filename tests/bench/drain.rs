@@ -1,0 +1,117 @@
+//! How fast a backlog drains: through tandem, and through a secondary of the same server.
+
+mod backlog;
+mod native;
+mod report;
+mod through_tandem;
+
+// Of these the benchmark needs only a part.
+#[allow(dead_code)]
+#[path = "../suite/support/env.rs"]
+mod env;
+#[allow(dead_code)]
+#[path = "../suite/support/mongod.rs"]
+mod mongod;
+#[allow(dead_code)]
+#[path = "../suite/support/proxy.rs"]
+mod proxy;
+#[allow(dead_code)]
+#[path = "../suite/support/tandem.rs"]
+mod tandem;
+#[allow(dead_code)]
+#[path = "../suite/support/wait.rs"]
+mod wait;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use backlog::{Backlog, Shape};
+use report::{Row, print_rows};
+
+/// How many operations make the backlog, unless the command line says otherwise.
+const OPERATIONS: usize = 60_000;
+const OPERATIONS_OF_MEMORY: usize = 1_000_000;
+const DOCUMENT_BYTES: usize = 1024;
+const DOCUMENT_BYTES_OF_MEMORY: usize = 100;
+
+/// Holds every backlog that this program makes.
+const OPLOG_MEGABYTES: u32 = 2048;
+
+/// Longest time for one backlog to drain.
+const DRAIN_TIME_MAX: Duration = Duration::from_secs(600);
+
+struct Arguments {
+    operations: usize,
+    rounds: usize,
+    memory: bool,
+}
+
+fn arguments() -> Option<Arguments> {
+    let mut operations = None;
+    let (mut rounds, mut memory) = (1, false);
+    let mut given = std::env::args().skip(1);
+    while let Some(argument) = given.next() {
+        match argument.as_str() {
+            // Of cargo bench.
+            "--bench" => {}
+            "--memory" => memory = true,
+            "--rounds" => rounds = given.next()?.parse().ok().filter(|rounds| *rounds > 0)?,
+            number => operations = Some(number.parse().ok()?),
+        }
+    }
+    let usual = match memory {
+        true => OPERATIONS_OF_MEMORY,
+        false => OPERATIONS,
+    };
+    Some(Arguments {
+        operations: operations.unwrap_or(usual),
+        rounds,
+        memory,
+    })
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let Some(arguments) = arguments() else {
+        eprintln!("usage: scripts/bench [OPERATIONS] [--rounds N] [--memory]");
+        return ExitCode::from(2);
+    };
+    if arguments.memory {
+        memory(&arguments).await;
+    } else {
+        speed(&arguments).await;
+    }
+    ExitCode::SUCCESS
+}
+
+async fn speed(arguments: &Arguments) {
+    let mut rows = Vec::new();
+    for shape in Shape::ALL {
+        let backlog = Backlog::new(shape, arguments.operations, DOCUMENT_BYTES);
+        let mut drains = Vec::new();
+        for round in 1..=arguments.rounds {
+            let shown = shape.as_str();
+            eprintln!("{shown}, round {round}: through tandem");
+            let ours = through_tandem::drain(&backlog).await;
+            eprintln!("{shown}, round {round}: through a secondary");
+            drains.push((ours, Some(native::drain(&backlog).await)));
+        }
+        rows.push(Row::of(&backlog, drains));
+    }
+    print_rows(&rows);
+}
+
+/// No secondary: what counts is the memory of one long backlog.
+async fn memory(arguments: &Arguments) {
+    let backlog = Backlog::new(
+        Shape::Inserts,
+        arguments.operations,
+        DOCUMENT_BYTES_OF_MEMORY,
+    );
+    let mut drains = Vec::new();
+    for round in 1..=arguments.rounds {
+        eprintln!("memory, round {round}: through tandem");
+        drains.push((through_tandem::drain(&backlog).await, None));
+    }
+    print_rows(&[Row::of(&backlog, drains)]);
+}

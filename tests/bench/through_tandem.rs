@@ -1,0 +1,80 @@
+//! The backlog drained by tandem, with what the process took for it.
+
+use std::time::{Duration, Instant};
+
+use bson::doc;
+
+use crate::backlog::Backlog;
+use crate::env::TestEnv;
+use crate::mongod::MongodOptions;
+use crate::report::{Drain, Resources};
+use crate::{DRAIN_TIME_MAX, OPLOG_MEGABYTES};
+
+const POLL: Duration = Duration::from_millis(10);
+
+/// Ticks of a second in /proc; 100 on every Linux.
+const TICKS_PER_SECOND: f64 = 100.0;
+
+/// One whole `tandem run --until-caught-up`: start, take over, read, apply, stop.
+pub async fn drain(backlog: &Backlog) -> Drain {
+    let options = |name| MongodOptions {
+        oplog_megabytes: OPLOG_MEGABYTES,
+        ..MongodOptions::named(name)
+    };
+    let env = TestEnv::start_with(options("eu-set"), options("us-set")).await;
+    tokio::join!(
+        backlog.prepare(env.a.client()),
+        backlog.prepare(env.b.client())
+    );
+    let link = env.link();
+    let mut tandem = env.streaming(&link).await;
+    tandem.stop().await;
+    backlog.write(env.a.client()).await;
+
+    let mut resources = Resources::default();
+    tandem.run_with(&["--until-caught-up"]);
+    let started = Instant::now();
+    tandem.start();
+    while tandem.is_running() {
+        resources = Resources::of(tandem.pid()).unwrap_or(resources);
+        assert!(started.elapsed() < DRAIN_TIME_MAX, "tandem never arrives");
+        tokio::time::sleep(POLL).await;
+    }
+    let time = started.elapsed();
+    let code = tandem.wait_exit(DRAIN_TIME_MAX).await;
+    assert_eq!(code, 0, "{}", tandem.log());
+    let totals = ["a", "b"].map(|side| match side {
+        "a" => env.orders_a(),
+        _ => env.orders_b(),
+    });
+    let [a, b] = totals.map(|orders| async move { orders.count_documents(doc! {}).await });
+    assert_eq!(a.await.expect("counted"), b.await.expect("counted"));
+    Drain {
+        time,
+        resources: Some(resources),
+    }
+}
+
+impl Resources {
+    /// What a living process has taken so far.
+    fn of(pid: u32) -> Option<Self> {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+        let peak = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmHWM:"))?;
+        let peak_kilobytes: u64 = peak.split_whitespace().next()?.parse().ok()?;
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        // The second field is the name in brackets; of the rest, the 12th and 13th are times.
+        let (_, rest) = stat.rsplit_once(')')?;
+        let ticks: u64 = rest
+            .split_whitespace()
+            .skip(11)
+            .take(2)
+            .filter_map(|field| field.parse::<u64>().ok())
+            .sum();
+        Some(Self {
+            peak_megabytes: peak_kilobytes as f64 / 1024.0,
+            cpu_seconds: ticks as f64 / TICKS_PER_SECOND,
+        })
+    }
+}
