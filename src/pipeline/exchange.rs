@@ -216,14 +216,15 @@ impl Exchange {
     }
 
     /// Returns once the reader of `side` may go on: its queue has room, or somebody needs it to
-    /// come further.
+    /// come further. While recovering everybody does, since nothing is applied before its end.
     pub async fn wait_for_room(&self, side: Side) {
         loop {
-            let (bytes, complete) = {
+            let (bytes, complete, recovered) = {
                 let ledger = self.ledger();
-                (ledger.queue_bytes(side), ledger.complete_of(side).time)
+                let complete = ledger.complete_of(side).time;
+                (ledger.queue_bytes(side), complete, ledger.is_recovered())
             };
-            if bytes < self.queue_bytes_max || lock(&self.needed)[side] > complete {
+            if bytes < self.queue_bytes_max || !recovered || lock(&self.needed)[side] > complete {
                 return;
             }
             self.room[side].notified().await;

@@ -276,3 +276,48 @@ async fn the_report_is_the_same_while_tandem_runs_and_when_it_does_not() {
     let csv = race.tandem.run(&["conflict-report", "--format", "csv"]);
     assert_eq!(String::from_utf8_lossy(&csv.stdout).lines().count(), 2);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn documents_too_large_for_one_record_still_have_a_winner() {
+    const BYTES: usize = 9_000_000;
+    let race = Race::over(|link| link).await;
+    let of = |text: &str| doc! { "_id": 1, "text": text.repeat(BYTES) };
+    let (a, b) = (race.env.orders_a(), race.env.orders_b());
+    let records = race
+        .run(async {
+            a.insert_one(of("a")).await.unwrap();
+            next_millisecond().await;
+            b.insert_one(of("b")).await.unwrap();
+        })
+        .await;
+    assert_eq!(records.len(), 1);
+    assert_eq!(records[0]["kind"], "insert_exists");
+    let text = records[0]["losing"]["document"]["text"].as_str();
+    assert_eq!(
+        text.map(str::len),
+        Some(BYTES),
+        "the loser's whole document"
+    );
+    assert!(records[0]["losing"]["document"].is_object());
+}
+
+/// Many large documents at once are more than one command holds.
+#[tokio::test(flavor = "multi_thread")]
+async fn many_large_documents_in_conflict_converge() {
+    const DOCUMENTS: i32 = 40;
+    let race = Race::over(|link| link.lanes(1)).await;
+    let (a, b) = (race.env.orders_a(), race.env.orders_b());
+    for id in 1..=DOCUMENTS {
+        let row = doc! { "_id": id, "text": "x".repeat(1_000_000) };
+        a.insert_one(row).await.unwrap();
+    }
+    assert_converged(&race.env, SOON).await;
+    let records = race
+        .run(async {
+            let set = |by: &str| doc! { "$set": { "by": by } };
+            a.update_many(doc! {}, set("a")).await.unwrap();
+            b.update_many(doc! {}, set("b")).await.unwrap();
+        })
+        .await;
+    assert_eq!(records.len(), DOCUMENTS as usize);
+}

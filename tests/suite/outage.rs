@@ -104,3 +104,27 @@ async fn a_cluster_that_cannot_be_reached_at_the_start_ends_with_4_after_the_tim
     assert!(around.contains(&took), "{took:?}");
     assert!(String::from_utf8_lossy(&output.stderr).contains("us"));
 }
+
+/// A start reads everything up to now before it applies anything, however much that is.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_gets_past_a_backlog_larger_than_the_queue() {
+    let env = TestEnv::start().await;
+    let link = env
+        .link()
+        .extra("batch_bytes_max = 16384\n[limits]\nqueue_bytes_max = 16384");
+    let mut tandem = env.streaming(&link).await;
+    writes(&env, 0).await;
+    assert_converged(&env, SOON).await;
+    tandem.kill9();
+    let filling = "x".repeat(10_000);
+    for id in 100..120 {
+        let row = doc! { "_id": id, "filling": &filling };
+        env.orders_a().insert_one(row).await.unwrap();
+        let row = doc! { "_id": id + 1000, "filling": &filling };
+        env.orders_b().insert_one(row).await.unwrap();
+    }
+    tandem.start();
+    tandem.wait_until_streaming().await;
+    assert_converged(&env, SOON).await;
+    tandem.stop().await;
+}
