@@ -219,3 +219,26 @@ async fn until_caught_up_ends_with_0_once_both_are_equal() {
     assert_eq!(output.status.code(), Some(0));
     assert_converged(&env, Duration::ZERO).await;
 }
+
+/// What is known of b must outlive the process: the write on b is long past when a touches it.
+#[tokio::test(flavor = "multi_thread")]
+async fn in_one_way_mode_a_local_write_on_b_is_still_known_after_a_restart() {
+    let env = TestEnv::start().await;
+    let mut tandem = env.streaming(&env.link().one_way()).await;
+    let (a, b) = (env.orders_a(), env.orders_b());
+    a.insert_one(doc! { "_id": 1, "v": "a" }).await.unwrap();
+    assert_converged(&env, SOON).await;
+    let set = doc! { "$set": { "v": "b" } };
+    b.update_one(doc! { "_id": 1 }, set).await.unwrap();
+    tandem.stop().await;
+    tandem.start();
+    tandem.wait_until_streaming().await;
+    let set = doc! { "$set": { "w": 1 } };
+    a.update_one(doc! { "_id": 1 }, set).await.unwrap();
+    assert_converged(&env, SOON).await;
+    let records = tandem.conflicts(&[]);
+    assert_eq!(records.len(), 1, "{records:#?}");
+    assert_eq!(records[0]["policy"], "one-way");
+    assert_eq!(records[0]["losing"]["document"]["v"], "b");
+    tandem.stop().await;
+}
