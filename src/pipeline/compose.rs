@@ -114,7 +114,7 @@ fn notes(place: &Place<'_>, plan: &Plan, decision: &Decision) -> Vec<(DocumentKe
             replaced_through: plan.fence.time,
         });
     }
-    if decision.outlives_batch {
+    if decision.leaves_included() {
         notes.push(Note::Included {
             through: plan.read_at.time,
         });

@@ -321,7 +321,7 @@ impl Lane {
     fn remember_included(&mut self, plan: &Plan) {
         self.included
             .retain(|(_, through)| !plan.through.covers(*through));
-        let outlives = plan.decisions.iter().filter(|d| d.outlives_batch);
+        let outlives = plan.decisions.iter().filter(|d| d.leaves_included());
         let notes = outlives.map(|decision| (decision.key.clone(), plan.read_at.time));
         self.included.extend(notes);
     }

@@ -121,6 +121,7 @@ impl Work<'_> {
         let facts = &self.shared.facts;
         let contested = compose::contested(plan);
         let of_target = transaction.read(&contested, &known.collections).await?;
+        plan.agree(|key| known.of_source.get(key) == of_target.get(key));
         let skew_ms = self.shared.clock_skew_ms();
         let now = DateTime::now();
         let mut records = records(facts, plan, &known.of_source, &of_target, skew_ms, now);

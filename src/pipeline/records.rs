@@ -46,12 +46,12 @@ pub fn records(
         let Some(conflict) = &decision.conflict else {
             continue;
         };
-        let source = of_source.get(&decision.key);
-        let target = of_target.get(&decision.key);
-        if source == target {
+        if decision.same {
             records.identical += 1;
             continue;
         }
+        let source = of_source.get(&decision.key);
+        let target = of_target.get(&decision.key);
         let documents = match plan.pipeline {
             PipelineId::AToB => Pair::new(source, target),
             PipelineId::BToA => Pair::new(target, source),

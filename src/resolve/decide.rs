@@ -46,8 +46,11 @@ pub struct Decision {
     pub revives: bool,
     /// Records of this key that this full state overturns.
     pub overturned: Vec<Arc<str>>,
-    /// More of the source's history is in this full state than the batch takes from the queue.
+    /// More of the source's history is in its document at `Plan::read_at` than the batch takes from
+    /// the queue.
     pub outlives_batch: bool,
+    /// The source's document at `Plan::read_at` and the target's at the fence turned out the same.
+    pub same: bool,
 }
 
 impl Decision {
@@ -56,6 +59,19 @@ impl Decision {
     /// pays, and the fence as the time through which the document was replaced.
     pub fn replaces_lost(&self) -> bool {
         self.action == Action::FullState && (self.conflict.is_some() || self.pays_note.is_some())
+    }
+
+    /// Whether the target's document holds the source's history through `Plan::read_at` once this
+    /// is committed: after full state, and where both documents are the same although the source
+    /// loses. All that led there is settled at once, or a later batch of the same history might go
+    /// on record as lost when its beginning did not.
+    pub fn includes_source(&self) -> bool {
+        self.action == Action::FullState || self.same
+    }
+
+    /// Whether the target has to remember that beyond this commit.
+    pub fn leaves_included(&self) -> bool {
+        self.includes_source() && self.outlives_batch
     }
 }
 
@@ -86,6 +102,7 @@ pub(super) fn decide(
         revives: false,
         overturned: Vec::new(),
         outlives_batch: false,
+        same: false,
     };
     let requested = batch.is_empty() && full_state_wanted;
     if decision.events.is_empty() && !requested {
@@ -95,6 +112,8 @@ pub(super) fn decide(
     if requested && !theirs.is_empty() {
         return decision;
     }
+    let unread = state.pending[source].iter().skip(batch.len());
+    decision.outlives_batch = unread.take(1).any(|event| event.position.time <= read_at);
     if !theirs.is_empty() {
         let conflict = contest(rules, source, mine, theirs);
         if conflict.winner == target {
@@ -115,10 +134,6 @@ pub(super) fn decide(
     decision.revives = dead;
     let lost = state.lost[source].iter();
     decision.overturned = lost.map(|write| write.record.clone()).collect();
-    decision.outlives_batch = state.pending[source]
-        .iter()
-        .skip(batch.len())
-        .any(|event| event.position.time <= read_at);
     decision
 }
 

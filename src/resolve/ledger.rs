@@ -253,6 +253,9 @@ impl Ledger {
             let lost = lost.filter(|write| Some(write.at) > gone).cloned();
             state.lost[source].extend(lost);
         }
+        if decision.includes_source() {
+            state.included[target] = Some(plan.read_at.time);
+        }
         match decision.action {
             Action::Skip => {
                 state.dead[source] |= plan.dead_letters.contains(&decision.key);
@@ -264,7 +267,6 @@ impl Ledger {
             }
             Action::FullState => {
                 state.applied_on(target, at);
-                state.included[target] = Some(plan.read_at.time);
                 state.lost[source].clear();
                 state.dead[source] = false;
                 decision.replaces_lost().then(|| NoteToClear {

@@ -52,6 +52,13 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// Learns which documents in conflict turned out the same on both sides: nobody has lost there.
+    pub fn agree(&mut self, same: impl Fn(&DocumentKey) -> bool) {
+        for decision in &mut self.decisions {
+            decision.same = decision.conflict.is_some() && same(&decision.key);
+        }
+    }
+
     pub(super) fn records_of(&self, decision: &Decision) -> &[LostWrite] {
         self.records
             .get(&decision.key)

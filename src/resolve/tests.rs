@@ -134,6 +134,29 @@ fn the_winner_owes_full_state_once_the_loser_was_skipped() {
 }
 
 #[test]
+fn a_loser_with_the_same_document_is_settled_as_a_whole() {
+    let mut ledger = ledger_of(&[1, 2], &[3]);
+    let one = BatchLimits {
+        operations_max: 1,
+        bytes_max: 1000,
+    };
+    let first = |ledger: &Ledger| match ledger.plan(PipelineId::AToB, 0, one, &Caution::default()) {
+        Next::Apply(plan) => plan,
+        other => panic!("nothing to apply: {other:?}"),
+    };
+    let mut plan = first(&ledger);
+    plan.agree(|_| true);
+    assert!(only(&plan).leaves_included());
+    ledger.begin(plan);
+    ledger.landed(PipelineId::AToB, 0, at(10));
+    let rest = first(&ledger);
+    assert!(only(&rest).events.is_empty());
+    assert!(only(&rest).conflict.is_none());
+    let plan = planned(&ledger, PipelineId::BToA);
+    assert_eq!(only(&plan).action, Action::FullState);
+}
+
+#[test]
 fn an_older_write_is_beaten_once_full_state_has_landed_on_it() {
     let mut ledger = ledger_of(&[1], &[2]);
     ledger.begin(planned(&ledger, PipelineId::BToA));

@@ -2,7 +2,7 @@
 
 use tandem::change::Side;
 
-use crate::cluster::{LocalWrite, Writes};
+use crate::cluster::{Change, Cluster, LocalWrite, Writes};
 use crate::link::Link;
 
 /// What was found wrong.
@@ -52,9 +52,17 @@ fn check_write(link: &Link, write: &LocalWrite, final_writes: Writes) -> Result<
     if !is_final && final_writes & !write.seen == 0 {
         return Err(Failure::CausalityBroken);
     }
-    let merged = (link.clusters.a.identical | link.clusters.b.identical) & (1 << write.id) != 0;
-    if merged {
+    let is_in = |of: fn(&Cluster) -> Writes| {
+        (of(&link.clusters.a) | of(&link.clusters.b)) & (1 << write.id) != 0
+    };
+    if is_in(|cluster| cluster.identical) {
         return Ok(());
+    }
+    if is_in(|cluster| cluster.both_absent) {
+        return match is_final || is_logged || is_deleted_for_good(link, write) {
+            true => Ok(()),
+            false => Err(Failure::LoserNotLogged),
+        };
     }
     match is_final {
         true if stands => Err(Failure::WinnerLogged),
@@ -62,6 +70,21 @@ fn check_write(link: &Link, write: &LocalWrite, final_writes: Writes) -> Result<
         false if !is_logged => Err(Failure::LoserNotLogged),
         true | false => Ok(()),
     }
+}
+
+/// Whether it is a delete, or one that had seen it is not on record as lost.
+fn is_deleted_for_good(link: &Link, write: &LocalWrite) -> bool {
+    let is_lost = |id: &usize| {
+        Side::BOTH
+            .into_iter()
+            .any(|side| link.clusters[side].records.get(id) == Some(&false))
+    };
+    Side::BOTH
+        .into_iter()
+        .flat_map(|side| link.clusters[side].local_writes())
+        .filter(|later| matches!(later.change, Change::Delete))
+        .filter(|later| later.key == write.key && later.seen & (1 << write.id) != 0)
+        .any(|later| later.id == write.id || !is_lost(&later.id))
 }
 
 fn check_nothing_is_left(link: &Link) -> Result<(), Failure> {

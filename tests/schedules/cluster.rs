@@ -108,6 +108,8 @@ pub struct Cluster {
     pub records: BTreeMap<usize, bool>,
     /// Writes that the other side had made too, to the same end.
     pub identical: Writes,
+    /// Writes that ended, as the other side's did, in there being no document.
+    pub both_absent: Writes,
     keys: Arc<[DocumentKey]>,
     raw: RawDocumentBuf,
 }
@@ -140,6 +142,7 @@ impl Cluster {
             notes: vec![Notes::default(); keys.len()],
             records: BTreeMap::new(),
             identical: 0,
+            both_absent: 0,
             keys,
             raw: rawdoc! { "x": 1 },
         }
@@ -209,6 +212,14 @@ impl Cluster {
             document,
             seen,
         });
+    }
+
+    /// These writes came to the same as the other side's, and that is `document`.
+    pub fn came_to_the_same(&mut self, document: Document, writes: Writes) {
+        match document {
+            Some(_) => self.identical |= writes,
+            None => self.both_absent |= writes,
+        }
     }
 
     /// The write that an event tells of.

@@ -10,7 +10,7 @@ use crate::cluster::{Cluster, Entry, keys, timestamp};
 use crate::options::{Broken, Options};
 use crate::random::Random;
 use crate::trace::{Trace, describe};
-use crate::transaction::{Refused, commit, fill_in_records, key_index, passed_by};
+use crate::transaction::{Refused, agree, commit, fill_in_records, key_index, passed_by};
 
 /// How far a lane's next transaction has come.
 #[derive(Default)]
@@ -188,6 +188,9 @@ impl Link {
             Stage::Planned(_) if random.one_in(20) => Stage::Ready,
             Stage::Planned(mut plan) => {
                 self.break_plan(&mut plan);
+                if self.options.broken != Broken::Agreement {
+                    agree(&self.clusters, &self.keys, &mut plan);
+                }
                 fill_in_records(&self.clusters, &self.keys, &mut plan);
                 self.ledger.begin(plan.clone());
                 Stage::Begun(plan)
@@ -238,6 +241,7 @@ impl Link {
             | Broken::CompleteTimes
             | Broken::ExactRead
             | Broken::Fence
+            | Broken::Agreement
             | Broken::Recovery => {}
         }
     }

@@ -186,6 +186,11 @@ fn a_commit_without_a_fence_is_noticed() {
 }
 
 #[test]
+fn an_agreement_that_settles_half_of_what_led_to_it_is_noticed() {
+    assert_noticed(Broken::Agreement, &[Failure::LoserNotLogged]);
+}
+
+#[test]
 fn a_restart_that_does_not_see_its_own_writes_is_noticed() {
     let by = [
         Failure::Diverged,

@@ -21,6 +21,8 @@ pub enum Broken {
     ExactRead,
     /// Writes after the fence are overwritten.
     Fence,
+    /// Where a losing side's document is the same, its batch is passed over and nothing settled.
+    Agreement,
     /// A restarted reader does not see what tandem itself had written.
     Recovery,
 }

@@ -59,6 +59,12 @@ fn losers<'a>(
     writes.collect()
 }
 
+/// Tells the plan where both sides have come to the same document.
+pub fn agree(clusters: &Pair<Cluster>, keys: &[DocumentKey], plan: &mut Plan) {
+    let copy = plan.clone();
+    plan.agree(|key| identical(clusters, &copy, key_index(keys, key)));
+}
+
 /// Gives the losing writes of the plan their records' ids, as the transaction will write them.
 pub fn fill_in_records(clusters: &Pair<Cluster>, keys: &[DocumentKey], plan: &mut Plan) {
     for decision in plan.decisions.clone() {
@@ -135,14 +141,21 @@ pub fn commit(
             return Err(Refused::WriteConflict);
         }
     }
-    let unlogged = plan
+    let same: Vec<(Document, Writes)> = plan
         .decisions
         .iter()
-        .filter(|decision| !plan.records.contains_key(&decision.key));
-    let unlogged = unlogged.flat_map(|decision| losers(clusters, plan, decision));
-    let unlogged = unlogged.fold(0, |all: Writes, write| all | (1 << write.id));
+        .filter(|decision| !plan.records.contains_key(&decision.key))
+        .map(|decision| {
+            let losers = losers(clusters, plan, decision);
+            let writes = losers.iter().fold(0, |all, write| all | (1 << write.id));
+            let key = key_index(keys, &decision.key);
+            (clusters[target].read_at(key, fence).document, writes)
+        })
+        .collect();
     let cluster = &mut clusters[target];
-    cluster.identical |= unlogged;
+    for (document, writes) in same {
+        cluster.came_to_the_same(document, writes);
+    }
     cluster.time += 1;
     let mut written = Vec::new();
     for write in &writes {
@@ -177,7 +190,7 @@ fn store(cluster: &mut Cluster, write: &Write, fence: u32) {
     let now = cluster.now(write.key);
     if cluster.changed_at[write.key] <= fence {
         if write.full_state {
-            cluster.identical |= write.seen ^ now.seen;
+            cluster.came_to_the_same(now.document, write.seen ^ now.seen);
         }
         cluster.remember(write.key, now.document, write.seen | now.seen);
     }
@@ -209,7 +222,7 @@ fn note(cluster: &mut Cluster, plan: &Plan, decision: &Decision, key: usize, bro
             replaced_through: plan.fence.time,
         });
     }
-    if decision.outlives_batch && broken != Broken::Included {
+    if decision.leaves_included() && broken != Broken::Included {
         notes.included = Some(plan.read_at.time.time);
     }
 }
