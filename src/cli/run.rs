@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::Common;
 use crate::config::duration;
 use crate::error::{Error, ExitCode, Result};
-use crate::link::{self, Ended, RunOptions};
+use crate::link::{self, Ended, FirstStart, RunOptions};
 
 /// Replicate until stopped
 #[derive(Debug, Args)]
@@ -24,16 +24,38 @@ pub struct RunArgs {
     /// Begin anew where state of an earlier start is missing on one side
     #[arg(long)]
     pub first_start: bool,
+    /// Of an initial copy: drop what the target holds of the included namespaces
+    #[arg(long)]
+    pub drop_target: bool,
+    /// Show what an initial copy would do, and write nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// With --dry-run: print JSON
+    #[arg(long, requires = "dry_run")]
+    pub json: bool,
 }
 
 /// # Errors
 /// With the exit code that says why replication ended.
 pub async fn run(common: &Common, args: &RunArgs) -> Result<ExitCode> {
     let config = common.load_config()?;
+    if args.dry_run {
+        let plan = link::initial_sync::dry_run(&config, args.drop_target).await?;
+        let shown = if args.json {
+            plan.as_json()
+        } else {
+            plan.as_table()
+        };
+        super::output::print(&shown)?;
+        return Ok(ExitCode::Done);
+    }
     let options = RunOptions {
         until_caught_up: args.until_caught_up,
         timeout: args.timeout,
-        first_start: args.first_start,
+        first_start: FirstStart {
+            anew: args.first_start,
+            drop_target: args.drop_target,
+        },
     };
     let stop = CancellationToken::new();
     listen_for_signals(stop.clone())?;

@@ -170,7 +170,7 @@ fn namespaces(settings: &Settings, problems: &mut Problems) -> NamespaceFilter {
 
 fn initial_sync(settings: &Settings, problems: &mut Problems) -> InitialSync {
     let mode = settings.text("initial_sync.mode");
-    if mode != "none" {
+    if mode == "merge" {
         problems.add(
             "initial_sync.mode",
             format!("{mode:?} is not built yet: make both sides equal yourself and use \"none\""),
@@ -188,6 +188,15 @@ fn initial_sync(settings: &Settings, problems: &mut Problems) -> InitialSync {
             }
             time
         });
+    if mode == "copy" {
+        if start_at.is_some() {
+            problems.add(
+                "initial_sync.start_at",
+                "a copy has its own start: leave it empty, or use mode \"none\"",
+            );
+        }
+        return InitialSync::Copy;
+    }
     InitialSync::None { start_at }
 }
 

@@ -142,6 +142,8 @@ impl std::fmt::Debug for Secret {
 pub enum InitialSync {
     /// The operator vouches that both sides are equal; `start_at` resumes from a known time.
     None { start_at: Option<Timestamp> },
+    /// What a holds is copied to b, whose included namespaces must be empty.
+    Copy,
 }
 
 #[derive(Debug, Clone)]

@@ -163,8 +163,8 @@ fn what_is_not_there_is_refused_with_its_key() {
     for (more, expected) in [
         ("[ddl]\ndrops = true", "ddl.drops: must be false"),
         (
-            "[initial_sync]\nmode = \"copy\"",
-            "initial_sync.mode: \"copy\" is not built yet",
+            "[initial_sync]\nmode = \"copy\"\nstart_at = \"2025-01-31T12:00:00Z\"",
+            "initial_sync.start_at: a copy has its own start",
         ),
         (
             "[initial_sync]\nmode = \"merge\"",

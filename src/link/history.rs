@@ -74,6 +74,12 @@ impl History {
         Side::BOTH.iter().any(|side| self.is_ready_on(*side))
     }
 
+    /// Whether an initial sync has not come to its end; the last cluster to be told counts.
+    pub fn is_copying(&self) -> bool {
+        let found = self.links.b.as_ref();
+        found.is_some_and(|link| matches!(link.get_str("initial_sync"), Ok("copying")))
+    }
+
     fn is_ready_on(&self, side: Side) -> bool {
         let found = self.links[side].as_ref();
         found.is_some_and(|link| link.get_bool("ready").unwrap_or(false))

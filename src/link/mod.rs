@@ -8,6 +8,7 @@ pub mod dead_letters;
 pub mod handler;
 mod history;
 mod identity;
+pub mod initial_sync;
 mod lease;
 mod marker;
 mod monitor;
@@ -27,3 +28,4 @@ mod tasks;
 
 pub use monitor::pipelines_of;
 pub use run::{Ended, RunOptions, run};
+pub use start::FirstStart;

@@ -7,6 +7,7 @@ use bson::{DateTime, doc};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::initial_sync::Progress;
 use super::observer::LinkObserver;
 use super::start::Connected;
 use crate::change::{Pair, PipelineId, Side};
@@ -37,6 +38,7 @@ pub struct Monitor {
     pipelines: &'static [PipelineId],
     clock_skew_warn: Duration,
     sender: Arc<watch::Sender<LinkStatus>>,
+    initial_sync: Option<Arc<Progress>>,
 }
 
 pub fn pipelines_of(mode: Mode) -> &'static [PipelineId] {
@@ -82,6 +84,7 @@ impl Monitor {
         shared: Arc<Shared>,
         observer: LinkObserver,
         started_from: Option<DateTime>,
+        initial_sync: Option<Arc<Progress>>,
     ) -> Self {
         let mut base = base(config, LinkState::Starting);
         base.pid = Some(std::process::id());
@@ -99,6 +102,7 @@ impl Monitor {
             pipelines: pipelines_of(config.link.mode),
             clock_skew_warn: config.conflicts.clock_skew_warn,
             sender: Arc::new(watch::Sender::new(base)),
+            initial_sync,
         }
     }
 
@@ -165,6 +169,10 @@ impl Monitor {
                 status.since = Some(DateTime::now());
             }
             status.state = state;
+            status.initial_sync = self
+                .initial_sync
+                .as_ref()
+                .and_then(|progress| serde_json::to_value(progress.now()).ok());
             status.unpaired_namespaces = self.shared.collections.unpaired();
             for side in Side::BOTH {
                 status.clusters[side].reachable = Some(self.observer.broken(side).is_none());
@@ -193,6 +201,7 @@ impl Monitor {
 
     fn pipeline(&self, id: PipelineId, state: LinkState) -> PipelineStatus {
         let phase = match state {
+            LinkState::Running if self.is_syncing() => Phase::InitialSync,
             LinkState::Running => Phase::Streaming,
             LinkState::Waiting => Phase::Waiting,
             LinkState::Recovering => Phase::Recovering,
@@ -232,6 +241,11 @@ impl Monitor {
             _ => None,
         };
         status
+    }
+
+    fn is_syncing(&self) -> bool {
+        let progress = self.initial_sync.as_ref();
+        progress.is_some_and(|progress| !progress.is_done())
     }
 
     fn waiting_on(&self, of_a_lane: Option<String>) -> Option<String> {

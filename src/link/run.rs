@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use super::initial_sync::Progress;
 use super::monitor::{Monitor, pipelines_of};
 use super::observer::LinkObserver;
 use super::records::fill_up_store;
-use super::start::{Connected, Started, connect_both, take_over};
+use super::start::{Connected, FirstStart, Started, connect_both, take_over};
 use super::tasks::{self, Tasks};
 use crate::change::Pair;
 use crate::config::Config;
@@ -21,7 +22,7 @@ use crate::store::Store;
 pub struct RunOptions {
     pub until_caught_up: bool,
     pub timeout: Option<Duration>,
-    pub first_start: bool,
+    pub first_start: FirstStart,
 }
 
 /// What a run has come to.
@@ -56,7 +57,7 @@ async fn run_with_store(
     connected: &Connected,
     store: &Store,
 ) -> Result<Ended> {
-    let (started, ledger) = take_over(config, connected, store, options.first_start).await?;
+    let (started, ledger) = take_over(config, connected, store, &options.first_start).await?;
     fill_up_store(store, &connected.own).await?;
     let lease = started.lease.clone();
     let writers = started.writers.clone();
@@ -86,11 +87,19 @@ async fn replicate(
         config.conflicts.future_max,
     );
     let from = started.started_from;
-    let monitor = Monitor::new(config, connected, shared.clone(), observer.clone(), from);
+    let mut rest = Tasks::new();
+    let progress = tasks::spawn_initial_sync(&mut rest, config, connected, &shared, &started);
+    let monitor = Monitor::new(
+        config,
+        connected,
+        shared.clone(),
+        observer.clone(),
+        from,
+        progress.clone(),
+    );
     let started_at = started.recover_to;
 
     let (lanes_stop, rest_stop) = (CancellationToken::new(), CancellationToken::new());
-    let mut rest = Tasks::new();
     tasks::spawn_readers(
         &mut rest, config, connected, &observer, &started, &rest_stop,
     );
@@ -115,7 +124,7 @@ async fn replicate(
 
     let outcome = tokio::select! {
         () = stop.cancelled() => Ok(Ended::Stopped),
-        () = wait_until_caught_up(config, &shared, started_at), if options.until_caught_up => {
+        () = wait_until_caught_up(config, &shared, started_at, progress.as_deref()), if options.until_caught_up => {
             Ok(Ended::CaughtUp)
         }
         error = first_failure(&mut lanes) => Err(error),
@@ -124,23 +133,42 @@ async fn replicate(
             Err(Error::timed_out("the time given by --timeout ran out"))
         }
     };
+    let outcome = wind_up(outcome, lanes, &lanes_stop, rest, &rest_stop).await;
+    monitor.save_last(outcome.as_ref().err());
+    outcome
+}
+
+/// Finishes the batches under way, then ends everything else.
+async fn wind_up(
+    outcome: Result<Ended>,
+    mut lanes: Tasks,
+    lanes_stop: &CancellationToken,
+    mut rest: Tasks,
+    rest_stop: &CancellationToken,
+) -> Result<Ended> {
     tracing::info!("stopping: finishing the batches under way");
     lanes_stop.cancel();
     let drained = all_end(&mut lanes).await;
     rest_stop.cancel();
     rest.abort_all();
     while rest.join_next().await.is_some() {}
-    let outcome = match outcome {
+    match outcome {
         Ok(ended) => drained.map(|()| ended),
         Err(error) => Err(error),
-    };
-    monitor.save_last(outcome.as_ref().err());
-    outcome
+    }
 }
 
 /// Returns once everything that was written before the start has been applied.
-async fn wait_until_caught_up(config: &Config, shared: &Shared, started_at: Pair<bson::Timestamp>) {
+async fn wait_until_caught_up(
+    config: &Config,
+    shared: &Shared,
+    started_at: Pair<bson::Timestamp>,
+    progress: Option<&Progress>,
+) {
     const INTERVAL: Duration = Duration::from_millis(20);
+    while progress.is_some_and(|progress| !progress.is_done()) {
+        tokio::time::sleep(INTERVAL).await;
+    }
     for pipeline in pipelines_of(config.link.mode) {
         let time = started_at[pipeline.source()];
         shared.exchange.wait_passed(pipeline.source(), time).await;

@@ -9,6 +9,7 @@ use super::history::{
     must_not_overlap, notes, session_ids,
 };
 use super::identity::{ServerFacts, identity_of, must_differ, must_match};
+use super::initial_sync::{drop_included, must_be_empty};
 use super::lease::Lease;
 use super::own::Own;
 use super::takeover::{kill_sessions, lanes_of, open_lanes, raise_epoch};
@@ -28,6 +29,15 @@ pub struct Connected {
     pub own: Pair<Own>,
 }
 
+/// What the operator allows a first start.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct FirstStart {
+    /// Begin anew where an earlier start has left its state.
+    pub anew: bool,
+    /// Drop what the target of a copy holds.
+    pub drop_target: bool,
+}
+
 /// A link that this process holds, ready to be read and applied.
 pub struct Started {
     pub lease: Lease,
@@ -40,6 +50,8 @@ pub struct Started {
     pub recover_to: Pair<Timestamp>,
     /// From when a first start replicates.
     pub started_from: Option<DateTime>,
+    /// A copy has not come to its end.
+    pub initial_sync: bool,
     /// Clients that carry nothing but the lanes' transactions.
     pub writers: Pair<Cluster>,
 }
@@ -71,10 +83,11 @@ pub async fn take_over(
     config: &Config,
     connected: &Connected,
     store: &Store,
-    first_start: bool,
+    wanted: &FirstStart,
 ) -> Result<(Started, Ledger)> {
     let own = &connected.own;
-    let history = look(config, connected, store, first_start).await?;
+    let history = look(config, connected, store, wanted).await?;
+    let is_first = wanted.anew || !history.is_ready();
     let lease = claim(config, connected, store).await?;
 
     let mut tags = Pair::new(HashSet::new(), HashSet::new());
@@ -85,7 +98,10 @@ pub async fn take_over(
     }
     let epoch = history.epoch() + 1;
     let mut started_from = None;
-    if first_start || !history.is_ready() {
+    if is_first {
+        if config.initial_sync == InitialSync::Copy && wanted.drop_target {
+            drop_included(config, &connected.clusters.b).await?;
+        }
         let from = first_positions(config, own).await?;
         started_from = Some(wall_time(from.a));
         make_ready(config, own, epoch, from).await?;
@@ -98,7 +114,11 @@ pub async fn take_over(
     let writers = connect_pair(config).await?;
     let lanes = open_lanes(config, own, &writers, &history, store, &mut tags).await?;
     let recover_to = Pair::new(own.a.operation_time().await?, own.b.operation_time().await?);
-    let ledger = restore(config, own, &history, recover_to).await?;
+    let mut ledger = restore(config, own, &history, recover_to).await?;
+    let initial_sync = history.is_copying();
+    if initial_sync {
+        ledger.hold(PipelineId::BToA);
+    }
     let read_from = |side: Side| ledger.complete_of(side).clone();
     let started = Started {
         read_from: Pair::new(read_from(Side::A), read_from(Side::B)),
@@ -107,6 +127,7 @@ pub async fn take_over(
         tags,
         recover_to,
         started_from,
+        initial_sync,
         writers,
     };
     Ok((started, ledger))
@@ -117,7 +138,7 @@ async fn look(
     config: &Config,
     connected: &Connected,
     store: &Store,
-    first_start: bool,
+    wanted: &FirstStart,
 ) -> Result<History> {
     let identity = identity_of(config, &connected.servers);
     if let Some(before) = store.identity()? {
@@ -128,7 +149,11 @@ async fn look(
         must_match(config, &before, &identity)?;
     }
     must_not_overlap(config, &identity, &connected.own).await?;
-    if !first_start {
+    let is_first = wanted.anew || !history.is_ready();
+    if is_first && config.initial_sync == InitialSync::Copy && !wanted.drop_target {
+        must_be_empty(config, &connected.clusters.b).await?;
+    }
+    if !wanted.anew {
         history.must_be_whole(config, store)?;
         must_reach_back(&history, connected).await?;
     }
@@ -238,8 +263,10 @@ async fn must_reach_back(history: &History, connected: &Connected) -> Result<()>
 
 async fn first_positions(config: &Config, own: &Pair<Own>) -> Result<Pair<Timestamp>> {
     let now = Pair::new(own.a.operation_time().await?, own.b.operation_time().await?);
-    let InitialSync::None { start_at } = config.initial_sync;
-    let Some(start_at) = start_at else {
+    let InitialSync::None {
+        start_at: Some(start_at),
+    } = config.initial_sync
+    else {
         return Ok(now);
     };
     for side in Side::BOTH {
@@ -267,11 +294,16 @@ async fn make_ready(
     from: Pair<Timestamp>,
 ) -> Result<()> {
     let link = &config.link.name;
+    let copies = config.initial_sync == InitialSync::Copy;
     tracing::warn!(
         link = %link,
         from_a = %wall_time(from.a).try_to_rfc3339_string().unwrap_or_default(),
         from_b = %wall_time(from.b).try_to_rfc3339_string().unwrap_or_default(),
-        "first start: replicating from now on, nothing older is compared"
+        "{}",
+        match copies {
+            true => "first start: replicating from now on, and copying what a holds",
+            false => "first start: replicating from now on, nothing older is compared",
+        }
     );
     for pipeline in PipelineId::BOTH {
         let side = keeper(config.link.mode, pipeline);
@@ -297,7 +329,11 @@ async fn make_ready(
             .await?;
         let unpaired = doc! { "q": { "link": link }, "limit": 0 };
         own[side].delete("collections", vec![unpaired]).await?;
-        let ready = doc! { "q": { "_id": link }, "u": { "$set": { "ready": true } } };
+        let ranges = doc! { "q": { "link": link }, "limit": 0 };
+        own[side].delete("ranges", vec![ranges]).await?;
+        let sync = if copies { "copying" } else { "none" };
+        let set = doc! { "ready": true, "initial_sync": sync };
+        let ready = doc! { "q": { "_id": link }, "u": { "$set": set } };
         own[side].update("links", vec![ready]).await?;
     }
     Ok(())

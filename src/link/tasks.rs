@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::control;
 use super::handler::LinkHandler;
+use super::initial_sync::{InitialSync, Progress};
 use super::lease::Lease;
 use super::marker::write_markers;
 use super::monitor::Monitor;
@@ -117,6 +118,28 @@ pub(super) fn spawn_readers(
             reader.run(Until::Cancelled, &mut pause).await
         }));
     }
+}
+
+/// Where a copy has not come to its end: what tells how far it is.
+pub(super) fn spawn_initial_sync(
+    rest: &mut Tasks,
+    config: &Config,
+    connected: &Connected,
+    shared: &Arc<Shared>,
+    started: &Started,
+) -> Option<Arc<Progress>> {
+    let progress = started
+        .initial_sync
+        .then(|| Arc::new(Progress::new("copy")))?;
+    let sync = InitialSync {
+        config: config.clone(),
+        shared: shared.clone(),
+        clusters: connected.clusters.clone(),
+        own: connected.own.clone(),
+        progress: progress.clone(),
+    };
+    rest.spawn(sync.run());
+    Some(progress)
 }
 
 pub(super) async fn keep_lease(lease: Lease, stop: CancellationToken) -> Result<()> {

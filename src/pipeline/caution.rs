@@ -63,14 +63,14 @@ impl Trouble {
             self.identity.remove(&decision.key);
             self.errors.remove(&decision.key);
         }
-        self.alone = self.alone.saturating_sub(plan.batch.len());
+        self.alone = self.alone.saturating_sub(plan.size());
         let more = (self.operations_max * 2).max(2);
         self.operations_max = more.min(self.limits.operations_max);
     }
 
     /// A document of the batch was changed after the fence: a smaller batch meets fewer of them.
     pub fn refused(&mut self, plan: &Plan) {
-        let tried = plan.batch.len().min(self.operations_max);
+        let tried = plan.size().min(self.operations_max);
         self.operations_max = (tried / 2).max(1);
     }
 
@@ -85,7 +85,7 @@ impl Trouble {
 
     /// The server will not take a write of a batch of several: apply them one by one, in order.
     pub fn apply_alone(&mut self, plan: &Plan) {
-        self.alone = plan.batch.len();
+        self.alone = plan.size();
     }
 
     /// The server will not take this event, alone and with everything before it applied.

@@ -342,7 +342,8 @@ fn has_no_indexes(error: &Error) -> bool {
     matches!(code, Some(NAMESPACE_NOT_FOUND | NOT_SUPPORTED_ON_VIEW))
 }
 
-fn unsupported(kind: &str, options: &Document) -> Option<&'static str> {
+/// Why a collection or view cannot be replicated, by `type` and `options` of `listCollections`.
+pub fn unsupported(kind: &str, options: &Document) -> Option<&'static str> {
     match kind {
         "view" => return Some("it is a view"),
         "timeseries" => return Some("it is a time series"),

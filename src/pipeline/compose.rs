@@ -57,6 +57,9 @@ pub fn batch<'a>(
             (Action::FullState, Some(document)) if trouble.needs_identity(&decision.key) => {
                 writes.add_with_new_identity(&decision.key, document);
             }
+            (Action::FullState, Some(document)) if decision.fresh => {
+                writes.add_copy(&decision.key, document);
+            }
             (Action::FullState, document) => {
                 writes.add_full_state(&decision.key, document.map(|document| document.as_ref()));
             }

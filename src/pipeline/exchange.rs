@@ -8,7 +8,7 @@ use bson::Timestamp;
 use tokio::sync::{Notify, watch};
 
 use crate::change::{DocumentKey, Namespace, Pair, PipelineId, Position, SharedEvent, Side};
-use crate::resolve::{BatchLimits, Caution, Ledger, Next, NoteToClear, Plan};
+use crate::resolve::{BatchLimits, Caution, Ledger, Next, NoteToClear, Plan, Ticket};
 
 /// The ledger with its bells: every change that somebody may wait for rings one.
 pub struct Exchange {
@@ -161,6 +161,30 @@ impl Exchange {
         self.ledger().plan(pipeline, lane, limits, caution)
     }
 
+    /// Asks the lanes for copies of documents, each with about its bytes. They are done once nobody
+    /// else holds the ticket.
+    pub fn request_copies(
+        &self,
+        pipeline: PipelineId,
+        wanted: Vec<(DocumentKey, usize)>,
+    ) -> Ticket {
+        let ticket = Ticket::default();
+        {
+            let mut ledger = self.ledger();
+            for (key, bytes) in wanted {
+                ledger.request_copy(pipeline, key, bytes, ticket.clone());
+            }
+        }
+        self.wake_all();
+        ticket
+    }
+
+    /// The events of the pipeline wait no longer.
+    pub fn release(&self, pipeline: PipelineId) {
+        self.ledger().release(pipeline);
+        self.wake_all();
+    }
+
     /// A plan is about to be committed.
     pub fn begin(&self, plan: Plan) {
         self.ledger().begin(plan);
@@ -216,15 +240,17 @@ impl Exchange {
     }
 
     /// Returns once the reader of `side` may go on: its queue has room, or somebody needs it to
-    /// come further. While recovering everybody does, since nothing is applied before its end.
+    /// come further. While recovering, and while its events are held, everybody does.
     pub async fn wait_for_room(&self, side: Side) {
         loop {
-            let (bytes, complete, recovered) = {
+            let (bytes, complete, flows) = {
                 let ledger = self.ledger();
                 let complete = ledger.complete_of(side).time;
-                (ledger.queue_bytes(side), complete, ledger.is_recovered())
+                let held = ledger.is_held(PipelineId::from_source(side));
+                let flows = ledger.is_recovered() && !held;
+                (ledger.queue_bytes(side), complete, flows)
             };
-            if bytes < self.queue_bytes_max || !recovered || lock(&self.needed)[side] > complete {
+            if bytes < self.queue_bytes_max || !flows || lock(&self.needed)[side] > complete {
                 return;
             }
             self.room[side].notified().await;

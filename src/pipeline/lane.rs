@@ -159,6 +159,7 @@ impl Lane {
                 Next::Apply(plan) => self.step(plan).await?,
                 Next::Wait(WaitingOn::Recovery) => self.rest("recovery").await,
                 Next::Wait(WaitingOn::CommitEcho) => self.rest("commit echo").await,
+                Next::Wait(WaitingOn::InitialSync) => self.rest("initial sync").await,
                 Next::Idle => self.idle().await?,
             }
         }
@@ -216,7 +217,7 @@ impl Lane {
                 self.outages.reset();
                 self.counters().waits_on(None);
                 self.trouble.passed(&tried);
-                self.keep_rate(tried.batch.len(), started).await;
+                self.keep_rate(tried.size(), started).await;
                 Ok(())
             }
             Err(refusal) => self.after_refusal(Some(&tried), refusal).await,

@@ -11,7 +11,7 @@ mod refusals;
 mod retry;
 mod witness;
 
-pub use collections::{Collections, Pairing};
+pub use collections::{Collections, Pairing, unsupported};
 pub use counters::Counters;
 pub use exchange::{Exchange, HandedOver};
 pub use lane::{Lane, LaneSettings, Shared};

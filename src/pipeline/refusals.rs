@@ -97,7 +97,13 @@ impl Lane {
         mut error: WriteError,
     ) -> Result<()> {
         let Some(plan) = plan else { return Ok(()) };
-        if plan.batch.len() > 1 {
+        let fresh: Vec<DocumentKey> = plan.fresh().cloned().collect();
+        if !fresh.is_empty() {
+            // Some of them are there already: what is there has to be replaced.
+            self.trouble.send_full_state(fresh);
+            return Ok(());
+        }
+        if plan.size() > 1 {
             self.trouble.apply_alone(plan);
             return Ok(());
         }

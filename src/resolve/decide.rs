@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bson::Timestamp;
 
+use super::requests::is_unread;
 use super::rules::Rules;
 use super::state::KeyState;
 use crate::change::{DocumentKey, Reason, SharedEvent, Side};
@@ -51,6 +52,8 @@ pub struct Decision {
     pub outlives_batch: bool,
     /// The source's document at `Plan::read_at` and the target's at the fence turned out the same.
     pub same: bool,
+    /// A copy of a document that the target most probably does not have.
+    pub fresh: bool,
 }
 
 impl Decision {
@@ -103,21 +106,31 @@ pub(super) fn decide(
         overturned: Vec::new(),
         outlives_batch: false,
         same: false,
+        fresh: false,
     };
-    let requested = batch.is_empty() && full_state_wanted;
-    if decision.events.is_empty() && !requested {
+    let retried = batch.is_empty() && full_state_wanted;
+    if decision.events.is_empty() && !retried {
         return decision;
     }
-    let (mine, theirs) = (state.live(source), state.live(target));
-    if requested && !theirs.is_empty() {
+    let (mut mine, theirs) = (state.live(source), state.live(target));
+    if retried && !theirs.is_empty() {
         return decision;
     }
-    let unread = state.pending[source].iter().skip(batch.len());
+    let copied = batch.first().is_some_and(is_unread);
+    if copied && state.owed[target].is_some() {
+        return decision;
+    }
+    if mine.is_empty() {
+        mine = decision.events.clone();
+    }
+    let taken = if copied { 0 } else { batch.len() };
+    let unread = state.pending[source].iter().skip(taken);
     decision.outlives_batch = unread.take(1).any(|event| event.position.time <= read_at);
     if !theirs.is_empty() {
         let conflict = contest(rules, source, mine, theirs);
         if conflict.winner == target {
-            decision.leave_note = decision.events.last().map(|e| e.position.token.clone());
+            let last = decision.events.last();
+            decision.leave_note = last.map(|event| note_of(event, read_at));
             decision.conflict = Some(conflict);
             return decision;
         }
@@ -135,6 +148,15 @@ pub(super) fn decide(
     let lost = state.lost[source].iter();
     decision.overturned = lost.map(|write| write.record.clone()).collect();
     decision
+}
+
+/// The value of a note: never the same twice.
+fn note_of(event: &SharedEvent, read_at: Timestamp) -> Arc<str> {
+    let token = &event.position.token;
+    match is_unread(event) {
+        true => format!("{token}/{}.{}", read_at.time, read_at.increment).into(),
+        false => token.clone(),
+    }
 }
 
 fn contest(

@@ -7,6 +7,7 @@ use bson::Timestamp;
 
 use super::notes::NoteToClear;
 use super::plan::Plan;
+use super::requests::Request;
 use super::rules::Rules;
 use super::state::KeyState;
 use super::{Action, Decision};
@@ -20,8 +21,9 @@ pub(super) struct Lane {
     pub queue: VecDeque<SharedEvent>,
     pub queue_bytes: usize,
     pub applied_through: AppliedThrough,
-    /// Keys whose full state somebody asked for.
-    pub requests: VecDeque<DocumentKey>,
+    pub requests: VecDeque<Request>,
+    /// The last transaction took requests: events are next.
+    pub took_requests: bool,
     pub in_flight: Option<Plan>,
 }
 
@@ -33,6 +35,8 @@ pub(super) struct Cluster {
     /// Nothing is applied before the reader has passed the moment of the start.
     pub recover_to: Timestamp,
     pub lanes: Vec<Lane>,
+    /// The events that start here wait; requests are served.
+    pub held: bool,
 }
 
 /// What a commit settled.
@@ -69,6 +73,7 @@ impl Ledger {
             complete: lanes.iter().map(|at| at.0.clone()).min().expect("a lane"),
             recover_to,
             lanes: lanes.into_iter().map(Lane::starting_at).collect(),
+            held: false,
         };
         Self {
             rules,
@@ -189,8 +194,10 @@ impl Ledger {
         for event in &plan.batch {
             self.forget_if_settled(&event.key);
         }
-        for decision in plan.decisions.iter().filter(|d| d.events.is_empty()) {
-            self.forget_if_settled(&decision.key);
+        if plan.requests > 0 {
+            for decision in &plan.decisions {
+                self.forget_if_settled(&decision.key);
+            }
         }
         let lane = &mut self.clusters[source].lanes[lane];
         for event in plan.batch.iter() {
@@ -203,9 +210,8 @@ impl Ledger {
             landed.bytes_released += event.bytes();
         }
         lane.queue_bytes -= landed.bytes_released;
-        for _ in 0..plan.requests {
-            lane.requests.pop_front();
-        }
+        lane.requests.drain(..plan.requests);
+        lane.took_requests = plan.requests > 0;
         lane.applied_through = AppliedThrough(plan.through.clone());
         landed.applied_through = Some(lane.applied_through.clone());
         landed
@@ -354,6 +360,7 @@ impl Lane {
             queue_bytes: 0,
             applied_through,
             requests: VecDeque::new(),
+            took_requests: false,
             in_flight: None,
         }
     }

@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet};
 use super::decide::{Action, Decision, decide};
 use super::ledger::{Lane, Ledger};
 use super::notes::LostWrite;
+use super::requests;
 use super::state::KeyState;
 use crate::change::{AppliedThrough, DocumentKey, Mode, PipelineId, Position, SharedEvent};
 
@@ -52,6 +53,17 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// Events or requests that it takes.
+    pub fn size(&self) -> usize {
+        self.batch.len().max(self.requests)
+    }
+
+    /// Copies that are inserted, not put in the place of something.
+    pub fn fresh(&self) -> impl Iterator<Item = &DocumentKey> {
+        let fresh = self.decisions.iter().filter(|decision| decision.fresh);
+        fresh.map(|decision| &decision.key)
+    }
+
     /// Learns which documents in conflict turned out the same on both sides: nobody has lost there.
     pub fn agree(&mut self, same: impl Fn(&DocumentKey) -> bool) {
         for decision in &mut self.decisions {
@@ -73,6 +85,8 @@ pub enum WaitingOn {
     Recovery,
     /// Its own commit has not come back on the target's stream.
     CommitEcho,
+    /// What its events meet has not been copied yet.
+    InitialSync,
 }
 
 /// What a lane does next.
@@ -105,13 +119,17 @@ impl Ledger {
         if state.in_flight.is_some() {
             return Next::Wait(WaitingOn::CommitEcho);
         }
-        if state.queue.is_empty() && state.requests.is_empty() {
-            return Next::Idle;
+        let held = self.clusters[source].held;
+        if (state.queue.is_empty() || held) && state.requests.is_empty() {
+            return match state.queue.is_empty() {
+                true => Next::Idle,
+                false => Next::Wait(WaitingOn::InitialSync),
+            };
         }
-        let requests = usize::from(!state.requests.is_empty());
-        let batch = match requests {
-            0 => take(state, limits),
-            _ => Vec::new(),
+        let events_are_next = state.took_requests && !state.queue.is_empty() && !held;
+        let (batch, requests) = match state.requests.is_empty() || events_are_next {
+            true => (take(state, limits), 0),
+            false => (Vec::new(), requests::take(state, limits)),
         };
         let mut plan = Plan {
             pipeline,
@@ -129,7 +147,7 @@ impl Ledger {
         };
         if self.rules.mode == Mode::TwoWay || pipeline == PipelineId::AToB {
             self.decide_each_key(&mut plan, caution);
-            self.decide_request(&mut plan, caution);
+            self.decide_requests(&mut plan, caution);
         }
         Next::Apply(plan)
     }
@@ -191,23 +209,7 @@ impl Ledger {
         }
     }
 
-    /// A request is a transaction of its own, so that its failure is nobody else's.
-    fn decide_request(&self, plan: &mut Plan, caution: &Caution) {
-        let requests = &self.clusters[plan.pipeline.source()].lanes[plan.lane].requests;
-        let Some(key) = requests.front().filter(|_| plan.requests > 0) else {
-            return;
-        };
-        if self.unpaired.contains(key.namespace()) {
-            return;
-        }
-        let mut decision = self.decide_key(plan, key, &[], true);
-        if caution.dead_letters.contains(key) {
-            decision.action = Action::Skip;
-        }
-        plan.decisions.push(decision);
-    }
-
-    fn decide_key(
+    pub(super) fn decide_key(
         &self,
         plan: &Plan,
         key: &DocumentKey,

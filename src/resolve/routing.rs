@@ -1,6 +1,7 @@
 //! Which lane a document goes to, and which documents wait for another one to change.
 
 use super::Ledger;
+use super::requests::{Purpose, Request};
 use crate::change::{DocumentKey, Namespace, PipelineId, Side};
 
 impl Ledger {
@@ -11,11 +12,13 @@ impl Ledger {
         self.single_lane.insert(namespace);
         for pipeline in PipelineId::BOTH {
             for lane in &mut self.clusters[pipeline.source()].lanes {
-                waiting.extend(lane.requests.drain(..).map(|key| (pipeline, key)));
+                waiting.extend(lane.requests.drain(..).map(|request| (pipeline, request)));
             }
         }
-        for (pipeline, key) in waiting {
-            self.request_full_state(pipeline, key);
+        for (pipeline, request) in waiting {
+            let lane = self.lane_of(pipeline.source(), &request.key);
+            let lane = &mut self.clusters[pipeline.source()].lanes[lane];
+            lane.requests.push_back(request);
         }
     }
 
@@ -32,8 +35,11 @@ impl Ledger {
     pub fn request_full_state(&mut self, pipeline: PipelineId, key: DocumentKey) {
         let lane = self.lane_of(pipeline.source(), &key);
         let requests = &mut self.clusters[pipeline.source()].lanes[lane].requests;
-        if !requests.contains(&key) {
-            requests.push_back(key);
+        if !requests.iter().any(|request| request.key == key) {
+            requests.push_back(Request {
+                key,
+                purpose: Purpose::Retry,
+            });
         }
     }
 

@@ -98,6 +98,16 @@ impl WriteSet {
         }
     }
 
+    /// The whole document, where there should be none.
+    pub fn add_copy(&mut self, key: &DocumentKey, document: &RawDocument) {
+        if survives_insert(document) {
+            let writes = self.collection(key.namespace());
+            writes.inserts.push(key, document.to_owned());
+        } else {
+            self.add_full_state(key, Some(document));
+        }
+    }
+
     /// The whole document under an `_id` that is equal to the old one but of another type.
     pub fn add_with_new_identity(&mut self, key: &DocumentKey, document: &RawDocument) {
         let writes = self.collection(key.namespace());

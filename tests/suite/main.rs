@@ -5,6 +5,7 @@ mod crash;
 mod ddl;
 mod exit_codes;
 mod harness;
+mod initial_sync;
 mod one_way;
 mod oracle;
 mod outage;

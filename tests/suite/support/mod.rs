@@ -2,6 +2,7 @@
 
 pub mod compare;
 pub mod env;
+pub mod losses;
 pub mod mongod;
 pub mod operators;
 pub mod oplog;

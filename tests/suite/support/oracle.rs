@@ -23,6 +23,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use bson::Document;
 use serde_json::Value;
 
+use super::losses::{Loss, digits_of_key, held_by_records, loss_of, number_in};
+
 /// Seconds and increment of a cluster time.
 pub type Time = (u32, u32);
 /// Namespace and the number of the key.
@@ -69,17 +71,8 @@ pub struct History {
     pub writes: Vec<Write>,
     /// The application's sessions, to tell its transactions from tandem's.
     pub sessions: Vec<Vec<u8>>,
-}
-
-/// What a conflict record says of its losing write.
-#[derive(Debug, Clone)]
-struct Loss {
-    side: Side,
-    place: Place,
-    /// None for a delete.
-    id: Option<String>,
-    time: Time,
-    overturned: bool,
+    /// Writes from before the start of the link.
+    pub copied: BTreeSet<String>,
 }
 
 /// Top-level fields that the workload writes.
@@ -94,6 +87,13 @@ impl History {
     pub fn merge(mut self, other: History) -> History {
         self.writes.extend(other.writes);
         self.sessions.extend(other.sessions);
+        self.copied.extend(other.copied);
+        self
+    }
+
+    /// All of it happened before the start of the link.
+    pub fn before_the_start(mut self) -> History {
+        self.copied = self.writes.iter().map(|write| write.id.clone()).collect();
         self
     }
 
@@ -109,10 +109,18 @@ impl History {
             finals.insert(place, seen_of(document));
         }
         let losses: Vec<Loss> = records.iter().filter_map(loss_of).collect();
+        let held = held_by_records(records);
         self.check_known(&finals, &losses, &mut broken);
         let fates = self.fates(&losses, &mut broken);
-        for write in &self.writes {
+        let (copied, later): (Vec<&Write>, Vec<&Write>) = self
+            .writes
+            .iter()
+            .partition(|write| self.copied.contains(&write.id));
+        for write in later {
             self.check_write(write, &finals, &losses, &fates, &mut broken);
+        }
+        for write in copied {
+            self.check_copied(write, &finals, &held, &fates, &mut broken);
         }
         broken
     }
@@ -224,6 +232,33 @@ impl History {
         fates
     }
 
+    /// What a document held before the start has no event of its own: it lives on, or a record
+    /// keeps the whole document that held it, or it was deleted: by a delete that stood, or by
+    /// its own side, so that it was never copied.
+    fn check_copied(
+        &self,
+        write: &Write,
+        finals: &BTreeMap<Place, Vec<String>>,
+        held: &BTreeSet<String>,
+        fates: &BTreeMap<Place, Vec<Fate<'_>>>,
+        broken: &mut Vec<String>,
+    ) {
+        let kept = finals
+            .get(&write.place)
+            .is_some_and(|seen| seen.contains(&write.id));
+        let removers = fates.get(&write.place).into_iter().flatten();
+        let is_deleted = removers
+            .filter(|fate| fate.removed.contains(&write.id))
+            .any(|fate| fate.write.side == write.side || fate.stood != Stood::Not);
+        let is_delete = write.removed.is_some();
+        if !kept && !is_deleted && !is_delete && !held.contains(&write.id) {
+            broken.push(format!(
+                "{} in {:?}: copied, and lost",
+                write.id, write.place
+            ));
+        }
+    }
+
     fn check_write(
         &self,
         write: &Write,
@@ -313,72 +348,4 @@ pub fn seen_of(document: &Document) -> Vec<String> {
     let seen = document.get_array("seen").cloned().unwrap_or_default();
     let texts = seen.iter().filter_map(|id| id.as_str());
     texts.map(str::to_owned).collect()
-}
-
-/// The last run of digits in `text`: keys are numbers, strings and sub-documents around a number.
-fn number_in(text: &str) -> u32 {
-    let mut parts = text.split(|c: char| !c.is_ascii_digit());
-    let digits = parts.rfind(|part| !part.is_empty());
-    digits
-        .and_then(|digits| digits.parse().ok())
-        .unwrap_or(u32::MAX)
-}
-
-/// Reads a record of `conflict-report --format json`.
-///
-/// None for DDL, for dead letters and for writes without an id, which a test may add.
-fn loss_of(record: &Value) -> Option<Loss> {
-    if ["ddl", "dead_letter"].contains(&record["kind"].as_str()?) {
-        return None;
-    }
-    let losing = &record["losing"];
-    let number = |at: usize| losing["cluster_time"][at].as_u64().unwrap_or(0) as u32;
-    let id = id_in(&losing["change"]);
-    if id.is_none() && losing["operation"] != "delete" {
-        return None;
-    }
-    let a_lost = record["pipeline"] == Side::A.pipeline();
-    Some(Loss {
-        side: if a_lost { Side::A } else { Side::B },
-        place: (
-            record["namespace"].as_str()?.to_owned(),
-            number_in(&digits_of_key(&record["document_key"]["_id"])),
-        ),
-        id,
-        time: (number(0), number(1)),
-        overturned: record["status"] == "overturned",
-    })
-}
-
-/// The values alone: type names of extended JSON hold digits too (`$numberInt` has none, but
-/// `$numberDecimal128` might come).
-fn digits_of_key(id: &Value) -> String {
-    match id {
-        Value::String(text) => text.clone(),
-        Value::Object(fields) => fields.values().map(digits_of_key).collect(),
-        other => other.to_string(),
-    }
-}
-
-/// The id that a change appended: the last of the `seen` it carries, or of the elements it set.
-fn id_in(change: &Value) -> Option<String> {
-    let last = |seen: &Value| Some(seen.as_array()?.last()?.as_str()?.to_owned());
-    if let Some(id) = last(&change["fullDocument"]["seen"]) {
-        return Some(id);
-    }
-    let difference = &change["rawUpdateDescription"]["diff"];
-    let whole = ["u", "i"]
-        .iter()
-        .find_map(|part| last(&difference[part]["seen"]));
-    if whole.is_some() {
-        return whole;
-    }
-    let elements = difference["sseen"]
-        .as_object()?
-        .iter()
-        .filter_map(|(part, value)| {
-            let index: u32 = part.strip_prefix('u')?.parse().ok()?;
-            Some((index, value.as_str()?.to_owned()))
-        });
-    elements.max().map(|(_, id)| id)
 }

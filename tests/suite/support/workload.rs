@@ -31,6 +31,8 @@ pub struct Workload {
     pub delete_percent: u64,
     /// Between the steps of a writer; none: as fast as the server takes it.
     pub pause: Option<Duration>,
+    /// The number of the first id.
+    pub ids_from: usize,
     /// Goes on past its number of writes until this is set.
     pub until: Option<Arc<AtomicBool>>,
 }
@@ -48,6 +50,7 @@ impl Workload {
             transaction_percent: 6,
             delete_percent: 8,
             pause: None,
+            ids_from: 0,
             until: None,
         }
     }
@@ -69,6 +72,12 @@ impl Workload {
 
     pub fn pause(mut self, pause: Duration) -> Self {
         self.pause = Some(pause);
+        self
+    }
+
+    /// For a second load on the same documents.
+    pub fn ids_from(mut self, first: usize) -> Self {
+        self.ids_from = first;
         self
     }
 
@@ -163,7 +172,8 @@ impl Writer {
     }
 
     fn fresh_id(&mut self) -> String {
-        let number = self.ids_given * self.workload.writers_per_side + self.number;
+        let number =
+            self.workload.ids_from + self.ids_given * self.workload.writers_per_side + self.number;
         self.ids_given += 1;
         format!("{}-{number}", self.side.prefix())
     }

@@ -1,0 +1,290 @@
+//! The initial sync: what was there before the start is copied while writes go on.
+//!
+//! Streaming runs from the first moment. A copy is nothing but the request that a lane send a
+//! document's full state: it is decided under the same ledger, applied under the same fence and put
+//! on record like everything else, so it may meet writes of any kind, on either side, at any time.
+
+mod copy;
+mod indexes;
+mod plan;
+mod progress;
+mod survey;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bson::doc;
+use tokio::task::JoinSet;
+
+use super::own::Own;
+use crate::change::{Namespace, Pair, PipelineId, Side};
+use crate::cluster::Cluster;
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::pipeline::{Pairing, Pause, Shared};
+use crate::ranges::{self, Order, RANGE_BYTES_TARGET, Scanned};
+use copy::Copier;
+use progress::{NotDone, StoredRange, store_ranges, stored_ranges};
+use survey::{Surveyed, survey};
+
+pub use plan::{drop_included, dry_run, must_be_empty};
+pub use progress::{Progress, SyncState};
+
+/// Ranges that are read at the same time. The lanes do the work, so a few keep all of them busy.
+const RANGES_AT_ONCE: usize = 4;
+
+const LOOK_INTERVAL: Duration = Duration::from_millis(50);
+
+/// How often a line says how far it has come.
+const TELL_INTERVAL: Duration = Duration::from_secs(5);
+
+/// What an initial sync from a to b needs.
+pub struct InitialSync {
+    pub config: Config,
+    pub shared: Arc<Shared>,
+    pub clusters: Pair<Cluster>,
+    pub own: Pair<Own>,
+    pub progress: Arc<Progress>,
+}
+
+impl InitialSync {
+    /// Copies what is left to copy, catches up, builds the indexes, and says so on both clusters.
+    ///
+    /// # Errors
+    /// What no retry helps against.
+    pub async fn run(self) -> Result<()> {
+        tokio::select! {
+            outcome = self.sync() => outcome,
+            () = self.tell() => Ok(()),
+        }
+    }
+
+    async fn sync(&self) -> Result<()> {
+        while !self.shared.exchange.ledger().is_recovered() {
+            tokio::time::sleep(LOOK_INTERVAL).await;
+        }
+        let found = insist(|| survey(&self.clusters.a, &self.config.namespaces)).await?;
+        self.count(&found);
+        self.progress.enter(SyncState::Copying);
+        let collections = self.copy_all(&found).await?;
+        self.progress.enter(SyncState::CatchingUp);
+        self.catch_up().await?;
+        self.progress.enter(SyncState::BuildingIndexes);
+        for namespace in &collections {
+            let (a, b) = (&self.clusters.a, &self.clusters.b);
+            insist(|| indexes::build(a, b, namespace, &self.progress)).await?;
+        }
+        self.create_views(&found).await?;
+        self.finish().await
+    }
+
+    fn count(&self, found: &[Surveyed]) {
+        let mut numbers = self.progress.numbers();
+        for one in found {
+            numbers.namespaces_total += 1;
+            if one.unsupported.is_none() {
+                numbers.documents_total += one.documents;
+                numbers.bytes_total += one.bytes;
+                numbers.indexes_total += one.indexes.len() as u64;
+            }
+        }
+    }
+
+    /// Copies every collection that can be copied; gives their names.
+    async fn copy_all(&self, found: &[Surveyed]) -> Result<Vec<Namespace>> {
+        let mut left: Vec<(Scanned, StoredRange)> = Vec::new();
+        let mut ranges_of: HashMap<Namespace, usize> = HashMap::new();
+        for one in found.iter().filter(|one| !one.is_view()) {
+            let Some(scanned) = insist(|| self.pair(one)).await? else {
+                continue;
+            };
+            let ranges = insist(|| self.ranges_of(&scanned)).await?;
+            for range in &ranges {
+                let mut numbers = self.progress.numbers();
+                numbers.documents_done += range.documents;
+                numbers.bytes_done += range.bytes;
+            }
+            ranges_of.insert(one.namespace.clone(), 0);
+            for range in ranges.into_iter().filter(|range| !range.is_done) {
+                *ranges_of.entry(one.namespace.clone()).or_default() += 1;
+                left.push((scanned.clone(), range));
+            }
+        }
+        self.progress.numbers().namespaces_done =
+            ranges_of.values().filter(|left| **left == 0).count() as u64;
+        self.progress.start();
+        self.copy_ranges(left, &mut ranges_of).await?;
+        let mut names: Vec<Namespace> = ranges_of.into_keys().collect();
+        names.sort();
+        Ok(names)
+    }
+
+    async fn copy_ranges(
+        &self,
+        left: Vec<(Scanned, StoredRange)>,
+        ranges_of: &mut HashMap<Namespace, usize>,
+    ) -> Result<()> {
+        let copier = Copier {
+            shared: self.shared.clone(),
+            source: self.clusters.a.clone(),
+            own: self.own.b.clone(),
+            pipeline: PipelineId::AToB,
+            progress: self.progress.clone(),
+        };
+        let mut left = left.into_iter();
+        let mut running: JoinSet<Result<Namespace>> = JoinSet::new();
+        loop {
+            while running.len() < RANGES_AT_ONCE
+                && let Some((scanned, range)) = left.next()
+            {
+                let copier = copier.clone();
+                running.spawn(async move {
+                    copier.copy_range(&scanned, range).await?;
+                    Ok(scanned.namespace)
+                });
+            }
+            let Some(ended) = running.join_next().await else {
+                return Ok(());
+            };
+            let namespace = ended.map_err(|error| Error::bug("a copy died").caused_by(error))??;
+            if let Some(ranges) = ranges_of.get_mut(&namespace) {
+                *ranges -= 1;
+                self.progress.numbers().namespaces_done += u64::from(*ranges == 0);
+            }
+        }
+    }
+
+    /// Makes sure that the collection is there on the target, with its options and its lanes.
+    async fn pair(&self, one: &Surveyed) -> Result<Option<Scanned>> {
+        let namespace = &one.namespace;
+        let paired = match self.shared.collections.pair(namespace, Side::A).await? {
+            Pairing::Paired(pair) => pair,
+            Pairing::Unpaired | Pairing::Unclear => {
+                self.not_copied(one);
+                return Ok(None);
+            }
+        };
+        let single = self.shared.collections.needs_one_lane(namespace).await?;
+        self.shared.exchange.route(namespace.clone(), single);
+        Ok(Some(Scanned {
+            namespace: namespace.clone(),
+            uuid: paired.a.uuid,
+            order: Order::of(&one.options),
+        }))
+    }
+
+    fn not_copied(&self, one: &Surveyed) {
+        let reason = one.unsupported.unwrap_or("it is gone or has been replaced");
+        tracing::warn!(namespace = %one.namespace, reason, "not copied");
+        self.progress.numbers().not_done.push(NotDone {
+            namespace: one.namespace.to_string(),
+            index: None,
+            reason: reason.to_owned(),
+        });
+    }
+
+    /// As an earlier process has split it, or split now.
+    async fn ranges_of(&self, scanned: &Scanned) -> Result<Vec<StoredRange>> {
+        let link = &self.shared.facts.link;
+        let stored = stored_ranges(&self.own.b, link, &scanned.namespace).await?;
+        if !stored.is_empty() {
+            return Ok(stored);
+        }
+        let ranges = ranges::split(&self.clusters.a, scanned, RANGE_BYTES_TARGET).await?;
+        store_ranges(&self.own.b, link, &scanned.namespace, ranges).await
+    }
+
+    /// Returns once everything written on a up to now has arrived on b.
+    async fn catch_up(&self) -> Result<()> {
+        let now = insist(|| self.own.a.operation_time()).await?;
+        let exchange = &self.shared.exchange;
+        exchange.wait_passed(Side::A, now).await;
+        loop {
+            let applied = exchange.ledger().pipeline_applied_through(PipelineId::AToB);
+            if applied.0.covers(now) {
+                return Ok(());
+            }
+            tokio::time::sleep(LOOK_INTERVAL).await;
+        }
+    }
+
+    async fn create_views(&self, found: &[Surveyed]) -> Result<()> {
+        const NAMESPACE_EXISTS: i32 = 48;
+        for view in found.iter().filter(|one| one.is_view()) {
+            let namespace = &view.namespace;
+            let mut command = doc! { "create": namespace.collection() };
+            command.extend(view.options.clone());
+            command.insert("writeConcern", doc! { "w": "majority" });
+            let doing = format!("create the view {namespace}");
+            let target = &self.clusters.b;
+            let create = || target.command(namespace.database(), command.clone(), &doing);
+            match insist(create).await {
+                Ok(_) => {}
+                Err(error) if crate::cluster::errors::code_of(&error) == Some(NAMESPACE_EXISTS) => {
+                }
+                Err(error) => self.progress.numbers().not_done.push(NotDone {
+                    namespace: namespace.to_string(),
+                    index: None,
+                    reason: error.to_string(),
+                }),
+            }
+            self.progress.numbers().namespaces_done += 1;
+        }
+        Ok(())
+    }
+
+    async fn finish(&self) -> Result<()> {
+        let link = &self.shared.facts.link;
+        for side in Side::BOTH {
+            let done = doc! { "q": { "_id": link }, "u": { "$set": { "initial_sync": "done" } } };
+            insist(|| self.own[side].update("links", vec![done.clone()])).await?;
+        }
+        let ranges = doc! { "q": { "link": link }, "limit": 0 };
+        insist(|| self.own.b.delete("ranges", vec![ranges.clone()])).await?;
+        self.shared.exchange.release(PipelineId::BToA);
+        self.progress.enter(SyncState::Done);
+        let numbers = self.progress.now();
+        tracing::info!(
+            namespaces = numbers.namespaces_done,
+            documents = numbers.documents_done,
+            bytes = numbers.bytes_done,
+            not_done = numbers.not_done.len(),
+            "initial sync is done"
+        );
+        Ok(())
+    }
+
+    /// A line now and then, for whoever reads the log.
+    async fn tell(&self) {
+        loop {
+            tokio::time::sleep(TELL_INTERVAL).await;
+            let numbers = self.progress.now();
+            tracing::info!(
+                state = ?numbers.state,
+                documents = numbers.documents_done,
+                of = numbers.documents_total,
+                documents_per_second = numbers.documents_per_second,
+                seconds_left = numbers.seconds_left,
+                "initial sync"
+            );
+        }
+    }
+}
+
+/// Tries again for as long as it may help.
+async fn insist<T, F>(mut attempt: impl FnMut() -> F) -> Result<T>
+where
+    F: Future<Output = Result<T>>,
+{
+    let mut pause = Pause::of_outages();
+    loop {
+        match attempt().await {
+            Err(error) if error.is_retryable() => {
+                tracing::warn!(%error, "trying again");
+                tokio::time::sleep(pause.wait()).await;
+            }
+            outcome => return outcome,
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! Before an initial sync: what it would copy, and whether the target may be written to.
+
+use bson::doc;
+use comfy_table::{Table, presets};
+use serde_json::json;
+
+use super::survey::{Surveyed, holding_data, survey};
+use crate::cluster::Cluster;
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::link::start::connect_both;
+
+/// Names shown of a long list.
+const NAMES_SHOWN: usize = 10;
+
+/// What an initial sync would copy from a; reads only.
+pub struct DryRun {
+    found: Vec<Surveyed>,
+}
+
+/// Looks at both clusters and writes nothing.
+///
+/// # Errors
+/// As [`connect_both`]; a target that holds data (3), unless it is to be dropped.
+pub async fn dry_run(config: &Config, drop_target: bool) -> Result<DryRun> {
+    let connected = connect_both(config).await?;
+    let found = survey(&connected.clusters.a, &config.namespaces).await?;
+    if !drop_target {
+        must_be_empty(config, &connected.clusters.b).await?;
+    }
+    for cluster in [connected.clusters.a, connected.clusters.b] {
+        cluster.shutdown().await;
+    }
+    Ok(DryRun { found })
+}
+
+impl DryRun {
+    pub fn as_table(&self) -> String {
+        let mut table = Table::new();
+        table.load_preset(presets::NOTHING);
+        table.set_header(["namespace", "documents", "bytes", "indexes", "copied"]);
+        for one in &self.found {
+            table.add_row([
+                one.namespace.to_string(),
+                one.documents.to_string(),
+                one.bytes.to_string(),
+                one.indexes.len().to_string(),
+                one.fate(),
+            ]);
+        }
+        let copied = self.found.iter().filter(|one| one.unsupported.is_none());
+        let (mut documents, mut bytes) = (0, 0);
+        for one in copied {
+            documents += one.documents;
+            bytes += one.bytes;
+        }
+        format!(
+            "{table}\n{} namespaces, {documents} documents, {bytes} bytes (estimated); nothing was written\n",
+            self.found.len()
+        )
+    }
+
+    pub fn as_json(&self) -> String {
+        let namespaces: Vec<_> = self
+            .found
+            .iter()
+            .map(|one| {
+                let names = one
+                    .indexes
+                    .iter()
+                    .filter_map(|index| index.get_str("name").ok());
+                json!({
+                    "namespace": one.namespace.as_str(),
+                    "documents": one.documents,
+                    "bytes": one.bytes,
+                    "indexes": names.collect::<Vec<_>>(),
+                    "copied": one.is_view() || one.unsupported.is_none(),
+                    "reason": if one.is_view() { None } else { one.unsupported },
+                })
+            })
+            .collect();
+        format!("{}\n", json!({ "format": 1, "namespaces": namespaces }))
+    }
+}
+
+impl Surveyed {
+    fn fate(&self) -> String {
+        match self.unsupported {
+            _ if self.is_view() => "as a view".to_owned(),
+            None => "yes".to_owned(),
+            Some(reason) => format!("no: {reason}"),
+        }
+    }
+}
+
+/// # Errors
+/// A config error (3) that names the included collections of the target which hold data.
+pub async fn must_be_empty(config: &Config, target: &Cluster) -> Result<()> {
+    let holding = holding_data(target, &config.namespaces).await?;
+    if holding.is_empty() {
+        return Ok(());
+    }
+    let mut names: Vec<&str> = holding.iter().map(|name| name.as_str()).collect();
+    let more = names.len().saturating_sub(NAMES_SHOWN);
+    names.truncate(NAMES_SHOWN);
+    let more = match more {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    Err(Error::config(format!(
+        "initial_sync.mode = \"copy\": {} holds data in {}{more}",
+        target.name,
+        names.join(", ")
+    ))
+    .hint("--drop-target drops these collections first"))
+}
+
+/// Drops the included collections and views of the target.
+///
+/// # Errors
+/// As the cluster says.
+pub async fn drop_included(config: &Config, target: &Cluster) -> Result<()> {
+    for found in survey(target, &config.namespaces).await? {
+        let namespace = &found.namespace;
+        tracing::warn!(%namespace, cluster = %target.name, "dropping it for the initial sync");
+        let command = doc! { "drop": namespace.collection(), "writeConcern": { "w": "majority" } };
+        let doing = format!("drop {namespace} on {}", target.name);
+        target
+            .command(namespace.database(), command, &doing)
+            .await?;
+    }
+    Ok(())
+}

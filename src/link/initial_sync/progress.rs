@@ -1,0 +1,231 @@
+//! How far the initial sync has come: in numbers for people, and in ranges on the target.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use bson::{Bson, Document, RawBson, RawDocument, RawDocumentBuf, doc};
+use serde::Serialize;
+
+use crate::change::Namespace;
+use crate::error::{Error, Result};
+use crate::link::own::Own;
+use crate::ranges::Range;
+
+/// What an initial sync is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SyncState {
+    Waiting,
+    Copying,
+    /// Everything is copied; what was written meanwhile is applied.
+    CatchingUp,
+    BuildingIndexes,
+    Done,
+}
+
+/// An index or a namespace that could not be made the same.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct NotDone {
+    pub namespace: String,
+    /// None where it is the whole namespace.
+    pub index: Option<String>,
+    pub reason: String,
+}
+
+/// `initial_sync` of the status.
+#[derive(Debug, Clone, Serialize)]
+pub struct Numbers {
+    pub mode: &'static str,
+    pub state: SyncState,
+    pub namespaces_total: u64,
+    pub namespaces_done: u64,
+    pub documents_total: u64,
+    pub documents_done: u64,
+    pub bytes_total: u64,
+    pub bytes_done: u64,
+    pub indexes_total: u64,
+    pub indexes_done: u64,
+    pub documents_per_second: u64,
+    /// Null until there is something to reckon with.
+    pub seconds_left: Option<u64>,
+    pub not_done: Vec<NotDone>,
+}
+
+/// Shared between the initial sync and whoever tells of it.
+#[derive(Debug)]
+pub struct Progress {
+    numbers: Mutex<Numbers>,
+    /// Since when, and what had been done by then.
+    started: Mutex<(Instant, u64, u64)>,
+}
+
+impl Progress {
+    pub fn new(mode: &'static str) -> Self {
+        Self {
+            numbers: Mutex::new(Numbers {
+                mode,
+                state: SyncState::Waiting,
+                namespaces_total: 0,
+                namespaces_done: 0,
+                documents_total: 0,
+                documents_done: 0,
+                bytes_total: 0,
+                bytes_done: 0,
+                indexes_total: 0,
+                indexes_done: 0,
+                documents_per_second: 0,
+                seconds_left: None,
+                not_done: Vec::new(),
+            }),
+            started: Mutex::new((Instant::now(), 0, 0)),
+        }
+    }
+
+    pub fn numbers(&self) -> MutexGuard<'_, Numbers> {
+        self.numbers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From here on the rate is measured.
+    pub fn start(&self) {
+        let numbers = self.numbers();
+        let mut started = self.started.lock().unwrap_or_else(PoisonError::into_inner);
+        *started = (Instant::now(), numbers.documents_done, numbers.bytes_done);
+    }
+
+    /// The numbers of this moment, with rate and time left.
+    pub fn now(&self) -> Numbers {
+        let mut numbers = self.numbers().clone();
+        let (since, documents, bytes) =
+            *self.started.lock().unwrap_or_else(PoisonError::into_inner);
+        let seconds = since.elapsed().as_secs_f64();
+        if numbers.state == SyncState::Copying && seconds > 0.0 {
+            let rate = |done: u64, before: u64| done.saturating_sub(before) as f64 / seconds;
+            numbers.documents_per_second = rate(numbers.documents_done, documents) as u64;
+            let of_bytes = rate(numbers.bytes_done, bytes);
+            let left = numbers.bytes_total.saturating_sub(numbers.bytes_done);
+            numbers.seconds_left = (of_bytes >= 1.0).then(|| (left as f64 / of_bytes) as u64);
+        }
+        numbers
+    }
+
+    pub fn enter(&self, state: SyncState) {
+        self.numbers().state = state;
+    }
+
+    pub fn is_done(&self) -> bool {
+        self.numbers().state == SyncState::Done
+    }
+}
+
+/// A range of a collection, as `ranges` on the target remembers it.
+#[derive(Debug, Clone)]
+pub struct StoredRange {
+    pub id: String,
+    pub range: Range,
+    /// Everything before this `_id` is copied, and perhaps it as well.
+    pub is_done: bool,
+    pub documents: u64,
+    pub bytes: u64,
+}
+
+impl StoredRange {
+    /// Whether a document is the first one that the range can hold.
+    pub fn starts_with(&self, document: &RawDocument) -> bool {
+        let id = document.get("_id").ok().flatten().map(RawBson::from);
+        id.is_some() && id == self.range.min
+    }
+}
+
+/// The ranges of a namespace, where an earlier process has split it.
+///
+/// # Errors
+/// As the cluster says.
+pub async fn stored_ranges(
+    own: &Own,
+    link: &str,
+    namespace: &Namespace,
+) -> Result<Vec<StoredRange>> {
+    let filter = doc! { "link": link, "namespace": namespace.as_str() };
+    let found = own.find("ranges", filter).await?;
+    found.iter().map(stored_range).collect()
+}
+
+fn stored_range(found: &Document) -> Result<StoredRange> {
+    let unreadable = || Error::history("a range of the initial sync on record cannot be read");
+    let raw = |value: &Document| RawDocumentBuf::try_from(value).map_err(|_| unreadable());
+    let range = found.get_document("range").map_err(|_| unreadable())?;
+    let mut range = Range::from_document(&raw(range)?)?;
+    if let Ok(next) = found.get_document("next") {
+        range.min = Range::from_document(&raw(next)?)?.min;
+    }
+    let number = |name: &str| found.get_i64(name).unwrap_or(0).max(0) as u64;
+    Ok(StoredRange {
+        id: found.get_str("_id").map_err(|_| unreadable())?.to_owned(),
+        range,
+        is_done: found.get_bool("done").unwrap_or(false),
+        documents: number("documents"),
+        bytes: number("bytes"),
+    })
+}
+
+/// Puts the ranges of a namespace on record before its first document is copied.
+///
+/// # Errors
+/// As the cluster says.
+pub async fn store_ranges(
+    own: &Own,
+    link: &str,
+    namespace: &Namespace,
+    ranges: Vec<Range>,
+) -> Result<Vec<StoredRange>> {
+    let mut stored = Vec::new();
+    let mut statements = Vec::new();
+    for (number, range) in ranges.into_iter().enumerate() {
+        let id = format!("{link}/{namespace}/{number}");
+        statements.push(doc! {
+            "q": { "_id": &id },
+            "u": { "$set": {
+                "link": link,
+                "namespace": namespace.as_str(),
+                "range": as_document(&range)?,
+                "done": false,
+                "documents": 0_i64,
+                "bytes": 0_i64,
+            } },
+            "upsert": true,
+        });
+        stored.push(StoredRange {
+            id,
+            range,
+            is_done: false,
+            documents: 0,
+            bytes: 0,
+        });
+    }
+    own.update("ranges", statements).await?;
+    Ok(stored)
+}
+
+/// Everything of the range before `range.min` is on the target.
+///
+/// # Errors
+/// As the cluster says.
+pub async fn save_range(own: &Own, range: &StoredRange) -> Result<()> {
+    let next = Range {
+        min: range.range.min.clone(),
+        max: None,
+    };
+    let set = doc! {
+        "next": as_document(&next)?,
+        "done": range.is_done,
+        "documents": Bson::Int64(range.documents as i64),
+        "bytes": Bson::Int64(range.bytes as i64),
+    };
+    let statement = doc! { "q": { "_id": &range.id }, "u": { "$set": set } };
+    own.update("ranges", vec![statement]).await.map(|_| ())
+}
+
+fn as_document(range: &Range) -> Result<Document> {
+    Document::try_from(range.to_document())
+        .map_err(|error| Error::bug("a range that cannot be written").caused_by(error))
+}

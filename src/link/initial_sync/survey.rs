@@ -1,0 +1,143 @@
+//! What one cluster holds of the included namespaces, as far as a copy has to know.
+
+use bson::{Bson, Document, Uuid, doc};
+use futures_util::TryStreamExt;
+
+use crate::change::{Namespace, NamespaceFilter};
+use crate::cluster::{Cluster, errors};
+use crate::error::Result;
+use crate::pipeline::unsupported;
+
+/// One included collection or view.
+#[derive(Debug, Clone)]
+pub struct Surveyed {
+    pub namespace: Namespace,
+    /// None for a view.
+    pub uuid: Option<Uuid>,
+    /// As `listCollections` tells them.
+    pub options: Document,
+    /// Estimated from the server's own counters.
+    pub documents: u64,
+    pub bytes: u64,
+    /// As `listIndexes` tells them, without the one of `_id`.
+    pub indexes: Vec<Document>,
+    /// Why its documents are not copied.
+    pub unsupported: Option<&'static str>,
+}
+
+impl Surveyed {
+    pub fn is_view(&self) -> bool {
+        self.uuid.is_none()
+    }
+}
+
+/// Everything included, ordered by name.
+///
+/// # Errors
+/// As the cluster says.
+pub async fn survey(cluster: &Cluster, filter: &NamespaceFilter) -> Result<Vec<Surveyed>> {
+    let doing = format!("list the collections of {}", cluster.name);
+    let names = cluster
+        .within(&doing, cluster.client.list_database_names())
+        .await?;
+    let mut found = Vec::new();
+    for name in names {
+        let database = cluster.client.database(&name);
+        let command = doc! { "listCollections": 1 };
+        let cursor = cluster
+            .within(&doing, database.run_cursor_command(command))
+            .await?;
+        let listed: Vec<Document> = cluster.within(&doing, cursor.try_collect()).await?;
+        for entry in listed {
+            let namespace = Namespace::new(&name, entry.get_str("name").unwrap_or_default());
+            if filter.includes(&namespace) {
+                found.push(look_at(cluster, namespace, &entry).await?);
+            }
+        }
+    }
+    found.sort_by(|one, other| one.namespace.cmp(&other.namespace));
+    Ok(found)
+}
+
+async fn look_at(cluster: &Cluster, namespace: Namespace, entry: &Document) -> Result<Surveyed> {
+    let kind = entry.get_str("type").unwrap_or("collection");
+    let options = entry.get_document("options").cloned().unwrap_or_default();
+    let info = entry.get_document("info").ok();
+    let uuid = match info.and_then(|info| info.get("uuid")) {
+        Some(Bson::Binary(binary)) => binary.to_uuid().ok(),
+        _ => None,
+    };
+    let mut found = Surveyed {
+        unsupported: unsupported(kind, &options),
+        namespace,
+        uuid,
+        options,
+        documents: 0,
+        bytes: 0,
+        indexes: Vec::new(),
+    };
+    if kind == "collection" {
+        (found.documents, found.bytes) = size(cluster, &found.namespace).await?;
+        found.indexes = indexes(cluster, &found.namespace).await?;
+    }
+    Ok(found)
+}
+
+async fn size(cluster: &Cluster, namespace: &Namespace) -> Result<(u64, u64)> {
+    let doing = format!("measure {namespace} on {}", cluster.name);
+    let command = doc! { "collStats": namespace.collection() };
+    let stats = cluster
+        .command(namespace.database(), command, &doing)
+        .await?;
+    let number = |name: &str| match stats.get(name) {
+        Some(Bson::Int32(number)) => (*number).max(0) as u64,
+        Some(Bson::Int64(number)) => (*number).max(0) as u64,
+        Some(Bson::Double(number)) => number.max(0.0) as u64,
+        _ => 0,
+    };
+    Ok((number("count"), number("size")))
+}
+
+/// The indexes of a collection without the one of `_id`; none where there is no collection.
+///
+/// # Errors
+/// As the cluster says.
+pub async fn indexes(cluster: &Cluster, namespace: &Namespace) -> Result<Vec<Document>> {
+    const NAMESPACE_NOT_FOUND: i32 = 26;
+    let doing = format!("list the indexes of {namespace} on {}", cluster.name);
+    let database = cluster.client.database(namespace.database());
+    let command = doc! { "listIndexes": namespace.collection() };
+    let cursor = match cluster
+        .within(&doing, database.run_cursor_command(command))
+        .await
+    {
+        Err(error) if errors::code_of(&error) == Some(NAMESPACE_NOT_FOUND) => return Ok(Vec::new()),
+        other => other?,
+    };
+    let listed: Vec<Document> = cluster.within(&doing, cursor.try_collect()).await?;
+    let is_of_id = |index: &Document| {
+        index.get_bool("clustered").unwrap_or(false) || matches!(index.get_str("name"), Ok("_id_"))
+    };
+    Ok(listed.into_iter().filter(|i| !is_of_id(i)).collect())
+}
+
+/// The included collections of a cluster that hold a document, ordered by name.
+///
+/// # Errors
+/// As the cluster says.
+pub async fn holding_data(cluster: &Cluster, filter: &NamespaceFilter) -> Result<Vec<Namespace>> {
+    let mut holding = Vec::new();
+    for found in survey(cluster, filter).await? {
+        if found.is_view() {
+            continue;
+        }
+        let doing = format!("look into {} on {}", found.namespace, cluster.name);
+        let database = cluster.client.database(found.namespace.database());
+        let collection = database.collection::<bson::RawDocumentBuf>(found.namespace.collection());
+        let first = collection.find_one(doc! {}).projection(doc! { "_id": 1 });
+        if cluster.within(&doing, first).await?.is_some() {
+            holding.push(found.namespace);
+        }
+    }
+    Ok(holding)
+}

@@ -1,0 +1,139 @@
+//! Documents whose full state somebody asked for: dead letters to be tried again, and copies.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use bson::{Timestamp, rawdoc};
+
+use super::decide::Action;
+use super::ledger::{Lane, Ledger};
+use super::plan::{BatchLimits, Caution, Plan};
+use crate::change::{
+    ChangeEvent, DocumentKey, Operation, PipelineId, Position, Rank, SharedEvent, Version,
+};
+
+/// Tokens of the server are hex digits, so none begins like this.
+const UNREAD: &str = "initial-sync";
+
+/// Held by every request of a part of the initial sync: they are done once nobody else holds it.
+pub type Ticket = Arc<()>;
+
+/// Why full state was asked for.
+#[derive(Debug, Clone)]
+pub enum Purpose {
+    /// A dead letter is tried again, in a transaction of its own.
+    Retry,
+    /// A document from before the start of the link is copied.
+    Copy {
+        ticket: Ticket,
+        /// About as large as the document.
+        bytes: usize,
+    },
+}
+
+/// A document whose full state a lane is asked to send.
+#[derive(Debug, Clone)]
+pub struct Request {
+    pub key: DocumentKey,
+    pub purpose: Purpose,
+}
+
+/// How many requests the next transaction takes.
+pub(super) fn take(lane: &Lane, limits: BatchLimits) -> usize {
+    let mut bytes_taken = 0;
+    let copies = lane.requests.iter().take(limits.operations_max.max(1));
+    let copies = copies.take_while(|request| match request.purpose {
+        Purpose::Retry => false,
+        Purpose::Copy { bytes, .. } => {
+            let is_first = bytes_taken == 0;
+            bytes_taken += bytes.max(1);
+            is_first || bytes_taken <= limits.bytes_max
+        }
+    });
+    let copies = copies.count();
+    copies.max(usize::from(!lane.requests.is_empty()))
+}
+
+/// What is there of a document that no event has told of: older than any write.
+pub(super) fn unread_write(key: &DocumentKey, at: Timestamp) -> SharedEvent {
+    let token = format!("{UNREAD}/{}/{:016x}", key.namespace(), key.stable_hash());
+    let mut raw = rawdoc! { "operationType": "initialSync" };
+    raw.append(bson::cstr!("documentKey"), key.raw());
+    Arc::new(ChangeEvent {
+        position: Position::of_event(at, token),
+        key: key.clone(),
+        operation: Operation::Insert,
+        version: Version {
+            wall_time_ms: 0,
+            rank: Rank::Loses,
+        },
+        wall_time_ms: 0,
+        raw,
+    })
+}
+
+/// Whether an event stands for a document that was copied.
+pub(super) fn is_unread(event: &SharedEvent) -> bool {
+    event.position.token.starts_with(UNREAD)
+}
+
+impl Ledger {
+    /// Asks for a copy of a document of `pipeline`'s source; its namespace has its lane already.
+    pub fn request_copy(
+        &mut self,
+        pipeline: PipelineId,
+        key: DocumentKey,
+        bytes: usize,
+        ticket: Ticket,
+    ) {
+        let lane = self.lane_of(pipeline.source(), &key);
+        let requests = &mut self.clusters[pipeline.source()].lanes[lane].requests;
+        requests.push_back(Request {
+            key,
+            purpose: Purpose::Copy { ticket, bytes },
+        });
+    }
+
+    /// The events of a pipeline wait until it is released: nobody knows yet what they meet.
+    pub fn hold(&mut self, pipeline: PipelineId) {
+        self.clusters[pipeline.source()].held = true;
+    }
+
+    pub fn release(&mut self, pipeline: PipelineId) {
+        self.clusters[pipeline.source()].held = false;
+    }
+
+    pub fn is_held(&self, pipeline: PipelineId) -> bool {
+        self.clusters[pipeline.source()].held
+    }
+
+    pub(super) fn decide_requests(&self, plan: &mut Plan, caution: &Caution) {
+        let requests = &self.clusters[plan.pipeline.source()].lanes[plan.lane].requests;
+        let mut decided: HashSet<&DocumentKey> = HashSet::new();
+        for request in requests.iter().take(plan.requests) {
+            let key = &request.key;
+            if self.unpaired.contains(key.namespace()) || !decided.insert(key) {
+                continue;
+            }
+            let dead = caution.dead_letters.contains(key);
+            let mut decision = match request.purpose {
+                Purpose::Retry => self.decide_key(plan, key, &[], true),
+                Purpose::Copy { .. } => {
+                    let unread = unread_write(key, plan.read_at.time);
+                    let mut decision = self.decide_key(plan, key, &[unread], true);
+                    decision.fresh =
+                        !self.keys.contains_key(key) && !caution.full_state.contains(key);
+                    if dead && decision.action != Action::Skip {
+                        plan.dead_letters.insert(key.clone());
+                    }
+                    decision
+                }
+            };
+            if dead {
+                decision.action = Action::Skip;
+                decision.conflict = None;
+            }
+            plan.decisions.push(decision);
+        }
+    }
+}
