@@ -7,6 +7,7 @@ pub mod config;
 pub mod error;
 pub mod link;
 pub mod pipeline;
+pub mod ranges;
 pub mod report;
 pub mod resolve;
 pub mod source;

@@ -8,6 +8,7 @@ mod harness;
 mod one_way;
 mod oracle;
 mod outage;
+mod ranges;
 mod records;
 mod status;
 mod support;
