@@ -20,7 +20,7 @@ struct Ban {
 /// One file owns all retries; nobody else may use the crate.
 const RETRY_OWNERS_MAX: usize = 1;
 
-const BANS: [Ban; 9] = [
+const BANS: [Ban; 10] = [
     Ban {
         within: "source/",
         except: &[],
@@ -32,6 +32,18 @@ const BANS: [Ban; 9] = [
         except: &[],
         names: &["crate::source"],
         why: "target does not know source",
+    },
+    Ban {
+        within: "ranges/",
+        except: &[],
+        names: &[
+            "crate::source",
+            "crate::target",
+            "crate::pipeline",
+            "crate::link",
+            "crate::store",
+        ],
+        why: "ranges knows only clusters and nouns",
     },
     Ban {
         within: "resolve/",

@@ -9,6 +9,7 @@ mod initial_sync;
 mod one_way;
 mod oracle;
 mod outage;
+mod ranges;
 mod records;
 mod status;
 mod support;
