@@ -42,6 +42,9 @@ pub struct Decision {
     pub leave_note: Option<Arc<str>>,
     /// The note on the source that this full state settles.
     pub pays_note: Option<Arc<str>>,
+    /// The note on the source is not settled yet: losing writes come later in the source's history,
+    /// as may be while it is being recovered, and have to be overturned with full state of then.
+    pub note_stays: bool,
     /// This full state settles a dead letter.
     pub revives: bool,
     /// Records of this key that this full state overturns.
@@ -58,7 +61,8 @@ impl Decision {
     /// may tell, now or soon. Then its transaction leaves word of that on the target: the note it
     /// pays, and the fence as the time through which the document was replaced.
     pub fn replaces_lost(&self) -> bool {
-        self.action == Action::FullState && (self.conflict.is_some() || self.pays_note.is_some())
+        let answers_note = self.pays_note.is_some() || self.note_stays;
+        self.action == Action::FullState && (self.conflict.is_some() || answers_note)
     }
 
     /// Whether the target's document holds the source's history through `Plan::read_at` once this
@@ -99,6 +103,7 @@ pub(super) fn decide(
         conflict: None,
         leave_note: None,
         pays_note: None,
+        note_stays: false,
         revives: false,
         overturned: Vec::new(),
         outlives_batch: false,
@@ -125,15 +130,20 @@ pub(super) fn decide(
     }
     let note = state.owed[source].as_ref();
     let dead = state.dead[source];
-    if decision.conflict.is_none() && note.is_none() && !full_state_wanted && !dead {
+    let lost = &state.lost[source];
+    let nothing_is_left = note.is_none() && lost.is_empty() && !dead;
+    if decision.conflict.is_none() && nothing_is_left && !full_state_wanted {
         decision.action = Action::Deltas;
         return decision;
     }
     decision.action = Action::FullState;
-    decision.pays_note = note.cloned();
     decision.revives = dead;
-    let lost = state.lost[source].iter();
-    decision.overturned = lost.map(|write| write.record.clone()).collect();
+    let held = lost.iter().filter(|write| write.at <= read_at);
+    decision.overturned = held.map(|write| write.record.clone()).collect();
+    match decision.overturned.len() == lost.len() {
+        true => decision.pays_note = note.cloned(),
+        false => decision.note_stays = note.is_some(),
+    }
     decision
 }
 

@@ -69,7 +69,7 @@ impl Plan {
 /// Why a lane has nothing to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WaitingOn {
-    /// The readers have not passed the moment of the start.
+    /// The target's reader has not passed the moment of the start.
     Recovery,
     /// Its own commit has not come back on the target's stream.
     CommitEcho,
@@ -99,16 +99,17 @@ impl Ledger {
     ) -> Next {
         let (source, target) = (pipeline.source(), pipeline.target());
         let state = &self.clusters[source].lanes[lane];
-        if !self.is_recovered() {
+        if !self.may_apply(pipeline) {
             return Next::Wait(WaitingOn::Recovery);
         }
         if state.in_flight.is_some() {
             return Next::Wait(WaitingOn::CommitEcho);
         }
-        if state.queue.is_empty() && state.requests.is_empty() {
+        // Full state that no write asks for must not be read before a former process's write.
+        let requests = usize::from(self.is_recovered() && !state.requests.is_empty());
+        if state.queue.is_empty() && requests == 0 {
             return Next::Idle;
         }
-        let requests = usize::from(!state.requests.is_empty());
         let batch = match requests {
             0 => take(state, limits),
             _ => Vec::new(),
@@ -138,8 +139,8 @@ impl Ledger {
     pub fn idle_progress(&self, pipeline: PipelineId, lane: usize) -> Option<AppliedThrough> {
         let at = self.applied_through(pipeline, lane);
         let state = &self.clusters[pipeline.source()].lanes[lane];
-        (state.queue.is_empty() && state.in_flight.is_none() && at > state.applied_through)
-            .then_some(at)
+        let is_idle = state.queue.is_empty() && state.in_flight.is_none();
+        (is_idle && self.may_apply(pipeline) && at > state.applied_through).then_some(at)
     }
 
     /// An empty plan that only moves an idle lane's checkpoint.
