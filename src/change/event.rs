@@ -50,6 +50,13 @@ pub struct ChangeEvent {
     pub raw: RawDocumentBuf,
 }
 
+/// What an allocation costs beside its bytes: counts of references, the allocator's header, and what
+/// is rounded up.
+pub(super) const ALLOCATION_BYTES: usize = 32;
+
+/// A document's entry in the ledger, its list of pending writes, and what a hash table keeps free.
+const LEDGER_ENTRY_BYTES: usize = 400;
+
 /// Events are shared between a lane's queue and the ledger.
 pub type SharedEvent = Arc<ChangeEvent>;
 
@@ -65,7 +72,20 @@ impl ChangeEvent {
         description.get_document("diff").ok()
     }
 
+    /// Bytes of the event as the server sent it.
     pub fn bytes(&self) -> usize {
         self.raw.as_bytes().len()
+    }
+
+    /// Bytes of memory that an event takes while it waits: itself, its key, its place in a queue,
+    /// and the ledger's entry for its document.
+    pub fn memory_bytes(&self) -> usize {
+        const ALLOCATIONS: usize = 3;
+        size_of::<Self>()
+            + self.bytes()
+            + self.position.token.len()
+            + self.key.memory_bytes()
+            + ALLOCATIONS * ALLOCATION_BYTES
+            + LEDGER_ENTRY_BYTES
     }
 }

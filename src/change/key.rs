@@ -4,9 +4,11 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use bson::{RawDocument, RawDocumentBuf};
+use sha2::{Digest, Sha256};
 
 use super::Namespace;
 use super::canonical::canonical;
+use super::event::ALLOCATION_BYTES;
 use super::raw::{RawElement, document_of, elements, renamed};
 
 /// One document of one collection. Cheap to clone.
@@ -61,6 +63,27 @@ impl DocumentKey {
     /// The same for equal keys on every machine and in every version: lanes and notes depend on it.
     pub fn stable_hash(&self) -> u64 {
         self.0.hash
+    }
+
+    /// Stands for the key where many are remembered: equal keys have the same one, and others do
+    /// not, even if somebody means them to.
+    pub fn digest(&self) -> [u8; 16] {
+        let mut hash = Sha256::new();
+        hash.update(self.0.namespace.as_str());
+        hash.update([0]);
+        hash.update(&self.0.canonical);
+        let mut digest = [0; 16];
+        digest.copy_from_slice(&hash.finalize()[..16]);
+        digest
+    }
+
+    /// Bytes of memory that a key takes.
+    pub fn memory_bytes(&self) -> usize {
+        const ALLOCATIONS: usize = 3;
+        size_of::<Inner>()
+            + self.0.raw.as_bytes().len()
+            + self.0.canonical.len()
+            + ALLOCATIONS * ALLOCATION_BYTES
     }
 
     /// The canonical bytes of `_id`.
@@ -134,6 +157,13 @@ mod tests {
             key(&rawdoc! { "_id": 1 }).stable_hash(),
             17_075_727_347_911_924_455
         );
+    }
+
+    #[test]
+    fn equal_keys_have_one_digest_and_others_another() {
+        let of = |document: &RawDocument| key(document).digest();
+        assert_eq!(of(&rawdoc! { "_id": 1 }), of(&rawdoc! { "_id": 1.0 }));
+        assert_ne!(of(&rawdoc! { "_id": 1 }), of(&rawdoc! { "_id": 2 }));
     }
 
     #[test]

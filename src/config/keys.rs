@@ -46,7 +46,7 @@ pub const TRANSACTION_TIME_MAX: &str = "2s";
 pub const OPERATIONS_PER_SECOND_MAX: i64 = 0;
 /// Four of the largest documents: a burst is absorbed, resident memory stays in the low hundreds of MB.
 pub const QUEUE_BYTES_MAX: i64 = 64 * 1024 * 1024;
-/// About 200 MB of keys; past that they spill to disk.
+/// About 400 MB. Queues of small events hold a tenth of it, so this is a brake for notes that pile up.
 pub const LEDGER_ENTRIES_MAX: i64 = 1_000_000;
 /// The drivers' own default for finding a primary; an election ends well within it.
 pub const TIMEOUT_CONNECT: &str = "30s";

@@ -5,6 +5,7 @@ pub mod check;
 pub mod control;
 mod control_client;
 pub mod dead_letters;
+mod former;
 pub mod handler;
 mod history;
 mod identity;

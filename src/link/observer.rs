@@ -50,7 +50,6 @@ impl LinkObserver {
     fn take(&self, side: Side, moment: Moment, ddl: &mut Vec<DdlEvent>) -> Result<HandedOver> {
         let mut handed = HandedOver {
             local: Vec::new(),
-            own: Vec::new(),
             echoes: Vec::new(),
             through: moment.through,
         };
@@ -60,10 +59,9 @@ impl LinkObserver {
                     self.check_version(side, event.version.wall_time_ms, event.wall_time_ms)?;
                     handed.local.push(event);
                 }
-                Observed::Own(key) => handed.own.push(key),
                 Observed::Echo(id) => handed.echoes.extend(self.lanes.get(&*id).copied()),
                 Observed::Ddl(event) => ddl.push(event),
-                Observed::Passing => {}
+                Observed::Own(_) | Observed::Passing => {}
             }
         }
         let counters = &self.shared.counters[side];

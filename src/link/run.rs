@@ -101,7 +101,7 @@ async fn replicate(
 
     let (lanes_stop, rest_stop) = (CancellationToken::new(), CancellationToken::new());
     tasks::spawn_readers(
-        &mut rest, config, connected, &observer, &started, &rest_stop,
+        &mut rest, config, connected, &shared, &observer, &started, &rest_stop,
     );
     rest.spawn(tasks::keep_lease(started.lease.clone(), rest_stop.clone()));
     tasks::spawn_helpers(
@@ -170,12 +170,19 @@ async fn wait_until_caught_up(
         tokio::time::sleep(INTERVAL).await;
     }
     for pipeline in pipelines_of(config.link.mode) {
-        let time = started_at[pipeline.source()];
-        shared.exchange.wait_passed(pipeline.source(), time).await;
+        let source = pipeline.source();
+        let time = started_at[source];
         loop {
-            let applied = shared.exchange.ledger().pipeline_applied_through(*pipeline);
+            let (applied, waiting) = {
+                let ledger = shared.exchange.ledger();
+                let applied = ledger.pipeline_applied_through(*pipeline);
+                (applied, ledger.queue_bytes(source))
+            };
             if applied.0.covers(time) {
                 break;
+            }
+            if waiting == 0 {
+                shared.exchange.ask_for_marker(source);
             }
             tokio::time::sleep(INTERVAL).await;
         }

@@ -1,12 +1,12 @@
 //! The tasks of a running link, and what they share.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::control;
+use super::former::SideHistory;
 use super::handler::LinkHandler;
 use super::initial_sync::{InitialSync, Progress};
 use super::lease::Lease;
@@ -20,10 +20,9 @@ use crate::change::{Pair, PipelineId, Side};
 use crate::config::{Config, Mode};
 use crate::error::Result;
 use crate::pipeline::{
-    Collections, Counters, Exchange, Lane, LaneSettings, LinkFacts, Pause, Shared, Witness,
+    Collections, Counters, Exchange, Lane, LaneSettings, LinkFacts, Shared, Witness,
 };
-use crate::resolve::{BatchLimits, Ledger, Rules};
-use crate::source::{Decoder, Reader, StreamFilter, Until};
+use crate::resolve::{BatchLimits, Ledger, Room, Rules};
 use crate::store::Store;
 use crate::target::{Checkpoint, TagSession};
 
@@ -45,9 +44,13 @@ pub(super) async fn share(
     for namespace in collections.in_one_lane() {
         ledger.keep_in_one_lane(namespace);
     }
+    let room = Room {
+        queue_bytes_max: config.limits.queue_bytes_max,
+        entries_max: config.limits.ledger_entries_max,
+    };
     let counters = |pipeline| store.totals(pipeline).map(Counters::starting_at);
     Ok(Arc::new(Shared::new(
-        Exchange::new(ledger, lanes, config.limits.queue_bytes_max),
+        Exchange::new(ledger, lanes, room),
         collections,
         Pair::new(counters(PipelineId::AToB)?, counters(PipelineId::BToA)?),
         store.clone(),
@@ -72,50 +75,20 @@ fn facts(config: &Config, connected: &Connected) -> LinkFacts {
     }
 }
 
-/// Readers that recover first, seeing tandem's own writes, and hide them afterwards.
 pub(super) fn spawn_readers(
     rest: &mut Tasks,
     config: &Config,
     connected: &Connected,
+    shared: &Arc<Shared>,
     observer: &LinkObserver,
     started: &Started,
     stop: &CancellationToken,
 ) {
     for side in Side::BOTH {
-        let tags = &started.tags[side];
-        let decoder = Decoder::new(
-            side,
-            config.conflicts.tie,
-            config.namespaces.clone(),
-            config.conflicts.version_field.clone(),
-            tags.clone(),
-        );
-        let filter = StreamFilter {
-            namespaces: config.namespaces.clone(),
-            hidden_sessions: Vec::new(),
-        };
-        let mut reader = Reader::new(
-            connected.clusters[side].clone(),
-            decoder,
-            filter,
-            observer.clone(),
-            started.read_from[side].clone(),
-            connected.servers[side].single_writes_are_whole(),
-        );
-        let hidden = tags.iter().copied().collect();
-        let recover_to = started.recover_to[side];
+        let history = SideHistory::new(config, connected, started, side);
+        let (shared, observer) = (shared.clone(), observer.clone());
         rest.spawn(until(stop.clone(), async move {
-            let mut outages = Pause::of_outages();
-            let mut pause = |works: bool| match works {
-                true => {
-                    outages.reset();
-                    Duration::ZERO
-                }
-                false => outages.wait(),
-            };
-            reader.run(Until::Passed(recover_to), &mut pause).await?;
-            reader.hide(hidden);
-            reader.run(Until::Cancelled, &mut pause).await
+            history.read(&shared.exchange, observer).await
         }));
     }
 }

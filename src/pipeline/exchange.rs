@@ -1,14 +1,14 @@
 //! Where the readers hand over what they read and the lanes pick up what to do.
 
 use std::collections::HashSet;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bson::Timestamp;
 use tokio::sync::{Notify, watch};
 
 use crate::change::{DocumentKey, Namespace, Pair, PipelineId, Position, SharedEvent, Side};
-use crate::resolve::{BatchLimits, Caution, Ledger, Next, NoteToClear, Plan, Ticket};
+use crate::resolve::{BatchLimits, Caution, Ledger, Next, NoteToClear, Plan, Room, Ticket};
 
 /// The ledger with its bells: every change that somebody may wait for rings one.
 pub struct Exchange {
@@ -17,22 +17,20 @@ pub struct Exchange {
     complete: Pair<watch::Sender<Timestamp>>,
     /// Somebody waits for a time that only a written marker makes the stream pass.
     marker_wanted: Pair<Notify>,
-    /// The largest time of each cluster that somebody waits for: its reader must not stop before.
+    /// How far each reader must come whatever it has to hold for that.
     needed: Mutex<Pair<Timestamp>>,
     room: Pair<Notify>,
     work: Pair<Vec<Notify>>,
     landed: Pair<Vec<Notify>>,
     notes_to_clear: Mutex<Vec<NoteToClear>>,
     notes: Notify,
-    queue_bytes_max: usize,
+    limits: Room,
 }
 
 /// One whole cluster time, as the ledger takes it.
 #[derive(Debug)]
 pub struct HandedOver {
     pub local: Vec<SharedEvent>,
-    /// Documents that tandem itself wrote; only while recovering.
-    pub own: Vec<DocumentKey>,
     /// Lanes of this link whose commit has come back.
     pub echoes: Vec<(PipelineId, usize)>,
     pub through: Position,
@@ -45,11 +43,14 @@ struct Bells {
     work: Vec<usize>,
     landed: Vec<(PipelineId, usize)>,
     notes: Vec<NoteToClear>,
-    recovered: bool,
+    may_apply: bool,
 }
 
 /// How long a waiter relies on the stream alone before it asks for a marker.
 const PATIENCE: Duration = Duration::from_millis(2);
+
+/// A reader without room looks again after this time, even if no bell has rung.
+const ROOM_INTERVAL: Duration = Duration::from_millis(20);
 
 const NEVER: Timestamp = Timestamp {
     time: 0,
@@ -57,7 +58,7 @@ const NEVER: Timestamp = Timestamp {
 };
 
 impl Exchange {
-    pub fn new(ledger: Ledger, lanes: Pair<usize>, queue_bytes_max: usize) -> Self {
+    pub fn new(ledger: Ledger, lanes: Pair<usize>, limits: Room) -> Self {
         let bells = || lanes.map(|lanes| (0..lanes).map(|_| Notify::new()).collect::<Vec<_>>());
         let complete = |side| watch::Sender::new(ledger.complete_of(side).time);
         Self {
@@ -71,8 +72,22 @@ impl Exchange {
             landed: bells(),
             notes_to_clear: Mutex::default(),
             notes: Notify::new(),
-            queue_bytes_max,
+            limits,
         }
+    }
+
+    /// Documents that former processes wrote, each with its time.
+    pub fn foresee(&self, side: Side, written: &[(DocumentKey, Timestamp)]) {
+        let mut ledger = self.ledger();
+        for (key, at) in written {
+            ledger.foresee_own_write(side, key, *at);
+        }
+    }
+
+    /// Everything that former processes wrote on `side` has been foreseen.
+    pub fn own_writes_known(&self, side: Side) {
+        self.ledger().own_writes_known(side);
+        self.wake_all();
     }
 
     pub fn ledger(&self) -> MutexGuard<'_, Ledger> {
@@ -105,16 +120,13 @@ impl Exchange {
     }
 
     fn take(&self, ledger: &mut Ledger, side: Side, moment: HandedOver, bells: &mut Bells) {
-        let was_recovered = ledger.is_recovered();
+        let could_apply = who_may_apply(ledger);
         let time = moment.through.time;
         for event in moment.local {
             let lane = ledger.lane_of(side, &event.key);
             if ledger.observe(side, event) && !bells.work.contains(&lane) {
                 bells.work.push(lane);
             }
-        }
-        for key in &moment.own {
-            ledger.observe_own_write(side, key, time);
         }
         for (pipeline, lane) in moment.echoes {
             let landed = ledger.landed(pipeline, lane, time);
@@ -123,7 +135,7 @@ impl Exchange {
         }
         ledger.complete(side, moment.through);
         bells.complete = Some(time);
-        bells.recovered |= ledger.is_recovered() && !was_recovered;
+        bells.may_apply |= who_may_apply(ledger) != could_apply;
     }
 
     fn ring(&self, side: Side, bells: Bells) {
@@ -145,7 +157,7 @@ impl Exchange {
         for lane in bells.work {
             self.work[side][lane].notify_one();
         }
-        if bells.recovered {
+        if bells.may_apply {
             self.wake_all();
         }
     }
@@ -186,7 +198,7 @@ impl Exchange {
     }
 
     /// A plan is about to be committed.
-    pub fn begin(&self, plan: Plan) {
+    pub fn begin(&self, plan: Arc<Plan>) {
         self.ledger().begin(plan);
     }
 
@@ -202,12 +214,8 @@ impl Exchange {
     /// Returns once the lane's commit has come back on the target's stream.
     pub async fn wait_landed(&self, pipeline: PipelineId, lane: usize) {
         while self.is_in_flight(pipeline, lane) {
-            let bell = self.landed[pipeline.source()][lane].notified();
-            if tokio::time::timeout(PATIENCE, bell).await.is_err() {
-                self.demand(pipeline.target(), LATEST);
-            }
+            self.landed[pipeline.source()][lane].notified().await;
         }
-        self.withdraw(pipeline.target());
     }
 
     /// Returns when there may be something for the lane to do.
@@ -216,19 +224,30 @@ impl Exchange {
         let _ = tokio::time::timeout(at_most, bell).await;
     }
 
-    /// Returns once the reader of `side` has passed `time`.
+    /// Returns once the reader of `side` has passed `time`. A reader without room gets there when
+    /// the other pipeline has made some.
     pub async fn wait_passed(&self, side: Side, time: Timestamp) {
         let mut complete = self.complete[side].subscribe();
         loop {
             if *complete.borrow_and_update() >= time {
                 return;
             }
-            self.demand(side, time);
             let changed = complete.changed();
-            if tokio::time::timeout(PATIENCE, changed).await.is_err() {
+            if tokio::time::timeout(PATIENCE, changed).await.is_err() && self.has_room(side) {
                 self.ask_for_marker(side);
             }
         }
+    }
+
+    /// Lets the reader of `side` come to `time` however much it has to hold for that, since its own
+    /// pipeline cannot make room before.
+    pub async fn let_come_up(&self, side: Side, time: Timestamp) {
+        {
+            let mut needed = lock(&self.needed);
+            needed[side] = needed[side].max(time);
+        }
+        self.room[side].notify_one();
+        self.wait_passed(side, time).await;
     }
 
     pub fn ask_for_marker(&self, side: Side) {
@@ -239,35 +258,18 @@ impl Exchange {
         self.marker_wanted[side].notified().await;
     }
 
-    /// Returns once the reader of `side` may go on: its queue has room, or somebody needs it to
-    /// come further. While recovering, and while its events are held, everybody does.
+    /// Returns once the reader of `side` may go on.
     pub async fn wait_for_room(&self, side: Side) {
-        loop {
-            let (bytes, complete, flows) = {
-                let ledger = self.ledger();
-                let complete = ledger.complete_of(side).time;
-                let held = ledger.is_held(PipelineId::from_source(side));
-                let flows = ledger.is_recovered() && !held;
-                (ledger.queue_bytes(side), complete, flows)
-            };
-            if bytes < self.queue_bytes_max || !flows || lock(&self.needed)[side] > complete {
-                return;
-            }
-            self.room[side].notified().await;
+        while !self.has_room(side) {
+            let bell = self.room[side].notified();
+            let _ = tokio::time::timeout(ROOM_INTERVAL, bell).await;
         }
     }
 
-    fn demand(&self, side: Side, time: Timestamp) {
-        let mut needed = lock(&self.needed);
-        needed[side] = needed[side].max(time);
-        self.room[side].notify_one();
-    }
-
-    fn withdraw(&self, side: Side) {
-        let mut needed = lock(&self.needed);
-        if needed[side] == LATEST {
-            needed[side] = NEVER;
-        }
+    fn has_room(&self, side: Side) -> bool {
+        let needed = lock(&self.needed)[side];
+        let ledger = self.ledger();
+        needed > ledger.complete_of(side).time || ledger.has_room(side, &self.limits)
     }
 
     /// Notes whose full state has been committed since the last call.
@@ -290,11 +292,9 @@ impl Exchange {
     }
 }
 
-/// Later than anything: wait for whatever is there.
-const LATEST: Timestamp = Timestamp {
-    time: u32::MAX,
-    increment: u32::MAX,
-};
+fn who_may_apply(ledger: &Ledger) -> [bool; 2] {
+    PipelineId::BOTH.map(|pipeline| ledger.may_apply(pipeline))
+}
 
 /// A panic ends the process, so a poisoned lock is never met by a living one.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

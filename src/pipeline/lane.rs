@@ -210,17 +210,17 @@ impl Lane {
                 Err(refusal) => return self.after_refusal(None, refusal).await,
             },
         };
-        let tried = plan.clone();
-        match self.apply(plan).await {
+        let mut plan = Arc::new(plan);
+        match self.apply(&mut plan).await {
             Ok(()) => {
                 self.refusals.reset();
                 self.outages.reset();
                 self.counters().waits_on(None);
-                self.trouble.passed(&tried);
-                self.keep_rate(tried.size(), started).await;
+                self.trouble.passed(&plan);
+                self.keep_rate(plan.size(), started).await;
                 Ok(())
             }
-            Err(refusal) => self.after_refusal(Some(&tried), refusal).await,
+            Err(refusal) => self.after_refusal(Some(&plan), refusal).await,
         }
     }
 
@@ -268,7 +268,7 @@ impl Lane {
                     return Err(Refusal::Unseen { at: None, code: 0 });
                 }
                 Pairing::Unclear => {
-                    self.shared.exchange.ask_for_marker(self.pipeline.source());
+                    self.let_reader_come_up().await.map_err(Refusal::Failed)?;
                     return Err(Refusal::Unseen { at: None, code: 0 });
                 }
             }

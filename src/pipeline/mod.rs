@@ -26,7 +26,6 @@ use bson::{DateTime, Timestamp};
 
 use crate::change::DocumentKey;
 use crate::config::FenceKind;
-use crate::error::Error;
 use crate::resolve::Plan;
 use crate::source::read_at;
 use crate::target::{Checkpoint, Refusal, Snapshot, Transaction};
@@ -59,8 +58,8 @@ impl Lane {
     /// fence, commit, and wait until the commit has come back on the target's own stream.
     ///
     /// Nothing has happened where this returns a refusal, and the same events are decided again.
-    async fn apply(&mut self, mut plan: Plan) -> Result<(), Refusal> {
-        let known = self.read_source(&plan).await?;
+    async fn apply(&mut self, plan: &mut Arc<Plan>) -> Result<(), Refusal> {
+        let known = self.read_source(plan).await?;
         let mut transaction = match self.settings.fence {
             FenceKind::Snapshot => {
                 Transaction::begin(&mut self.session, Snapshot::At(plan.fence.time))
@@ -73,7 +72,7 @@ impl Lane {
             trouble: &self.trouble,
             included: &self.included,
         };
-        let writes = work.write(&mut transaction, &mut plan, known);
+        let writes = work.write(&mut transaction, Arc::make_mut(plan), known);
         let applied = match in_time(self.settings.transaction_time_max, writes).await {
             Ok(applied) => applied,
             Err(refusal) => {
@@ -86,7 +85,7 @@ impl Lane {
         self.settle(outcome).await?;
         let exchange = &self.shared.exchange;
         exchange.wait_landed(plan.pipeline, plan.lane).await;
-        self.after_commit(&plan, applied).map_err(Refusal::Failed)
+        self.after_commit(plan, applied).map_err(Refusal::Failed)
     }
 
     /// The documents of the source exactly as of the decision.
@@ -95,9 +94,12 @@ impl Lane {
         let source = plan.pipeline.source();
         let uuid_of = |namespace: &_| pairs.get(namespace).map(|pair| pair[source].uuid);
         let wanted = compose::wanted_of_source(plan);
-        let of_source = read_at(&self.source, plan.read_at.time, &wanted, uuid_of);
+        let of_source = match read_at(&self.source, plan.read_at.time, &wanted, uuid_of).await {
+            Ok(documents) => documents,
+            Err(error) => return Err(self.refused_read(error).await),
+        };
         Ok(Known {
-            of_source: of_source.await.map_err(refused_read)?,
+            of_source,
             collections: compose::infos_of(&pairs, source.other()),
             statuses: self.statuses(plan)?,
         })
@@ -155,13 +157,5 @@ async fn in_time<T>(
     match tokio::time::timeout(limit, writes).await {
         Ok(outcome) => outcome,
         Err(_) => Err(Refusal::Unseen { at: None, code: 0 }),
-    }
-}
-
-/// A source that has moved on since the decision is no failure: decide again.
-fn refused_read(error: Error) -> Refusal {
-    match crate::cluster::errors::code_of(&error) {
-        Some(code @ (361 | 246 | 239)) => Refusal::Unseen { at: None, code },
-        _ => Refusal::Failed(error),
     }
 }

@@ -6,6 +6,7 @@ use bson::{RawDocumentBuf, Timestamp, doc};
 
 use super::lane::Lane;
 use crate::change::DocumentKey;
+use crate::cluster::errors;
 use crate::error::{Error, Result};
 use crate::resolve::Plan;
 use crate::target::{Refusal, Settled, WriteError, settle};
@@ -80,6 +81,32 @@ impl Lane {
             }
             Refusal::Failed(error) => Err(error),
         }
+    }
+
+    /// A source that has moved on since the decision is no failure: decide again, once its reader
+    /// knows why.
+    pub(super) async fn refused_read(&self, error: Error) -> Refusal {
+        let Some(code @ (361 | 246 | 239)) = errors::code_of(&error) else {
+            return Refusal::Failed(error);
+        };
+        match self.let_reader_come_up().await {
+            Ok(()) => Refusal::Unseen { at: None, code },
+            Err(error) => Refusal::Failed(error),
+        }
+    }
+
+    /// The source's reader comes to the present, with all it has to hold for that: a long backlog is
+    /// read from so far back that documents cannot be read as of then, and a collection may be gone
+    /// whose end comes later in it.
+    pub(super) async fn let_reader_come_up(&self) -> Result<()> {
+        let doing = format!("ask {} for its time", self.source.name);
+        let ping = doc! { "ping": 1 };
+        let reply = self.source.command("admin", ping, &doing).await?;
+        if let Ok(now) = reply.get_timestamp("operationTime") {
+            let exchange = &self.shared.exchange;
+            exchange.let_come_up(self.pipeline.source(), now).await;
+        }
+        Ok(())
     }
 
     /// Nothing is decided again before the target's reader has passed the refusal.

@@ -118,6 +118,7 @@ impl Witness {
             transaction.abort().await;
             return Err(refusal);
         }
+        let plan = Arc::new(plan);
         self.shared.exchange.begin(plan.clone());
         if let Err(error) = transaction.commit().await {
             self.settle(error).await?;
@@ -130,7 +131,7 @@ impl Witness {
             lanes: 1,
             epoch: self.checkpoint.epoch,
             seq: self.checkpoint.sequence,
-            applied: AppliedThrough(plan.through),
+            applied: AppliedThrough(plan.through.clone()),
         };
         self.shared
             .store

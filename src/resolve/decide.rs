@@ -43,6 +43,9 @@ pub struct Decision {
     pub leave_note: Option<Arc<str>>,
     /// The note on the source that this full state settles.
     pub pays_note: Option<Arc<str>>,
+    /// The note on the source is not settled yet: losing writes come later in the source's history,
+    /// as may be while it is being recovered, and have to be overturned with full state of then.
+    pub note_stays: bool,
     /// This full state settles a dead letter.
     pub revives: bool,
     /// Records of this key that this full state overturns.
@@ -61,7 +64,8 @@ impl Decision {
     /// may tell, now or soon. Then its transaction leaves word of that on the target: the note it
     /// pays, and the fence as the time through which the document was replaced.
     pub fn replaces_lost(&self) -> bool {
-        self.action == Action::FullState && (self.conflict.is_some() || self.pays_note.is_some())
+        let answers_note = self.pays_note.is_some() || self.note_stays;
+        self.action == Action::FullState && (self.conflict.is_some() || answers_note)
     }
 
     /// Whether the target's document holds the source's history through `Plan::read_at` once this
@@ -95,19 +99,7 @@ pub(super) fn decide(
         .filter(|event| Some(event.position.time) > past)
         .cloned()
         .collect();
-    let mut decision = Decision {
-        key: key.clone(),
-        events,
-        action: Action::Skip,
-        conflict: None,
-        leave_note: None,
-        pays_note: None,
-        revives: false,
-        overturned: Vec::new(),
-        outlives_batch: false,
-        same: false,
-        fresh: false,
-    };
+    let mut decision = undecided(key, events);
     let retried = batch.is_empty() && full_state_wanted;
     if decision.events.is_empty() && !retried {
         return decision;
@@ -138,15 +130,20 @@ pub(super) fn decide(
     }
     let note = state.owed[source].as_ref();
     let dead = state.dead[source];
-    if decision.conflict.is_none() && note.is_none() && !full_state_wanted && !dead {
+    let lost = &state.lost[source];
+    let nothing_is_left = note.is_none() && lost.is_empty() && !dead;
+    if decision.conflict.is_none() && nothing_is_left && !full_state_wanted {
         decision.action = Action::Deltas;
         return decision;
     }
     decision.action = Action::FullState;
-    decision.pays_note = note.cloned();
     decision.revives = dead;
-    let lost = state.lost[source].iter();
-    decision.overturned = lost.map(|write| write.record.clone()).collect();
+    let held = lost.iter().filter(|write| write.at <= read_at);
+    decision.overturned = held.map(|write| write.record.clone()).collect();
+    match decision.overturned.len() == lost.len() {
+        true => decision.pays_note = note.cloned(),
+        false => decision.note_stays = note.is_some(),
+    }
     decision
 }
 
@@ -156,6 +153,23 @@ fn note_of(event: &SharedEvent, read_at: Timestamp) -> Arc<str> {
     match is_unread(event) {
         true => format!("{token}/{}.{}", read_at.time, read_at.increment).into(),
         false => token.clone(),
+    }
+}
+
+fn undecided(key: &DocumentKey, events: Vec<SharedEvent>) -> Decision {
+    Decision {
+        key: key.clone(),
+        events,
+        action: Action::Skip,
+        conflict: None,
+        leave_note: None,
+        pays_note: None,
+        note_stays: false,
+        revives: false,
+        overturned: Vec::new(),
+        outlives_batch: false,
+        same: false,
+        fresh: false,
     }
 }
 

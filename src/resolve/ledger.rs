@@ -24,7 +24,7 @@ pub(super) struct Lane {
     pub requests: VecDeque<Request>,
     /// The last transaction took requests: events are next.
     pub took_requests: bool,
-    pub in_flight: Option<Plan>,
+    pub in_flight: Option<Arc<Plan>>,
 }
 
 /// Everything that was observed on one cluster, and the pipeline that starts there.
@@ -32,8 +32,13 @@ pub(super) struct Lane {
 pub(super) struct Cluster {
     /// The largest cluster time of which every event is known.
     pub complete: Position,
-    /// Nothing is applied before the reader has passed the moment of the start.
+    /// Nothing is applied here before the reader has passed the moment of the start.
     pub recover_to: Timestamp,
+    /// The last write of former processes to each document, by its digest, until the reader has
+    /// passed the start.
+    pub foreseen: HashMap<[u8; 16], Timestamp>,
+    /// Whether all of them up to the start are known.
+    pub own_writes_known: bool,
     pub lanes: Vec<Lane>,
     /// The events that start here wait; requests are served.
     pub held: bool,
@@ -72,6 +77,8 @@ impl Ledger {
         let cluster = |lanes: Vec<AppliedThrough>, recover_to| Cluster {
             complete: lanes.iter().map(|at| at.0.clone()).min().expect("a lane"),
             recover_to,
+            foreseen: HashMap::new(),
+            own_writes_known: false,
             lanes: lanes.into_iter().map(Lane::starting_at).collect(),
             held: false,
         };
@@ -98,19 +105,14 @@ impl Ledger {
             return false;
         }
         self.retry_collided(&event.key);
+        let foreseen = self.foreseen(side, &event.key);
         let state = self.keys.entry(event.key.clone()).or_default();
+        state.last_applied[side] = state.last_applied[side].max(foreseen);
         state.pending[side].push_back(event.clone());
         let lane = &mut self.clusters[side].lanes[at];
-        lane.queue_bytes += event.bytes();
+        lane.queue_bytes += event.memory_bytes();
         lane.queue.push_back(event);
         true
-    }
-
-    /// A write of tandem itself, seen while recovering.
-    pub fn observe_own_write(&mut self, side: Side, key: &DocumentKey, at: Timestamp) {
-        if let Some(state) = self.keys.get_mut(key) {
-            state.applied_on(side, at);
-        }
     }
 
     /// Every event of `side` up to here has been observed.
@@ -120,15 +122,14 @@ impl Ledger {
         }
         let was_recovered = self.is_recovered();
         self.clusters[side].complete = through;
-        if self.is_recovered() && !was_recovered {
-            self.forget_all_settled();
-        }
+        self.after_progress(side, was_recovered);
     }
 
     /// Restored notes may name keys that nothing waits for any more.
-    fn forget_all_settled(&mut self) {
+    pub(super) fn forget_all_settled(&mut self) {
+        let known = self.known_through();
         self.keys.retain(|_, state| {
-            state.drop_what_is_settled();
+            state.drop_what_is_settled(known);
             !state.is_settled()
         });
     }
@@ -137,21 +138,11 @@ impl Ledger {
         &self.clusters[side].complete
     }
 
-    /// Whether both readers have passed the moment of the start. A checkpoint may stand between
-    /// the events of that very moment.
-    pub fn is_recovered(&self) -> bool {
-        Side::BOTH.iter().all(|side| {
-            self.clusters[*side]
-                .complete
-                .covers(self.clusters[*side].recover_to)
-        })
-    }
-
     /// The plan's transaction is about to be committed.
     ///
     /// From here on nobody knows whether it has been, until [`Ledger::landed`] or
     /// [`Ledger::abandon`] says so.
-    pub fn begin(&mut self, plan: Plan) {
+    pub fn begin(&mut self, plan: Arc<Plan>) {
         let (pipeline, lane) = (plan.pipeline, plan.lane);
         self.clusters[pipeline.source()].lanes[lane].in_flight = Some(plan);
     }
@@ -207,7 +198,7 @@ impl Ledger {
                     .is_some_and(|front| Arc::ptr_eq(front, event))
             );
             lane.queue.pop_front();
-            landed.bytes_released += event.bytes();
+            landed.bytes_released += event.memory_bytes();
         }
         lane.queue_bytes -= landed.bytes_released;
         lane.requests.drain(..plan.requests);
@@ -218,7 +209,7 @@ impl Ledger {
     }
 
     /// In one-way mode b's writes stay live until a wins over them.
-    fn keeps_pending(&self, side: Side) -> bool {
+    pub(super) fn keeps_pending(&self, side: Side) -> bool {
         self.rules.mode == Mode::OneWay && side == Side::B
     }
 
@@ -273,7 +264,7 @@ impl Ledger {
             }
             Action::FullState => {
                 state.applied_on(target, at);
-                state.lost[source].clear();
+                state.lost[source].retain(|write| write.at > plan.read_at.time);
                 state.dead[source] = false;
                 decision.replaces_lost().then(|| NoteToClear {
                     side: source,
@@ -287,11 +278,12 @@ impl Ledger {
 
     pub(super) fn forget_if_settled(&mut self, key: &DocumentKey) {
         let keeps_pending = self.keeps_pending(Side::B);
+        let known = self.known_through();
         if let Some(state) = self.keys.get_mut(key) {
             if keeps_pending {
                 state.drop_beaten(Side::B);
             }
-            state.drop_what_is_settled();
+            state.drop_what_is_settled(known);
             if state.is_settled() {
                 self.keys.remove(key);
             }
@@ -307,7 +299,7 @@ impl Ledger {
         self.unpaired.contains(namespace)
     }
 
-    /// Bytes waiting in the queues of the pipeline from `side`.
+    /// Bytes of memory that the queues of the pipeline from `side` hold.
     pub fn queue_bytes(&self, side: Side) -> usize {
         self.clusters[side]
             .lanes
@@ -325,7 +317,7 @@ impl Ledger {
     pub fn applied_through(&self, pipeline: PipelineId, lane: usize) -> AppliedThrough {
         let cluster = &self.clusters[pipeline.source()];
         let state = &cluster.lanes[lane];
-        if state.queue.is_empty() && state.in_flight.is_none() && self.is_recovered() {
+        if state.queue.is_empty() && state.in_flight.is_none() && self.may_apply(pipeline) {
             AppliedThrough(
                 cluster
                     .complete

@@ -81,7 +81,7 @@ impl Plan {
 /// Why a lane has nothing to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WaitingOn {
-    /// The readers have not passed the moment of the start.
+    /// The target's reader has not passed the moment of the start.
     Recovery,
     /// Its own commit has not come back on the target's stream.
     CommitEcho,
@@ -113,23 +113,26 @@ impl Ledger {
     ) -> Next {
         let (source, target) = (pipeline.source(), pipeline.target());
         let state = &self.clusters[source].lanes[lane];
-        if !self.is_recovered() {
+        if !self.may_apply(pipeline) {
             return Next::Wait(WaitingOn::Recovery);
         }
         if state.in_flight.is_some() {
             return Next::Wait(WaitingOn::CommitEcho);
         }
+        let has_events = !state.queue.is_empty();
         let held = self.clusters[source].held;
-        if (state.queue.is_empty() || held) && state.requests.is_empty() {
-            return match state.queue.is_empty() {
-                true => Next::Idle,
-                false => Next::Wait(WaitingOn::InitialSync),
+        // Full state that no write asks for must not be read before a former process's write.
+        let has_requests = self.is_recovered() && !state.requests.is_empty();
+        if !has_requests && (held || !has_events) {
+            return match has_events {
+                true => Next::Wait(WaitingOn::InitialSync),
+                false => Next::Idle,
             };
         }
-        let events_are_next = state.took_requests && !state.queue.is_empty() && !held;
-        let (batch, requests) = match state.requests.is_empty() || events_are_next {
-            true => (take(state, limits), 0),
-            false => (Vec::new(), requests::take(state, limits)),
+        let events_are_next = state.took_requests && has_events && !held;
+        let (batch, requests) = match has_requests && !events_are_next {
+            true => (Vec::new(), requests::take(state, limits)),
+            false => (take(state, limits), 0),
         };
         let mut plan = Plan {
             pipeline,
@@ -156,8 +159,8 @@ impl Ledger {
     pub fn idle_progress(&self, pipeline: PipelineId, lane: usize) -> Option<AppliedThrough> {
         let at = self.applied_through(pipeline, lane);
         let state = &self.clusters[pipeline.source()].lanes[lane];
-        (state.queue.is_empty() && state.in_flight.is_none() && at > state.applied_through)
-            .then_some(at)
+        let is_idle = state.queue.is_empty() && state.in_flight.is_none();
+        (is_idle && self.may_apply(pipeline) && at > state.applied_through).then_some(at)
     }
 
     /// An empty plan that only moves an idle lane's checkpoint.

@@ -41,13 +41,17 @@ impl KeyState {
             .collect()
     }
 
-    pub fn drop_what_is_settled(&mut self) {
+    /// `known_through` tells of a side whose history is still being recovered how far it is known:
+    /// an `included` that lies behind that concerns writes that are still to come.
+    pub fn drop_what_is_settled(&mut self, known_through: Pair<Option<Timestamp>>) {
         for side in Side::BOTH {
             let first = self.pending[side].front().map(|event| event.position.time);
             if first.is_none() || first > self.last_applied[side] {
                 self.last_applied[side] = None;
             }
-            if first.is_none() || first > self.included[side.other()] {
+            let included = self.included[side.other()];
+            let is_known = known_through[side].is_none_or(|known| included <= Some(known));
+            if is_known && (first.is_none() || first > included) {
                 self.included[side.other()] = None;
             }
         }
@@ -66,6 +70,7 @@ impl KeyState {
     pub fn is_settled(&self) -> bool {
         Side::BOTH.iter().all(|side| {
             self.pending[*side].is_empty()
+                && self.included[*side].is_none()
                 && self.owed[*side].is_none()
                 && self.lost[*side].is_empty()
                 && !self.dead[*side]

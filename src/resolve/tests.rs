@@ -42,11 +42,12 @@ fn ledger_from(checkpoints: Pair<Position>, recover_to: u32) -> Ledger {
         policy: Policy::LastWriteWins,
     };
     let recover_to = Pair::new(at(recover_to), at(recover_to));
-    Ledger::new(
-        rules,
-        checkpoints.map(|position| vec![AppliedThrough(position)]),
-        recover_to,
-    )
+    let checkpoints = checkpoints.map(|position| vec![AppliedThrough(position)]);
+    let mut ledger = Ledger::new(rules, checkpoints, recover_to);
+    for side in Side::BOTH {
+        ledger.own_writes_known(side);
+    }
+    ledger
 }
 
 /// `a` and `b` are the wall times of the writes on each side, at the times 2, 3 and so on.
@@ -125,7 +126,7 @@ fn the_winner_owes_full_state_once_the_loser_was_skipped() {
     let mut ledger = ledger_of(&[1], &[2]);
     let plan = planned(&ledger, PipelineId::AToB);
     let note = only(&plan).leave_note.clone();
-    ledger.begin(plan);
+    ledger.begin(Arc::new(plan));
     ledger.landed(PipelineId::AToB, 0, at(10));
     let plan = planned(&ledger, PipelineId::BToA);
     assert_eq!(only(&plan).action, Action::FullState);
@@ -147,7 +148,7 @@ fn a_loser_with_the_same_document_is_settled_as_a_whole() {
     let mut plan = first(&ledger);
     plan.agree(|_| true);
     assert!(only(&plan).leaves_included());
-    ledger.begin(plan);
+    ledger.begin(Arc::new(plan));
     ledger.landed(PipelineId::AToB, 0, at(10));
     let rest = first(&ledger);
     assert!(only(&rest).events.is_empty());
@@ -159,7 +160,7 @@ fn a_loser_with_the_same_document_is_settled_as_a_whole() {
 #[test]
 fn an_older_write_is_beaten_once_full_state_has_landed_on_it() {
     let mut ledger = ledger_of(&[1], &[2]);
-    ledger.begin(planned(&ledger, PipelineId::BToA));
+    ledger.begin(Arc::new(planned(&ledger, PipelineId::BToA)));
     ledger.landed(PipelineId::BToA, 0, at(10));
     let plan = planned(&ledger, PipelineId::AToB);
     assert_eq!(only(&plan).action, Action::Skip);
@@ -206,7 +207,7 @@ fn restored_with_lost_write_at(time: u32) -> Ledger {
 
 fn overturned_after_own_write_at(time: u32) -> usize {
     let mut ledger = restored_with_lost_write_at(4);
-    ledger.observe_own_write(Side::A, &key(), at(time));
+    ledger.foresee_own_write(Side::A, &key(), at(time));
     ledger.observe(Side::A, write(Side::A, 8, 9));
     ledger.observe(Side::B, write(Side::B, 8, 1));
     for side in Side::BOTH {
@@ -227,12 +228,12 @@ fn a_losing_write_is_brought_back_by_full_state_unless_it_was_replaced_since() {
 fn a_note_waits_for_the_lane_that_may_still_list_in_it() {
     let mut ledger = ledger_of(&[1], &[2]);
     let skip = planned(&ledger, PipelineId::AToB);
-    ledger.begin(planned(&ledger, PipelineId::BToA));
+    ledger.begin(Arc::new(planned(&ledger, PipelineId::BToA)));
     let landed = ledger.landed(PipelineId::BToA, 0, at(10));
     ledger.complete(Side::A, whole(10));
     assert_eq!(landed.notes_to_clear.len(), 1);
     assert!(!ledger.may_clear(&landed.notes_to_clear[0]));
-    ledger.begin(skip);
+    ledger.begin(Arc::new(skip));
     ledger.landed(PipelineId::AToB, 0, at(10));
     assert!(ledger.may_clear(&landed.notes_to_clear[0]));
 }
@@ -249,4 +250,75 @@ fn a_discarded_dead_letter_leaves_nothing_to_send() {
     assert_eq!(ledger.entries(), 1);
     ledger.forget_dead_letter(PipelineId::AToB, &key());
     assert_eq!(ledger.entries(), 0);
+}
+
+#[test]
+fn full_state_from_within_a_history_brings_back_only_what_it_holds() {
+    let mut ledger = restored_with_lost_write_at(6);
+    ledger.complete(Side::B, whole(9));
+    ledger.observe(Side::A, write(Side::A, 5, 9));
+    ledger.complete(Side::A, whole(5));
+    let plan = planned(&ledger, PipelineId::AToB);
+    assert_eq!(only(&plan).action, Action::FullState);
+    assert!(only(&plan).overturned.is_empty());
+    ledger.begin(Arc::new(plan));
+    ledger.landed(PipelineId::AToB, 0, at(10));
+    ledger.observe(Side::A, write(Side::A, 6, 9));
+    ledger.complete(Side::A, whole(6));
+    let plan = planned(&ledger, PipelineId::AToB);
+    assert_eq!(only(&plan).action, Action::FullState);
+    assert_eq!(only(&plan).overturned.len(), 1);
+}
+
+#[test]
+fn a_pipeline_applies_while_its_own_source_is_still_being_recovered() {
+    let mut ledger = ledger_from(Pair::new(whole(1), whole(1)), 5);
+    ledger.observe(Side::A, write(Side::A, 2, 1));
+    ledger.complete(Side::A, whole(2));
+    assert!(!ledger.may_apply(PipelineId::AToB));
+    ledger.complete(Side::B, whole(5));
+    assert_eq!(only(&planned(&ledger, PipelineId::AToB)).events.len(), 1);
+    assert!(!ledger.may_apply(PipelineId::BToA));
+}
+
+#[test]
+fn a_foreseen_write_beats_what_comes_before_it_and_nothing_after_it() {
+    let mut ledger = ledger_from(Pair::new(whole(1), whole(1)), 9);
+    ledger.foresee_own_write(Side::A, &key(), at(3));
+    ledger.complete(Side::B, whole(9));
+    ledger.observe(Side::A, write(Side::A, 2, 1));
+    ledger.observe(Side::A, write(Side::A, 4, 1));
+    ledger.complete(Side::A, whole(4));
+    let plan = planned(&ledger, PipelineId::AToB);
+    assert_eq!(plan.batch.len(), 2);
+    assert_eq!(only(&plan).events.len(), 1);
+    assert_eq!(only(&plan).events[0].position.time, at(4));
+}
+
+fn room(queue_bytes_max: usize, entries_max: usize) -> Room {
+    Room {
+        queue_bytes_max,
+        entries_max,
+    }
+}
+
+#[test]
+fn a_reader_waits_for_room_unless_both_would() {
+    let (full, roomy) = (room(1, 100), room(1 << 20, 100));
+    for (a, b) in [(true, false), (false, true), (true, true)] {
+        let writes: &[i64] = &[1];
+        let of = |is_full: bool| if is_full { writes } else { &[] };
+        let ledger = ledger_of(of(a), of(b));
+        assert_eq!(ledger.has_room(Side::A, &full), !a);
+        assert_eq!(ledger.has_room(Side::B, &full), a || !b);
+        assert!(Side::BOTH.iter().all(|side| ledger.has_room(*side, &roomy)));
+    }
+}
+
+#[test]
+fn too_many_entries_hold_up_only_a_reader_with_something_in_its_queue() {
+    let ledger = ledger_of(&[1], &[]);
+    let crowded = room(1 << 20, 1);
+    assert!(!ledger.has_room(Side::A, &crowded));
+    assert!(ledger.has_room(Side::B, &crowded));
 }

@@ -6,6 +6,6 @@ mod snapshot;
 mod stream;
 
 pub use decode::{DdlEvent, Decoded, Decoder, Observed};
-pub use reader::{Moment, Observer, Reader, StreamFilter, Until};
+pub use reader::{Moment, Observer, Origin, Reader, StreamFilter, Until};
 pub use snapshot::read_at;
 pub use stream::oldest_entry;

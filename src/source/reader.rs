@@ -18,8 +18,16 @@ use crate::error::{Error, Result};
 #[derive(Debug, Clone)]
 pub struct StreamFilter {
     pub namespaces: NamespaceFilter,
-    /// Tag sessions; empty while recovering.
-    pub hidden_sessions: Vec<Uuid>,
+    pub origin: Origin,
+}
+
+/// Whose writes the stream tells of.
+#[derive(Debug, Clone)]
+pub enum Origin {
+    /// Everybody's but those of these tag sessions.
+    Applications { hidden: Vec<Uuid> },
+    /// Only those of these tag sessions.
+    Tandem { sessions: Vec<Uuid> },
 }
 
 /// A whole cluster time, or the proof that nothing happened up to one.
@@ -119,11 +127,6 @@ impl<O: Observer> Reader<O> {
             tracing::warn!(cluster = %self.cluster.name, %error, wait_ms = wait.as_millis() as u64, "change stream broke, opening again");
             tokio::time::sleep(wait.min(REOPEN_BACKOFF_MAX)).await;
         }
-    }
-
-    /// From here on the stream hides these sessions.
-    pub fn hide(&mut self, sessions: Vec<Uuid>) {
-        self.filter.hidden_sessions = sessions;
     }
 
     async fn read(&mut self, until: Until, pause: &mut impl FnMut(bool) -> Duration) -> Result<()> {

@@ -7,7 +7,7 @@ use futures_util::StreamExt;
 use mongodb::options::CursorType;
 use mongodb::raw_batch_cursor::{RawBatch, RawBatchCursor};
 
-use super::reader::StreamFilter;
+use super::reader::{Origin, StreamFilter};
 use crate::change::Position;
 use crate::cluster::Cluster;
 use crate::error::{Error, Result};
@@ -15,6 +15,10 @@ use crate::error::{Error, Result};
 /// How long the server holds a getMore without events. Its post-batch token then tells how far the
 /// cursor has come, so this bounds how stale an idle cluster's complete time gets.
 const AWAIT_TIME_MAX: Duration = Duration::from_millis(500);
+
+/// Events in a batch. More would make fewer round trips, but what is read at once is held beside
+/// what waits in the queues: at 16 MB, small events would take some 100 MB until they are decoded.
+const BATCH_EVENTS_MAX: u32 = 1000;
 
 /// An open change stream of a whole cluster.
 pub struct Stream {
@@ -50,6 +54,7 @@ impl Stream {
             .run_raw_cursor_command(command)
             .cursor_type(CursorType::TailableAwait)
             .max_time(AWAIT_TIME_MAX)
+            .batch_size(BATCH_EVENTS_MAX)
             .batch();
         let cursor = cluster.within(&doing, call).await?;
         Ok(Self {
@@ -120,7 +125,7 @@ pub fn proven_by(token: &str) -> Option<Position> {
 }
 
 impl StreamFilter {
-    /// Drops tandem's own writes and databases that no pattern can name, on the server. The commit
+    /// Drops writes of another origin and databases that no pattern can name, on the server. The commit
     /// echo and the markers always pass.
     fn stage(&self) -> Result<RawDocumentBuf> {
         let own = rawdoc! {
@@ -133,13 +138,17 @@ impl StreamFilter {
                 rawdoc! { "ns.db": { "$nin": ["admin", "config", "local", self.namespaces.own_database()] } }
             }
         };
-        if !self.hidden_sessions.is_empty() {
-            let mut ids = bson::RawArrayBuf::new();
-            for id in &self.hidden_sessions {
-                ids.push(bson::Binary::from(*id));
-            }
-            wanted.append(cstr!("lsid.id"), rawdoc! { "$nin": ids });
+        let (sessions, operator) = match &self.origin {
+            Origin::Applications { hidden } => (hidden, cstr!("$nin")),
+            Origin::Tandem { sessions } => (sessions, cstr!("$in")),
+        };
+        let mut ids = bson::RawArrayBuf::new();
+        for id in sessions {
+            ids.push(bson::Binary::from(*id));
         }
+        let mut origin = RawDocumentBuf::new();
+        origin.append(operator, ids);
+        wanted.append(cstr!("lsid.id"), origin);
         Ok(rawdoc! { "$match": { "$or": [own, wanted] } })
     }
 

@@ -18,7 +18,7 @@ enum Stage {
     #[default]
     Ready,
     Planned(Plan),
-    Begun(Plan),
+    Begun(Arc<Plan>),
 }
 
 #[derive(Default)]
@@ -40,6 +40,8 @@ pub struct Link {
     /// The next log entry that each reader reads.
     cursor: Pair<usize>,
     recover_to: Pair<u32>,
+    /// Whether the writes of former processes have been foreseen, before anything is read.
+    foreseen: Pair<bool>,
     lanes: Pair<Vec<Lane>>,
     notes_to_clear: VecDeque<NoteToClear>,
     paid_to_forget: VecDeque<NoteToClear>,
@@ -60,6 +62,7 @@ impl Link {
             is_draining: false,
             cursor: Pair::default(),
             recover_to: Pair::default(),
+            foreseen: Pair::default(),
             lanes: Pair::new(Vec::new(), Vec::new()),
             notes_to_clear: VecDeque::new(),
             paid_to_forget: VecDeque::new(),
@@ -78,6 +81,7 @@ impl Link {
             let lanes = 0..self.options.lanes;
             self.lanes[side] = lanes.map(|_| Lane::default()).collect();
             self.recover_to[side] = self.clusters[side].time;
+            self.foreseen[side] = false;
             let from = self.clusters[side.other()].checkpoints.iter().min();
             let from = from.expect("a lane");
             self.cursor[side] = self.clusters[side]
@@ -120,8 +124,14 @@ impl Link {
             && self.ledger.complete_of(side).time >= timestamp(self.clusters[side].time)
     }
 
-    /// The reader of `side` hands over the next cluster time, whole.
+    /// The reader of `side` foresees, or hands over the next cluster time, whole, if there is room.
     pub fn read(&mut self, side: Side) {
+        if !self.foreseen[side] {
+            return self.foresee(side);
+        }
+        if !self.has_room(side) {
+            return;
+        }
         let Some(first) = self.clusters[side].log.get(self.cursor[side]) else {
             return self.complete(side, self.clusters[side].time);
         };
@@ -135,6 +145,28 @@ impl Link {
             }
         }
         self.complete(side, time);
+    }
+
+    fn has_room(&self, side: Side) -> bool {
+        let room = &self.options.room;
+        let is_full = self.ledger.queue_bytes(side) >= room.queue_bytes_max;
+        let waits = self.options.broken == Broken::Room && is_full;
+        !waits && self.ledger.has_room(side, room)
+    }
+
+    fn foresee(&mut self, side: Side) {
+        self.foreseen[side] = true;
+        let log = self.clusters[side].log[self.cursor[side]..].iter();
+        let former = log.filter(|logged| logged.time <= self.recover_to[side]);
+        for logged in former.filter(|_| self.options.broken != Broken::Recovery) {
+            if let Entry::Own { keys, .. } = &logged.entry {
+                let at = timestamp(logged.time);
+                for key in keys {
+                    self.ledger.foresee_own_write(side, &self.keys[*key], at);
+                }
+            }
+        }
+        self.ledger.own_writes_known(side);
     }
 
     fn complete(&mut self, side: Side, time: u32) {
@@ -156,18 +188,8 @@ impl Link {
                 self.trace
                     .step(|| format!("{} tells of write {id}, waits: {waits}", side.as_str()));
             }
-            Entry::Own {
-                pipeline,
-                lane,
-                keys,
-            } => {
+            Entry::Own { pipeline, lane, .. } => {
                 let at = timestamp(logged.time);
-                let recovers = logged.time <= self.recover_to[side];
-                if recovers && self.options.broken != Broken::Recovery {
-                    for key in keys {
-                        self.ledger.observe_own_write(side, &self.keys[*key], at);
-                    }
-                }
                 let landed = self.ledger.landed(*pipeline, *lane, at);
                 self.trace.step(|| {
                     let through = landed.applied_through.as_ref();
@@ -192,6 +214,7 @@ impl Link {
                     agree(&self.clusters, &self.keys, &mut plan);
                 }
                 fill_in_records(&self.clusters, &self.keys, &mut plan);
+                let plan = Arc::new(plan);
                 self.ledger.begin(plan.clone());
                 Stage::Begun(plan)
             }
@@ -229,20 +252,10 @@ impl Link {
     }
 
     fn break_plan(&self, plan: &mut Plan) {
-        match self.options.broken {
-            Broken::Owed => {
-                for decision in &mut plan.decisions {
-                    decision.leave_note = None;
-                }
+        if self.options.broken == Broken::Owed {
+            for decision in &mut plan.decisions {
+                decision.leave_note = None;
             }
-            Broken::Nothing
-            | Broken::Included
-            | Broken::ForcedCheck
-            | Broken::CompleteTimes
-            | Broken::ExactRead
-            | Broken::Fence
-            | Broken::Agreement
-            | Broken::Recovery => {}
         }
     }
 
@@ -278,7 +291,7 @@ impl Link {
     fn forget_included(&mut self, plan: &Plan) {
         let mut plan = plan.clone();
         plan.read_at.time = timestamp(0);
-        self.ledger.begin(plan);
+        self.ledger.begin(Arc::new(plan));
     }
 
     /// A checkpoint goes past the events of its batch, and past no others.

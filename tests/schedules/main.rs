@@ -191,11 +191,16 @@ fn an_agreement_that_settles_half_of_what_led_to_it_is_noticed() {
 }
 
 #[test]
-fn a_restart_that_does_not_see_its_own_writes_is_noticed() {
+fn a_restart_that_does_not_foresee_its_own_writes_is_noticed() {
     let by = [
         Failure::Diverged,
         Failure::CausalityBroken,
         Failure::LoserNotLogged,
     ];
     assert_noticed(Broken::Recovery, &by);
+}
+
+#[test]
+fn readers_that_wait_for_each_other_are_noticed() {
+    assert_noticed(Broken::Room, &[Failure::Stuck]);
 }

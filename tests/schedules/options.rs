@@ -1,7 +1,7 @@
 //! The shape of a schedule, and the one rule that it may break on purpose.
 
 use tandem::change::{Mode, Policy, Side};
-use tandem::resolve::Rules;
+use tandem::resolve::{Room, Rules};
 
 use crate::random::Random;
 
@@ -23,7 +23,9 @@ pub enum Broken {
     Fence,
     /// Where a losing side's document is the same, its batch is passed over and nothing settled.
     Agreement,
-    /// A restarted reader does not see what tandem itself had written.
+    /// Both readers wait for room where both are full.
+    Room,
+    /// After a restart nobody foresees what tandem itself had written.
     Recovery,
 }
 
@@ -46,6 +48,8 @@ pub struct Options {
     /// Versions have nothing to do with time, as where a field of the document holds them.
     pub versions_at_random: bool,
     pub full_state_requests: bool,
+    /// A reader waits where more than this waits in the queues. An event takes about 1000 bytes.
+    pub room: Room,
     pub pace: Pace,
 }
 
@@ -99,6 +103,10 @@ impl Options {
             skew: [random.pick(&[0, 0, 5, -5]), 0],
             versions_at_random: random.one_in(5),
             full_state_requests: random.one_in(4),
+            room: Room {
+                queue_bytes_max: random.pick(&[1, 1500, 5000, usize::MAX]),
+                entries_max: random.pick(&[1, 1000]),
+            },
             pace: Pace::of(random),
         }
     }

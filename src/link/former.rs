@@ -1,0 +1,121 @@
+//! Reads a cluster's history: first what former processes of the link wrote, then what applications
+//! write.
+
+use bson::{Timestamp, Uuid};
+
+use super::observer::LinkObserver;
+use super::start::{Connected, Started};
+use crate::change::{Position, Side};
+use crate::cluster::Cluster;
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::pipeline::{Exchange, Pause};
+use crate::source::{Decoder, Moment, Observed, Observer, Origin, Reader, StreamFilter, Until};
+
+/// One cluster, and from where on it is read.
+pub(super) struct SideHistory {
+    config: Config,
+    side: Side,
+    cluster: Cluster,
+    tags: Vec<Uuid>,
+    from: Position,
+    recover_to: Timestamp,
+    single_writes_are_whole: bool,
+}
+
+/// The observer of a stream that holds nothing but tandem's own writes.
+struct FormerWrites<'a> {
+    exchange: &'a Exchange,
+    link: LinkObserver,
+}
+
+impl SideHistory {
+    pub fn new(config: &Config, connected: &Connected, started: &Started, side: Side) -> Self {
+        Self {
+            config: config.clone(),
+            side,
+            cluster: connected.clusters[side].clone(),
+            tags: started.tags[side].iter().copied().collect(),
+            from: started.read_from[side].clone(),
+            recover_to: started.recover_to[side],
+            single_writes_are_whole: connected.servers[side].single_writes_are_whole(),
+        }
+    }
+
+    /// Foresees what former processes wrote up to the moment of the start, and observes the whole
+    /// history then, as far as there is room for it.
+    ///
+    /// # Errors
+    /// As [`Reader::run`] says.
+    pub async fn read(self, exchange: &Exchange, observer: LinkObserver) -> Result<()> {
+        let mut outages = Pause::of_outages();
+        let mut pause = |works: bool| match works {
+            true => {
+                outages.reset();
+                std::time::Duration::ZERO
+            }
+            false => outages.wait(),
+        };
+        let former = FormerWrites {
+            exchange,
+            link: observer.clone(),
+        };
+        let sessions = self.tags.clone();
+        // Both streams pass the moment of the start by it, even if nothing else is written.
+        exchange.ask_for_marker(self.side);
+        self.reader(Origin::Tandem { sessions }, former)
+            .run(Until::Passed(self.recover_to), &mut pause)
+            .await?;
+        exchange.own_writes_known(self.side);
+        let hidden = self.tags.clone();
+        self.reader(Origin::Applications { hidden }, observer)
+            .run(Until::Cancelled, &mut pause)
+            .await
+    }
+
+    fn reader<O: Observer>(&self, origin: Origin, observer: O) -> Reader<O> {
+        let config = &self.config;
+        let decoder = Decoder::new(
+            self.side,
+            config.conflicts.tie,
+            config.namespaces.clone(),
+            config.conflicts.version_field.clone(),
+            self.tags.iter().copied().collect(),
+        );
+        let filter = StreamFilter {
+            namespaces: config.namespaces.clone(),
+            origin,
+        };
+        Reader::new(
+            self.cluster.clone(),
+            decoder,
+            filter,
+            observer,
+            self.from.clone(),
+            self.single_writes_are_whole,
+        )
+    }
+}
+
+impl Observer for FormerWrites<'_> {
+    async fn observe(&self, side: Side, moments: Vec<Moment>) -> Result<()> {
+        let mut written = Vec::new();
+        for event in moments.into_iter().flat_map(|moment| moment.observed) {
+            if let Observed::Own(key) = event.observed {
+                written.push((key, event.position.time));
+            }
+        }
+        self.exchange.foresee(side, &written);
+        Ok(())
+    }
+
+    async fn room(&self, _: Side) {}
+
+    fn needs_marker(&self, side: Side) {
+        self.exchange.ask_for_marker(side);
+    }
+
+    fn reachable(&self, side: Side, error: Option<&Error>) {
+        self.link.reachable(side, error);
+    }
+}
