@@ -148,6 +148,7 @@ async fn wind_up(
 ) -> Result<Ended> {
     tracing::info!("stopping: finishing the batches under way");
     lanes_stop.cancel();
+    shared.exchange.stop_waiting_for_room();
     let drained = all_end(&mut lanes).await;
     rest_stop.cancel();
     rest.abort_all();

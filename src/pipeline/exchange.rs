@@ -258,6 +258,19 @@ impl Exchange {
         self.marker_wanted[side].notified().await;
     }
 
+    /// No lane makes room any more: from here on no reader waits for it, since batches under way
+    /// still have to come back.
+    pub fn stop_waiting_for_room(&self) {
+        let latest = Timestamp {
+            time: u32::MAX,
+            increment: u32::MAX,
+        };
+        *lock(&self.needed) = Pair::new(latest, latest);
+        for side in Side::BOTH {
+            self.room[side].notify_one();
+        }
+    }
+
     /// Returns once the reader of `side` may go on.
     pub async fn wait_for_room(&self, side: Side) {
         while !self.has_room(side) {

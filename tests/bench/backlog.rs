@@ -36,6 +36,16 @@ pub struct Backlog {
     pub shape: Shape,
     pub operations: usize,
     pub document_bytes: usize,
+    pub place: Place,
+}
+
+/// Where the backlog is, and in which mode it drains.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    OneSide,
+    /// The same on both sides, under other keys.
+    BothSides,
+    OneWay,
 }
 
 impl Backlog {
@@ -44,6 +54,25 @@ impl Backlog {
             shape,
             operations,
             document_bytes,
+            place: Place::OneSide,
+        }
+    }
+
+    /// What a line of the table says of it.
+    pub fn label(&self) -> String {
+        let what = format!("{} {}", self.operations, self.shape.as_str());
+        match self.place {
+            Place::OneSide => what,
+            Place::BothSides => format!("{what} on each side"),
+            Place::OneWay => format!("{what}, one-way"),
+        }
+    }
+
+    /// Operations on both sides.
+    pub fn drained(&self) -> usize {
+        match self.place {
+            Place::BothSides => self.operations * 2,
+            Place::OneSide | Place::OneWay => self.operations,
         }
     }
 
@@ -58,6 +87,13 @@ impl Backlog {
     /// Writes what is there before, the same on every server.
     pub async fn prepare(&self, client: &Client) {
         self.insert(client, 0..self.documents_before()).await;
+    }
+
+    /// Writes inserts under keys that the other side's backlog has not.
+    pub async fn write_elsewhere(&self, client: &Client) {
+        const OTHER_KEYS: usize = 1 << 32;
+        self.insert(client, OTHER_KEYS..OTHER_KEYS + self.operations)
+            .await;
     }
 
     /// Writes the backlog.

@@ -29,7 +29,7 @@ pub struct Row {
 
 impl Row {
     pub fn of(backlog: &Backlog, drains: Vec<(Drain, Option<Drain>)>) -> Self {
-        let rate = |drain: &Drain| backlog.operations as f64 / drain.time.as_secs_f64();
+        let rate = |drain: &Drain| backlog.drained() as f64 / drain.time.as_secs_f64();
         let ours = |of: fn(Resources) -> f64| {
             median(drains.iter().filter_map(|(ours, _)| ours.resources.map(of)))
         };
@@ -39,7 +39,7 @@ impl Row {
             drains.iter().filter_map(pair)
         };
         Self {
-            what: format!("{} {}", backlog.operations, backlog.shape.as_str()),
+            what: backlog.label(),
             tandem: median(drains.iter().map(|(ours, _)| rate(ours))).unwrap_or_default(),
             native: median(both().map(|(_, native)| native)),
             ratio: median(both().map(|(ours, native)| ours / native)),

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use bson::doc;
 
-use crate::backlog::Backlog;
+use crate::backlog::{Backlog, Place};
 use crate::env::TestEnv;
 use crate::mongod::MongodOptions;
 use crate::report::{Drain, Resources};
@@ -26,10 +26,16 @@ pub async fn drain(backlog: &Backlog) -> Drain {
         backlog.prepare(env.a.client()),
         backlog.prepare(env.b.client())
     );
-    let link = env.link();
+    let link = match backlog.place {
+        Place::OneWay => env.link().one_way(),
+        Place::OneSide | Place::BothSides => env.link(),
+    };
     let mut tandem = env.streaming(&link).await;
     tandem.stop().await;
     backlog.write(env.a.client()).await;
+    if backlog.place == Place::BothSides {
+        backlog.write_elsewhere(env.b.client()).await;
+    }
 
     let mut resources = Resources::default();
     tandem.run_with(&["--until-caught-up"]);

@@ -17,7 +17,7 @@ use crate::transaction::{Refused, agree, commit, fill_in_records, key_index, pas
 enum Stage {
     #[default]
     Ready,
-    Planned(Plan),
+    Planned(Box<Plan>),
     Begun(Arc<Plan>),
 }
 
@@ -214,7 +214,7 @@ impl Link {
                     agree(&self.clusters, &self.keys, &mut plan);
                 }
                 fill_in_records(&self.clusters, &self.keys, &mut plan);
-                let plan = Arc::new(plan);
+                let plan = Arc::<Plan>::from(plan);
                 self.ledger.begin(plan.clone());
                 Stage::Begun(plan)
             }
@@ -234,7 +234,7 @@ impl Link {
     fn plan(&mut self, pipeline: PipelineId, lane: usize, random: &mut Random) -> Stage {
         if !self.is_draining && random.one_in(10) {
             let idle = self.ledger.plan_idle_progress(pipeline, lane);
-            return idle.map_or(Stage::Ready, Stage::Planned);
+            return idle.map_or(Stage::Ready, |plan| Stage::Planned(Box::new(plan)));
         }
         let limits = BatchLimits {
             operations_max: 1 + random.below(self.options.batch_operations_max),
@@ -245,7 +245,7 @@ impl Link {
             Next::Apply(plan) => {
                 self.trace
                     .step(|| describe(&plan, &self.clusters, &self.keys));
-                Stage::Planned(plan)
+                Stage::Planned(Box::new(plan))
             }
             Next::Wait(_) | Next::Idle => Stage::Ready,
         }

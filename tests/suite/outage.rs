@@ -9,6 +9,7 @@ use crate::support::env::TestEnv;
 use crate::support::mongod::{Mongod, MongodOptions, free_port};
 use crate::support::proxy::Proxy;
 use crate::support::random::scaled;
+use crate::support::wait::wait_for;
 
 const SOON: Duration = Duration::from_secs(30);
 const OUTAGE_SECONDS: usize = 120;
@@ -105,7 +106,7 @@ async fn a_cluster_that_cannot_be_reached_at_the_start_ends_with_4_after_the_tim
     assert!(String::from_utf8_lossy(&output.stderr).contains("us"));
 }
 
-/// A start reads everything up to now before it applies anything, however much that is.
+/// Both readers are full before either has passed the start.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_start_gets_past_a_backlog_larger_than_the_queue() {
     let env = TestEnv::start().await;
@@ -127,4 +128,52 @@ async fn a_start_gets_past_a_backlog_larger_than_the_queue() {
     tandem.wait_until_streaming().await;
     assert_converged(&env, SOON).await;
     tandem.stop().await;
+}
+
+/// Full state of a document in a long backlog has to be read as of a moment that the server no
+/// longer keeps: the reader comes to the present for that, past the bound of its queue.
+#[tokio::test(flavor = "multi_thread")]
+async fn conflicts_in_a_backlog_older_than_the_servers_snapshots_are_settled() {
+    let env = TestEnv::start().await;
+    let link = env
+        .link()
+        .extra("batch_bytes_max = 16384\n[limits]\nqueue_bytes_max = 16384");
+    let mut tandem = env.streaming(&link).await;
+    writes(&env, 0).await;
+    assert_converged(&env, SOON).await;
+    tandem.kill9();
+    let filling = "x".repeat(4_000);
+    let rows = |by| (100..140).map(move |id| doc! { "_id": id, "by": by });
+    for (orders, by) in [(env.orders_b(), "b"), (env.orders_a(), "a")] {
+        for mut row in rows(by) {
+            row.insert("filling", &filling);
+            orders.insert_one(row).await.unwrap();
+        }
+    }
+    forget_snapshots(&env).await;
+    tandem.start();
+    tandem.wait_until_streaming().await;
+    assert_converged(&env, SOON).await;
+    let row = env.orders_b().find_one(doc! { "_id": 100 }).await.unwrap();
+    assert_eq!(row.unwrap().get_str("by").unwrap(), "a");
+    tandem.stop().await;
+    assert_eq!(tandem.conflicts(&[]).len(), 40);
+}
+
+/// Returns once a cannot be read as of now any more.
+async fn forget_snapshots(env: &TestEnv) {
+    let window = doc! { "setParameter": 1, "minSnapshotHistoryWindowInSeconds": 1 };
+    let now = env.a.admin(window).await;
+    let now = now.get_timestamp("operationTime").unwrap();
+    wait_for("snapshots are forgotten", SOON, || async {
+        let ticks = env.a.client().database("bank").collection("ticks");
+        ticks.insert_one(doc! { "tick": 1 }).await.unwrap();
+        let read = doc! {
+            "find": "orders",
+            "readConcern": { "level": "snapshot", "atClusterTime": now },
+        };
+        let read = env.a.client().database("shop").run_command(read).await;
+        read.is_err().then_some(())
+    })
+    .await;
 }
