@@ -13,6 +13,7 @@ use super::write_set::{CollectionInfo, CollectionWrites, Group, WriteSet};
 use crate::change::{DocumentKey, Namespace, Position};
 use crate::cluster::errors;
 use crate::error::{Error, Result};
+use crate::fault::Fault;
 
 /// Where a lane stands, as its checkpoint document says.
 #[derive(Debug, Clone)]
@@ -118,7 +119,7 @@ impl<'a> Transaction<'a> {
         let removed = self
             .send(DELETE, namespace, collection, &writes.deletes)
             .await?;
-        if removed.matched < writes.deletes.keys.len() {
+        if removed.matched < writes.deletes.keys.len() && !Fault::NoTouch.is_on() {
             self.touch_absent(namespace, collection, &distinct(&writes.deletes.keys))
                 .await?;
         }
@@ -132,7 +133,7 @@ impl<'a> Transaction<'a> {
             let missed = keys.into_iter().filter(|key| needs_document.contains(key));
             return Err(Refusal::FullStateNeeded(missed.collect()));
         }
-        if updated.effective < writes.updates.keys.len() {
+        if updated.effective < writes.updates.keys.len() && !Fault::NoTouch.is_on() {
             self.touch_present(namespace, collection, &keys).await?;
         }
         Ok(())
