@@ -29,14 +29,14 @@ pub struct RunArgs {
 /// # Errors
 /// With the exit code that says why replication ended.
 pub async fn run(common: &Common, args: &RunArgs) -> Result<ExitCode> {
+    let stop = CancellationToken::new();
+    listen_for_signals(stop.clone())?;
     let config = common.load_config()?;
     let options = RunOptions {
         until_caught_up: args.until_caught_up,
         timeout: args.timeout,
         first_start: args.first_start,
     };
-    let stop = CancellationToken::new();
-    listen_for_signals(stop.clone())?;
     let ended = link::run(&config, options, stop).await?;
     let line = match ended {
         Ended::CaughtUp => format!("link {}: caught up", config.link.name),

@@ -39,7 +39,10 @@ const STOP_TIME_MAX: Duration = Duration::from_secs(25);
 /// # Errors
 /// With the exit code that says why.
 pub async fn run(config: &Config, options: RunOptions, stop: CancellationToken) -> Result<Ended> {
-    let connected = connect_both(config).await?;
+    let connected = tokio::select! {
+        connected = connect_both(config) => connected?,
+        () = stop.cancelled() => return Ok(Ended::Stopped),
+    };
     let store = super::reporting::open_to_run(&config.link.state_dir).await?;
     let outcome = run_with_store(config, options, &stop, &connected, &store).await;
     if let Err(error) = &outcome {
