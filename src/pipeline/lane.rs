@@ -116,6 +116,13 @@ impl Shared {
         Ok(())
     }
 
+    /// Keeps the totals locked meanwhile: an older count must not be saved over a newer one.
+    pub(super) fn save_checkpoint(&self, checkpoint: &StoredCheckpoint) -> Result<()> {
+        let counted = self.counters.as_ref().map(Counters::totals);
+        let totals = Pair::new(*counted.a, *counted.b);
+        self.store.save_checkpoint(checkpoint, &totals)
+    }
+
     pub fn set_clock_skew_ms(&self, skew: i64) {
         self.clock_skew_ms.store(skew, Ordering::Relaxed);
     }
@@ -302,20 +309,18 @@ impl Lane {
                 shared.store.set_record_status(id, status)?;
             }
         }
-        shared.store.save_checkpoint(&StoredCheckpoint {
+        if !plan.batch.is_empty() {
+            self.idle_since_checkpoint = Instant::now();
+            self.counters().applied(plan, applied.records.identical);
+        }
+        shared.save_checkpoint(&StoredCheckpoint {
             pipeline: self.pipeline,
             lane: self.index,
             lanes: self.settings.lanes,
             epoch: self.checkpoint.epoch,
             seq: self.checkpoint.sequence,
             applied: AppliedThrough(plan.through.clone()),
-        })?;
-        if plan.batch.is_empty() {
-            return Ok(());
-        }
-        self.idle_since_checkpoint = Instant::now();
-        self.counters().applied(plan, applied.records.identical);
-        Ok(())
+        })
     }
 
     fn remember_included(&mut self, plan: &Plan) {

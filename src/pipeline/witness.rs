@@ -133,7 +133,6 @@ impl Witness {
             applied: AppliedThrough(plan.through),
         };
         self.shared
-            .store
             .save_checkpoint(&stored)
             .map_err(Refusal::Failed)
     }

@@ -147,7 +147,7 @@ impl Store {
             .map_err(|cause| self.damaged("a record").caused_by(cause))
     }
 
-    fn transaction_error(&self, cause: TransactionError<()>) -> Error {
+    pub(super) fn transaction_error(&self, cause: TransactionError<()>) -> Error {
         match cause {
             TransactionError::Abort(()) => self.damaged("a record"),
             TransactionError::Storage(cause) => self.sled_error(cause),
