@@ -42,6 +42,8 @@ pub struct LaneSettings {
     pub fence: FenceKind,
     pub limits: BatchLimits,
     pub lanes: usize,
+    /// Longest time a batch waits for more while other lanes commit.
+    pub batch_fill_time_max: Duration,
     /// Longest time a transaction may stay open.
     pub transaction_time_max: Duration,
     /// None: no limit. Per lane.
@@ -69,6 +71,9 @@ const IDLE_CHECKPOINT_INTERVAL: Duration = Duration::from_secs(10);
 
 /// How long a lane sleeps at most before it looks around.
 const LOOK_AROUND_INTERVAL: Duration = Duration::from_millis(200);
+
+/// How often a lane that waits for more looks whether the other lanes still commit.
+const FILL_STEP: Duration = Duration::from_millis(1);
 
 const SKEW_UNKNOWN: i64 = i64::MIN;
 
@@ -163,13 +168,41 @@ impl Lane {
             let exchange = &self.shared.exchange;
             let limits = self.trouble.limits();
             match exchange.plan(self.pipeline, self.index, limits, self.trouble.caution()) {
-                Next::Apply(plan) => self.step(plan).await?,
+                Next::Apply(plan) => {
+                    let plan = self.filled(plan).await;
+                    self.step(plan).await?;
+                }
                 Next::Wait(WaitingOn::Recovery) => self.rest("recovery").await,
                 Next::Wait(WaitingOn::CommitEcho) => self.rest("commit echo").await,
                 Next::Idle => self.idle().await?,
             }
         }
         self.put_progress_on_record().await
+    }
+
+    /// Waits for more events while other lanes of the pipeline commit: the server is busy with them
+    /// anyway. A lane on its own never waits.
+    async fn filled(&self, plan: Plan) -> Plan {
+        let exchange = &self.shared.exchange;
+        let limits = self.trouble.limits();
+        let bytes: usize = plan.batch.iter().map(|event| event.bytes()).sum();
+        let full = plan.batch.len() >= limits.operations_max || bytes >= limits.bytes_max;
+        let others = || {
+            (0..self.settings.lanes)
+                .any(|lane| lane != self.index && exchange.is_in_flight(self.pipeline, lane))
+        };
+        let until = Instant::now() + self.settings.batch_fill_time_max;
+        if full || plan.requests > 0 || !others() {
+            return plan;
+        }
+        while others() && Instant::now() < until {
+            let left = until.saturating_duration_since(Instant::now());
+            tokio::time::sleep(left.min(FILL_STEP)).await;
+        }
+        match exchange.plan(self.pipeline, self.index, limits, self.trouble.caution()) {
+            Next::Apply(plan) => plan,
+            Next::Wait(_) | Next::Idle => plan,
+        }
     }
 
     async fn rest(&self, reason: &str) {

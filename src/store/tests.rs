@@ -297,6 +297,21 @@ fn lanes_that_a_newer_epoch_does_not_have_are_forgotten() {
 }
 
 #[test]
+fn removed_records_are_gone_and_the_log_is_still_whole() {
+    let dir = Dir::new();
+    let store = dir.open();
+    store
+        .put_records(&[record("0a", 1), record("0b", 2)])
+        .unwrap();
+    store
+        .remove_records(&["0a".to_owned(), "0f".to_owned()])
+        .unwrap();
+    assert_eq!(ids(&store, &RecordFilter::default()), ["0b"]);
+    assert_eq!(store.record("0a").unwrap(), None);
+    store.check_log().unwrap();
+}
+
+#[test]
 fn a_cleared_link_leaves_an_empty_store_with_its_id() {
     let dir = Dir::new();
     let store = dir.open();
