@@ -8,6 +8,7 @@ use bson::{Bson, DateTime, Document, RawDocumentBuf, doc};
 
 use super::own::Own;
 use crate::change::{ConflictKind, Namespace, Pair, PipelineId, RecordStatus, Side, record_id};
+use crate::config::ConflictsConfig;
 use crate::error::{Error, Result};
 use crate::pipeline::{HandedOver, Pause, Shared};
 use crate::source::{DdlEvent, Moment, Observed, Observer};
@@ -36,15 +37,15 @@ impl LinkObserver {
         shared: Arc<Shared>,
         own: Pair<Own>,
         lanes: HashMap<String, (PipelineId, usize)>,
-        (future_warn, future_max): (Duration, Option<Duration>),
+        conflicts: &ConflictsConfig,
     ) -> Self {
         Self {
             shared,
             own,
             lanes: Arc::new(lanes),
             broken: Arc::default(),
-            future_warn,
-            future_max,
+            future_warn: conflicts.clock_skew_warn,
+            future_max: conflicts.future_max,
             warned_at: Arc::default(),
         }
     }

@@ -86,10 +86,7 @@ async fn replicate(
         shared.clone(),
         connected.own.clone(),
         started.lane_ids(),
-        (
-            config.conflicts.clock_skew_warn,
-            config.conflicts.future_max,
-        ),
+        &config.conflicts,
     );
     let from = started.started_from;
     let monitor = Monitor::new(config, connected, shared.clone(), observer.clone(), from);
