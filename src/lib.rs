@@ -5,6 +5,7 @@ pub mod cli;
 pub mod cluster;
 pub mod config;
 pub mod error;
+pub mod fault;
 pub mod link;
 pub mod pipeline;
 pub mod ranges;

@@ -1,6 +1,7 @@
 //! The nouns: what a change is, where it stands in a cluster's history, and what it is compared by.
 
 mod canonical;
+mod chunks;
 mod event;
 mod key;
 mod namespace;
@@ -11,6 +12,7 @@ mod record;
 mod version;
 mod wall_time;
 
+pub use chunks::{SplitRecord, chunk_ids, joined_record, split_record};
 pub use event::{ChangeEvent, Operation, SharedEvent};
 pub use key::DocumentKey;
 pub use namespace::{Namespace, NamespaceFilter, matches as wildcard_matches};

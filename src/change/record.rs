@@ -164,34 +164,10 @@ pub fn record_id(link: &str, replica_set_id: &str, token: &str) -> String {
         .collect()
 }
 
-/// The largest document a server stores.
-const RECORD_BYTES_MAX: usize = 16 * 1024 * 1024;
-
 impl ConflictRecord {
-    /// The record as it is stored, with `_id` first.
-    ///
-    /// A document that would be too large for the server goes without the copies of what is
-    /// elsewhere: the winning document, which the collection has, then the losing change, whose
-    /// outcome the losing document is.
+    /// The whole record with `_id` first. It may be larger than a server stores; see
+    /// [`split_record`](super::split_record).
     pub fn to_raw(&self) -> RawDocumentBuf {
-        let too_large = |raw: &RawDocumentBuf| raw.as_bytes().len() > RECORD_BYTES_MAX;
-        let mut raw = self.whole();
-        if !too_large(&raw) {
-            return raw;
-        }
-        let mut record = self.clone();
-        if let Some(winning) = &mut record.winning {
-            winning.document = None;
-            raw = record.whole();
-        }
-        if too_large(&raw) && record.losing.document.is_some() {
-            record.losing.change = None;
-            raw = record.whole();
-        }
-        raw
-    }
-
-    fn whole(&self) -> RawDocumentBuf {
         let mut raw = rawdoc! {
             "_id": self.id.as_str(),
             "logged_at": self.logged_at,
@@ -278,71 +254,6 @@ mod tests {
         assert_eq!(id, record_id("eu-us", "set", "82a"));
         assert_ne!(id, record_id("eu-u", "sset", "82a"));
         assert_ne!(id, record_id("eu-us", "set", "82b"));
-    }
-
-    #[test]
-    fn a_record_that_is_too_large_keeps_the_losing_document() {
-        const MB: usize = 1024 * 1024;
-        let losing = |bytes: usize| {
-            let document = rawdoc! { "_id": 1, "s": "l".repeat(bytes) };
-            let mut record = record();
-            let change = rawdoc! { "fullDocument": document.clone() };
-            record.losing.change = Some(change);
-            record.losing.document = Some(document);
-            record
-        };
-        let of = |raw: &RawDocumentBuf, side: &str, field: &str| {
-            let found = raw.get_document(side).unwrap().get(field).unwrap();
-            found.is_some_and(|value| value.as_document().is_some())
-        };
-        for (bytes, winning, change) in [
-            (MB, true, true),
-            (7 * MB, false, true),
-            (15 * MB, false, false),
-        ] {
-            let raw = losing(bytes).to_raw();
-            assert!(raw.as_bytes().len() <= RECORD_BYTES_MAX);
-            assert!(of(&raw, "losing", "document"));
-            assert_eq!(of(&raw, "winning", "document"), winning, "{bytes}");
-            assert_eq!(of(&raw, "losing", "change"), change, "{bytes}");
-        }
-    }
-
-    fn record() -> ConflictRecord {
-        let time = Timestamp {
-            time: 1,
-            increment: 1,
-        };
-        let wall_time = DateTime::from_millis(1);
-        let namespace = crate::change::Namespace::new("shop", "orders");
-        ConflictRecord {
-            id: "id".into(),
-            logged_at: wall_time,
-            pipeline: PipelineId::AToB,
-            key: DocumentKey::of(&namespace, &rawdoc! { "_id": 1 }).unwrap(),
-            kind: ConflictKind::InsertExists,
-            policy: "last-write-wins",
-            winner: Some(("us".into(), Side::B)),
-            reason: "later".into(),
-            winning: Some(Winning {
-                operation: Operation::Insert,
-                cluster_time: time,
-                wall_time,
-                version_ms: 1,
-                document: Some(rawdoc! { "_id": 1, "s": "w".repeat(3 * 1024 * 1024) }),
-            }),
-            losing: Losing {
-                operation: Operation::Insert,
-                cluster_time: time,
-                wall_time,
-                version_ms: 1,
-                change: None,
-                document: None,
-            },
-            clock_skew_ms: None,
-            extra: RawDocumentBuf::new(),
-            status: RecordStatus::Logged,
-        }
     }
 
     #[test]

@@ -41,11 +41,26 @@ mod tests {
         for (typed, expected) in [
             ("24h", "2025-01-30T12:00:00Z"),
             ("2025-01-01T01:00:00+01:00", "2025-01-01T00:00:00Z"),
+            ("1h30m", "2025-01-31T10:30:00Z"),
+            ("0h", "2025-01-31T12:00:00Z"),
             ("99999999d", "-009999-01-02T01:59:59Z"),
         ] {
             let expected: jiff::Timestamp = expected.parse().unwrap();
             assert_eq!(Moment::parse(typed).unwrap().before(now), expected);
         }
-        assert!(Moment::parse("yesterday").is_err());
+        for typed in [
+            "",
+            "h",
+            "yesterday",
+            "24",
+            "-1h",
+            "+1h",
+            "1.5h",
+            "5ü",
+            "2023-11-14",
+            "99999999999999999999h",
+        ] {
+            assert!(Moment::parse(typed).is_err(), "{typed}");
+        }
     }
 }

@@ -38,6 +38,8 @@ pub struct RunArgs {
 /// # Errors
 /// With the exit code that says why replication ended.
 pub async fn run(common: &Common, args: &RunArgs) -> Result<ExitCode> {
+    let stop = CancellationToken::new();
+    listen_for_signals(stop.clone())?;
     let config = common.load_config()?;
     if args.dry_run {
         let plan = link::initial_sync::dry_run(&config, args.drop_target).await?;
@@ -57,8 +59,6 @@ pub async fn run(common: &Common, args: &RunArgs) -> Result<ExitCode> {
             drop_target: args.drop_target,
         },
     };
-    let stop = CancellationToken::new();
-    listen_for_signals(stop.clone())?;
     let ended = link::run(&config, options, stop).await?;
     let line = match ended {
         Ended::CaughtUp => format!("link {}: caught up", config.link.name),

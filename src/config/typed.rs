@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::environment::Environment;
 use super::keys::{KEYS, Key, Value};
 use super::problems::{Problems, nearest};
+use crate::fault::Fault;
 
 /// What options on the command line say over file and environment.
 #[derive(Debug, Clone, Default)]
@@ -90,7 +91,7 @@ impl Settings {
                 let key = &KEYS[at];
                 let read = key.kind.read_text(text);
                 self.put(key, Origin::Environment, name, read, problems);
-            } else if !lent.iter().any(|lent| lent == name) {
+            } else if !lent.iter().any(|lent| lent == name) && !Fault::is_switched_by(name) {
                 let known = nearest(name, variables.iter().map(String::as_str));
                 problems.add(name, unknown("environment variable", known));
             }

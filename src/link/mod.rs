@@ -20,6 +20,7 @@ mod records;
 pub mod reporting;
 pub mod reset;
 pub mod restore;
+mod retention;
 mod run;
 mod start;
 mod swap;

@@ -156,7 +156,7 @@ impl Monitor {
 
     fn save_totals(&self) -> Result<()> {
         for pipeline in PipelineId::BOTH {
-            let totals = *self.shared.counters[pipeline.source()].totals();
+            let totals = self.shared.counters[pipeline.source()].totals();
             self.shared.store.save_totals(pipeline, &totals)?;
         }
         Ok(())

@@ -2,12 +2,13 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bson::{Bson, DateTime, Document, RawDocumentBuf, doc};
 
 use super::own::Own;
 use crate::change::{ConflictKind, Namespace, Pair, PipelineId, RecordStatus, Side, record_id};
+use crate::config::ConflictsConfig;
 use crate::error::{Error, Result};
 use crate::pipeline::{HandedOver, Pause, Shared};
 use crate::source::{DdlEvent, Moment, Observed, Observer};
@@ -21,23 +22,31 @@ pub struct LinkObserver {
     lanes: Arc<HashMap<String, (PipelineId, usize)>>,
     /// Why a cluster's stream is broken; none while it works.
     broken: Arc<Mutex<Pair<Option<String>>>>,
-    /// A version this far ahead of its write's wall time stops the link.
+    /// A version this far ahead of this host's clock is worth a warning.
+    future_warn: Duration,
+    /// One that is further ahead stops the link.
     future_max: Option<Duration>,
+    warned_at: Arc<Mutex<Option<Instant>>>,
 }
+
+/// An application with a wrong clock writes on and on.
+const WARN_INTERVAL: Duration = Duration::from_secs(60);
 
 impl LinkObserver {
     pub fn new(
         shared: Arc<Shared>,
         own: Pair<Own>,
         lanes: HashMap<String, (PipelineId, usize)>,
-        future_max: Option<Duration>,
+        conflicts: &ConflictsConfig,
     ) -> Self {
         Self {
             shared,
             own,
             lanes: Arc::new(lanes),
             broken: Arc::default(),
-            future_max,
+            future_warn: conflicts.clock_skew_warn,
+            future_max: conflicts.future_max,
+            warned_at: Arc::default(),
         }
     }
 
@@ -53,10 +62,11 @@ impl LinkObserver {
             echoes: Vec::new(),
             through: moment.through,
         };
+        let now_ms = DateTime::now().timestamp_millis();
         for event in moment.observed {
             match event.observed {
                 Observed::Local(event) => {
-                    self.check_version(side, event.version.wall_time_ms, event.wall_time_ms)?;
+                    self.check_version(side, event.version.wall_time_ms, now_ms)?;
                     handed.local.push(event);
                 }
                 Observed::Echo(id) => handed.echoes.extend(self.lanes.get(&*id).copied()),
@@ -85,20 +95,33 @@ impl LinkObserver {
         Ok(())
     }
 
-    fn check_version(&self, side: Side, version_ms: i64, wall_ms: i64) -> Result<()> {
-        let Some(limit) = self.future_max else {
-            return Ok(());
-        };
-        let ahead = version_ms.saturating_sub(wall_ms);
-        if ahead <= limit.as_millis() as i64 {
+    /// The write's own wall time is no measure: it is as wrong as its server's clock.
+    fn check_version(&self, side: Side, version_ms: i64, now_ms: i64) -> Result<()> {
+        let ahead = version_ms.saturating_sub(now_ms);
+        let further_than = |limit: Duration| ahead > limit.as_millis() as i64;
+        let name = &self.shared.facts.names[side];
+        if !self.future_max.is_some_and(further_than) {
+            if further_than(self.future_warn) {
+                self.warn_of_future(name, ahead);
+            }
             return Ok(());
         }
-        let name = &self.shared.facts.names[side];
         Err(Error::cluster(format!(
             "a write on {name} has a version {} s in the future, more than conflicts.future_max",
             ahead / 1000
         ))
         .hint("correct the clock or the version field of the application, or raise the limit"))
+    }
+
+    fn warn_of_future(&self, name: &str, ahead_ms: i64) {
+        let mut warned_at = self
+            .warned_at
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if warned_at.is_none_or(|at| at.elapsed() >= WARN_INTERVAL) {
+            *warned_at = Some(Instant::now());
+            tracing::warn!(cluster = %name, ahead_ms, "a write has a version in the future: it wins every race until then");
+        }
     }
 
     /// Puts a change of a collection on record, and stops replicating what is not paired any more.

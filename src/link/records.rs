@@ -1,14 +1,18 @@
 //! Fills the local conflict log up from the clusters: after a crash, or where the store was lost.
 
-use bson::{RawDocumentBuf, doc};
+use std::collections::HashMap;
+
+use bson::{Document, RawDocument, RawDocumentBuf, doc};
 
 use super::own::Own;
-use crate::change::{Pair, RecordStatus, Side};
-use crate::error::Result;
+use crate::change::{Pair, RecordStatus, Side, chunk_ids, joined_record};
+use crate::error::{Error, Result};
 use crate::store::Store;
 
 /// Records taken over in one go.
 const BATCH: usize = 500;
+/// The same in bytes.
+const BATCH_BYTES: usize = 32 * 1024 * 1024;
 
 /// Puts every record of the clusters into the local conflict log.
 ///
@@ -23,21 +27,50 @@ pub async fn fill_up_store(store: &Store, own: &Pair<Own>) -> Result<()> {
 
 async fn fill_up_from(store: &Store, own: &Own) -> Result<()> {
     let doing = format!("read {}.conflicts on {}", own.database, own.cluster.name);
-    let collection = own
-        .cluster
-        .client
-        .database(&own.database)
-        .collection::<RawDocumentBuf>("conflicts");
+    let database = own.cluster.client.database(&own.database);
+    let collection = database.collection::<RawDocumentBuf>("conflicts");
     let mut cursor = own.cluster.within(&doing, collection.find(doc! {})).await?;
-    let mut batch: Vec<RawDocumentBuf> = Vec::new();
+    let (mut batch, mut bytes) = (Vec::new(), 0);
     while own.cluster.within(&doing, cursor.advance()).await? {
-        batch.push(cursor.current().to_owned());
-        if batch.len() >= BATCH {
+        let record = whole(store, own, cursor.current()).await?;
+        bytes += record.as_bytes().len();
+        batch.push(record);
+        if batch.len() >= BATCH || bytes >= BATCH_BYTES {
             take(store, &batch)?;
             batch.clear();
+            bytes = 0;
         }
     }
     take(store, &batch)
+}
+
+/// A record with what was split off for being too large; as it is where the store has it already.
+async fn whole(store: &Store, own: &Own, record: &RawDocument) -> Result<RawDocumentBuf> {
+    let ids = chunk_ids(record);
+    let id = record.get_str("_id").unwrap_or_default();
+    if ids.is_empty() || store.record(id)?.is_some() {
+        return Ok(record.to_owned());
+    }
+    let name = &own.cluster.name;
+    let doing = format!("read {}.conflict_chunks on {name}", own.database);
+    let database = own.cluster.client.database(&own.database);
+    let chunks = database.collection::<RawDocumentBuf>("conflict_chunks");
+    let mut found = HashMap::new();
+    // One at a time: together they may be more than a reply holds.
+    for id in ids {
+        let key = Document::try_from(id.clone())
+            .map_err(|error| Error::bug("a chunk's id that cannot be read").caused_by(error))?;
+        let find = chunks.find_one(doc! { "_id": key });
+        if let Some(chunk) = own.cluster.within(&doing, find).await? {
+            let data = chunk.get_binary("data").map(|data| data.bytes.to_vec());
+            found.extend(data.ok().map(|data| (id.into_bytes(), data)));
+        }
+    }
+    let joined = joined_record(record, |id| found.remove(id.as_bytes()));
+    Ok(joined.unwrap_or_else(|| {
+        tracing::warn!(cluster = %name, record = id, "a part of a conflict record is missing");
+        record.to_owned()
+    }))
 }
 
 fn take(store: &Store, batch: &[RawDocumentBuf]) -> Result<()> {

@@ -237,6 +237,10 @@ fn parts(link: &str, records: &[String]) -> Vec<(&'static str, RawDocumentBuf)> 
         for id in ids {
             list.push(id.as_str());
         }
+        parts.push((
+            "conflict_chunks",
+            rawdoc! { "_id.record": { "$in": list.clone() } },
+        ));
         parts.push(("conflicts", rawdoc! { "_id": { "$in": list } }));
     }
     parts.push(("links", rawdoc! { "_id": link }));

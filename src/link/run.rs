@@ -40,7 +40,10 @@ const STOP_TIME_MAX: Duration = Duration::from_secs(25);
 /// # Errors
 /// With the exit code that says why.
 pub async fn run(config: &Config, options: RunOptions, stop: CancellationToken) -> Result<Ended> {
-    let connected = connect_both(config).await?;
+    let connected = tokio::select! {
+        connected = connect_both(config) => connected?,
+        () = stop.cancelled() => return Ok(Ended::Stopped),
+    };
     let store = super::reporting::open_to_run(&config.link.state_dir).await?;
     let outcome = run_with_store(config, options, &stop, &connected, &store).await;
     if let Err(error) = &outcome {
@@ -84,7 +87,7 @@ async fn replicate(
         shared.clone(),
         connected.own.clone(),
         started.lane_ids(),
-        config.conflicts.future_max,
+        &config.conflicts,
     );
     let from = started.started_from;
     let mut rest = Tasks::new();
@@ -133,6 +136,7 @@ async fn replicate(
             Err(Error::timed_out("the time given by --timeout ran out"))
         }
     };
+    shared.exchange.stop_waiting_for_room();
     let outcome = wind_up(outcome, lanes, &lanes_stop, rest, &rest_stop).await;
     monitor.save_last(outcome.as_ref().err());
     outcome
@@ -148,7 +152,6 @@ async fn wind_up(
 ) -> Result<Ended> {
     tracing::info!("stopping: finishing the batches under way");
     lanes_stop.cancel();
-    shared.exchange.stop_waiting_for_room();
     let drained = all_end(&mut lanes).await;
     rest_stop.cancel();
     rest.abort_all();

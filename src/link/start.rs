@@ -12,6 +12,7 @@ use super::identity::{ServerFacts, identity_of, must_differ, must_match};
 use super::initial_sync::{drop_included, must_be_empty};
 use super::lease::Lease;
 use super::own::Own;
+use super::sweeper::clear_leftovers;
 use super::takeover::{kill_sessions, lanes_of, open_lanes, raise_epoch};
 use crate::change::{AppliedThrough, Pair, PipelineId, Position, Rank, Side};
 use crate::cluster::{Cluster, connect};
@@ -207,6 +208,8 @@ async fn restore(
     };
     let applied = |side: Side| applied_of(&history.checkpoints[side]);
     let checkpoints = Pair::new(applied(Side::A), applied(Side::B));
+    let rank = Rank::of(Side::B, config.conflicts.tie);
+    clear_leftovers(&config.link.name, own, rank, &checkpoints).await?;
     let mut ledger = Ledger::new(rules, checkpoints, recover_to);
     restore_notes(config, own, &mut ledger).await?;
     Ok(ledger)

@@ -14,6 +14,7 @@ use super::marker::write_markers;
 use super::monitor::Monitor;
 use super::observer::LinkObserver;
 use super::own::Own;
+use super::retention::prune;
 use super::start::{Connected, Started};
 use super::sweeper::clear_notes;
 use crate::change::{Pair, PipelineId, Side};
@@ -133,6 +134,9 @@ pub(super) fn spawn_helpers(
         rest.spawn(done(markers));
     }
     rest.spawn(done(clear_notes(shared.clone(), own.clone(), stop.clone())));
+    let retention = config.conflicts.retention;
+    let old = prune(shared.clone(), own.clone(), retention, stop.clone());
+    rest.spawn(done(old));
     let (watcher, watch_stop) = (monitor.clone(), stop.clone());
     rest.spawn(done(async move { watcher.watch(watch_stop).await }));
     let socket = control::bind(&config.link.state_dir)?;
@@ -172,6 +176,7 @@ pub(super) fn spawn_lanes(
                 bytes_max: config.apply.batch_bytes_max,
             },
             lanes: sessions.len(),
+            batch_fill_time_max: config.apply.batch_fill_time_max,
             transaction_time_max: config.apply.transaction_time_max,
             operations_per_second_max: config
                 .apply

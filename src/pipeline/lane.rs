@@ -42,6 +42,8 @@ pub struct LaneSettings {
     pub fence: FenceKind,
     pub limits: BatchLimits,
     pub lanes: usize,
+    /// Longest time a batch waits for more while other lanes commit.
+    pub batch_fill_time_max: Duration,
     /// Longest time a transaction may stay open.
     pub transaction_time_max: Duration,
     /// None: no limit. Per lane.
@@ -69,6 +71,9 @@ const IDLE_CHECKPOINT_INTERVAL: Duration = Duration::from_secs(10);
 
 /// How long a lane sleeps at most before it looks around.
 const LOOK_AROUND_INTERVAL: Duration = Duration::from_millis(200);
+
+/// How often a lane that waits for more looks whether the other lanes still commit.
+const FILL_STEP: Duration = Duration::from_millis(1);
 
 const SKEW_UNKNOWN: i64 = i64::MIN;
 
@@ -116,6 +121,13 @@ impl Shared {
         Ok(())
     }
 
+    /// Keeps the totals locked meanwhile: an older count must not be saved over a newer one.
+    pub(super) fn save_checkpoint(&self, checkpoint: &StoredCheckpoint) -> Result<()> {
+        let counted = self.counters.as_ref().map(Counters::totals);
+        let totals = Pair::new(*counted.a, *counted.b);
+        self.store.save_checkpoint(checkpoint, &totals)
+    }
+
     pub fn set_clock_skew_ms(&self, skew: i64) {
         self.clock_skew_ms.store(skew, Ordering::Relaxed);
     }
@@ -156,7 +168,10 @@ impl Lane {
             let exchange = &self.shared.exchange;
             let limits = self.trouble.limits();
             match exchange.plan(self.pipeline, self.index, limits, self.trouble.caution()) {
-                Next::Apply(plan) => self.step(plan).await?,
+                Next::Apply(plan) => {
+                    let plan = self.filled(plan).await;
+                    self.step(plan).await?;
+                }
                 Next::Wait(WaitingOn::Recovery) => self.rest("recovery").await,
                 Next::Wait(WaitingOn::CommitEcho) => self.rest("commit echo").await,
                 Next::Wait(WaitingOn::InitialSync) => self.rest("initial sync").await,
@@ -164,6 +179,31 @@ impl Lane {
             }
         }
         self.put_progress_on_record().await
+    }
+
+    /// Waits for more events while other lanes of the pipeline commit: the server is busy with them
+    /// anyway. A lane on its own never waits.
+    async fn filled(&self, plan: Plan) -> Plan {
+        let exchange = &self.shared.exchange;
+        let limits = self.trouble.limits();
+        let bytes: usize = plan.batch.iter().map(|event| event.bytes()).sum();
+        let full = plan.batch.len() >= limits.operations_max || bytes >= limits.bytes_max;
+        let others = || {
+            (0..self.settings.lanes)
+                .any(|lane| lane != self.index && exchange.is_in_flight(self.pipeline, lane))
+        };
+        let until = Instant::now() + self.settings.batch_fill_time_max;
+        if full || plan.requests > 0 || !others() {
+            return plan;
+        }
+        while others() && Instant::now() < until {
+            let left = until.saturating_duration_since(Instant::now());
+            tokio::time::sleep(left.min(FILL_STEP)).await;
+        }
+        match exchange.plan(self.pipeline, self.index, limits, self.trouble.caution()) {
+            Next::Apply(plan) => plan,
+            Next::Wait(_) | Next::Idle => plan,
+        }
     }
 
     async fn rest(&self, reason: &str) {
@@ -303,20 +343,18 @@ impl Lane {
                 shared.store.set_record_status(id, status)?;
             }
         }
-        shared.store.save_checkpoint(&StoredCheckpoint {
+        if !plan.batch.is_empty() {
+            self.idle_since_checkpoint = Instant::now();
+            self.counters().applied(plan, applied.records.identical);
+        }
+        shared.save_checkpoint(&StoredCheckpoint {
             pipeline: self.pipeline,
             lane: self.index,
             lanes: self.settings.lanes,
             epoch: self.checkpoint.epoch,
             seq: self.checkpoint.sequence,
             applied: AppliedThrough(plan.through.clone()),
-        })?;
-        if plan.batch.is_empty() {
-            return Ok(());
-        }
-        self.idle_since_checkpoint = Instant::now();
-        self.counters().applied(plan, applied.records.identical);
-        Ok(())
+        })
     }
 
     fn remember_included(&mut self, plan: &Plan) {

@@ -26,6 +26,7 @@ use bson::{DateTime, Timestamp};
 
 use crate::change::DocumentKey;
 use crate::config::FenceKind;
+use crate::fault::Fault;
 use crate::resolve::Plan;
 use crate::source::read_at;
 use crate::target::{Checkpoint, Refusal, Snapshot, Transaction};
@@ -61,6 +62,9 @@ impl Lane {
     async fn apply(&mut self, plan: &mut Arc<Plan>) -> Result<(), Refusal> {
         let known = self.read_source(plan).await?;
         let mut transaction = match self.settings.fence {
+            FenceKind::Snapshot if Fault::NoFence.is_on() => {
+                Transaction::begin(&mut self.session, Snapshot::Latest)
+            }
             FenceKind::Snapshot => {
                 Transaction::begin(&mut self.session, Snapshot::At(plan.fence.time))
             }

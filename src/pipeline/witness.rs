@@ -134,7 +134,6 @@ impl Witness {
             applied: AppliedThrough(plan.through.clone()),
         };
         self.shared
-            .store
             .save_checkpoint(&stored)
             .map_err(Refusal::Failed)
     }

@@ -2,7 +2,6 @@
 
 mod csv_rows;
 mod extjson;
-mod since;
 mod summary;
 mod table;
 #[cfg(test)]
@@ -17,7 +16,6 @@ use crate::change::{RecordStatus, rfc3339};
 use crate::error::{Class, Error, ExitCode, Result};
 
 pub use extjson::{record_json, write_canonical};
-pub use since::parse_since;
 pub use summary::Summary;
 pub use table::escaped;
 

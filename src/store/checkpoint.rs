@@ -2,9 +2,11 @@
 
 use bson::Timestamp;
 use serde::{Deserialize, Serialize};
+use sled::Transactional;
+use sled::transaction::ConflictableTransactionError;
 
-use super::Store;
-use crate::change::{AppliedThrough, PipelineId, Position};
+use super::{Store, Totals, totals_name};
+use crate::change::{AppliedThrough, Pair, PipelineId, Position};
 use crate::error::Result;
 
 /// Where one lane of one pipeline stands.
@@ -60,21 +62,31 @@ impl Store {
     /// Never moves a lane backwards: of two checkpoints the one with the greater (epoch, seq)
     /// stays, whichever is saved last; the position is not compared, since a first start may begin
     /// anywhere. Lanes that a newer epoch no longer has are dropped.
-    pub fn save_checkpoint(&self, checkpoint: &StoredCheckpoint) -> Result<()> {
+    ///
+    /// What was done so far goes with it, so that no abrupt stop tells them apart.
+    pub fn save_checkpoint(
+        &self,
+        checkpoint: &StoredCheckpoint,
+        totals: &Pair<Totals>,
+    ) -> Result<()> {
         let name = checkpoint_name(checkpoint.pipeline, checkpoint.lane);
         let bytes = serde_json::to_vec(&Stored::from(checkpoint)).expect("plain fields make JSON");
         let newer = (checkpoint.epoch, checkpoint.seq);
-        let update = self.0.checkpoints.fetch_and_update(&name, |old| {
-            let old = old.and_then(|old| serde_json::from_slice::<Stored>(old).ok());
-            match old {
-                Some(old) if (old.epoch, old.seq) >= newer => {
-                    Some(serde_json::to_vec(&old).expect("plain fields make JSON"))
-                }
-                _ => Some(bytes.clone()),
+        let trees = (&self.0.checkpoints, &self.0.link);
+        let update = trees.transaction(|(checkpoints, link)| {
+            for pipeline in PipelineId::BOTH {
+                let totals = serde_json::to_vec(&totals[pipeline.source()]);
+                let totals = totals.expect("plain fields make JSON");
+                link.insert(totals_name(pipeline).as_bytes(), totals)?;
             }
+            let old = checkpoints.get(&name)?;
+            let old = old.and_then(|old| serde_json::from_slice::<Stored>(&old).ok());
+            if old.as_ref().is_none_or(|old| (old.epoch, old.seq) < newer) {
+                checkpoints.insert(name.as_bytes(), bytes.as_slice())?;
+            }
+            Ok::<_, ConflictableTransactionError<()>>(old)
         });
-        let old = update.map_err(|cause| self.sled_error(cause))?;
-        let known = old.and_then(|old| serde_json::from_slice::<Stored>(&old).ok());
+        let known = update.map_err(|cause| self.transaction_error(cause))?;
         if known.is_none_or(|old| old.epoch < checkpoint.epoch) {
             self.drop_lanes_gone(checkpoint)?;
         }

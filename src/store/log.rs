@@ -47,6 +47,22 @@ impl Store {
         put.map_err(|cause| self.transaction_error(cause))
     }
 
+    /// Removes records by `_id`; those that are not there do not matter.
+    pub fn remove_records(&self, ids: &[String]) -> Result<()> {
+        for part in ids.chunks(RECORDS_PER_TRANSACTION_MAX) {
+            let removed = (&self.0.records, &self.0.record_keys).transaction(|(records, keys)| {
+                for id in part {
+                    if let Some(key) = keys.remove(id.as_bytes())? {
+                        records.remove(key)?;
+                    }
+                }
+                Ok::<_, ConflictableTransactionError<()>>(())
+            });
+            removed.map_err(|cause| self.transaction_error(cause))?;
+        }
+        Ok(())
+    }
+
     /// Whether the log is whole, as far as it can tell itself: sled may read less than was written
     /// after its file was damaged. Reads the whole log; meant for a start, after the records of the
     /// clusters were put.
@@ -147,7 +163,7 @@ impl Store {
             .map_err(|cause| self.damaged("a record").caused_by(cause))
     }
 
-    fn transaction_error(&self, cause: TransactionError<()>) -> Error {
+    pub(super) fn transaction_error(&self, cause: TransactionError<()>) -> Error {
         match cause {
             TransactionError::Abort(()) => self.damaged("a record"),
             TransactionError::Storage(cause) => self.sled_error(cause),

@@ -83,7 +83,9 @@ fn everything_is_there_after_reopening() {
     let store = dir.open();
     let store_id = store.store_id().to_owned();
     store.set_identity(&identity).unwrap();
-    store.save_checkpoint(&checkpoint(0, 1, 1, 7)).unwrap();
+    store
+        .save_checkpoint(&checkpoint(0, 1, 1, 7), &Pair::default())
+        .unwrap();
     store.add_tag_sessions(Side::B, &[session]).unwrap();
     store.save_totals(PipelineId::BToA, &totals).unwrap();
     store.save_status(&serde_json::json!({ "n": 1 })).unwrap();
@@ -236,15 +238,43 @@ fn many_records_stream_out_after_reopening() {
 }
 
 #[test]
+fn what_was_done_is_saved_with_the_checkpoint_that_says_so() {
+    let dir = Dir::new();
+    let store = dir.open();
+    let after = |updates_applied: u64| {
+        let totals = Totals {
+            updates_applied,
+            ..Totals::default()
+        };
+        Pair::new(totals, Totals::default())
+    };
+    store
+        .save_checkpoint(&checkpoint(0, 1, 1, 7), &after(70))
+        .unwrap();
+    drop(store);
+    let store = dir.open();
+    assert_eq!(store.checkpoints().unwrap(), [checkpoint(0, 1, 1, 7)]);
+    assert_eq!(store.totals(PipelineId::AToB).unwrap(), after(70).a);
+}
+
+#[test]
 fn a_checkpoint_never_moves_backwards() {
     let dir = Dir::new();
     let store = dir.open();
-    store.save_checkpoint(&checkpoint(0, 1, 2, 5)).unwrap();
-    store.save_checkpoint(&checkpoint(0, 1, 2, 4)).unwrap();
-    store.save_checkpoint(&checkpoint(0, 1, 1, 9)).unwrap();
+    store
+        .save_checkpoint(&checkpoint(0, 1, 2, 5), &Pair::default())
+        .unwrap();
+    store
+        .save_checkpoint(&checkpoint(0, 1, 2, 4), &Pair::default())
+        .unwrap();
+    store
+        .save_checkpoint(&checkpoint(0, 1, 1, 9), &Pair::default())
+        .unwrap();
     let saved = || store.checkpoint(PipelineId::AToB, 0).unwrap().unwrap();
     assert_eq!(saved(), checkpoint(0, 1, 2, 5));
-    store.save_checkpoint(&checkpoint(0, 1, 3, 0)).unwrap();
+    store
+        .save_checkpoint(&checkpoint(0, 1, 3, 0), &Pair::default())
+        .unwrap();
     assert_eq!(saved(), checkpoint(0, 1, 3, 0));
 }
 
@@ -253,13 +283,32 @@ fn lanes_that_a_newer_epoch_does_not_have_are_forgotten() {
     let dir = Dir::new();
     let store = dir.open();
     for lane in 0..4 {
-        store.save_checkpoint(&checkpoint(lane, 4, 1, 1)).unwrap();
+        store
+            .save_checkpoint(&checkpoint(lane, 4, 1, 1), &Pair::default())
+            .unwrap();
     }
     for lane in 0..2 {
-        store.save_checkpoint(&checkpoint(lane, 2, 2, 0)).unwrap();
+        store
+            .save_checkpoint(&checkpoint(lane, 2, 2, 0), &Pair::default())
+            .unwrap();
     }
     let lanes: Vec<_> = store.checkpoints().unwrap();
     assert_eq!(lanes, [checkpoint(0, 2, 2, 0), checkpoint(1, 2, 2, 0)]);
+}
+
+#[test]
+fn removed_records_are_gone_and_the_log_is_still_whole() {
+    let dir = Dir::new();
+    let store = dir.open();
+    store
+        .put_records(&[record("0a", 1), record("0b", 2)])
+        .unwrap();
+    store
+        .remove_records(&["0a".to_owned(), "0f".to_owned()])
+        .unwrap();
+    assert_eq!(ids(&store, &RecordFilter::default()), ["0b"]);
+    assert_eq!(store.record("0a").unwrap(), None);
+    store.check_log().unwrap();
 }
 
 #[test]
@@ -268,7 +317,9 @@ fn a_cleared_link_leaves_an_empty_store_with_its_id() {
     let store = dir.open();
     let store_id = store.store_id().to_owned();
     store.put_records(&[record("0a", 1)]).unwrap();
-    store.save_checkpoint(&checkpoint(0, 1, 2, 5)).unwrap();
+    store
+        .save_checkpoint(&checkpoint(0, 1, 2, 5), &Pair::default())
+        .unwrap();
     store.clear_link().unwrap();
     drop(store);
     let store = dir.open();

@@ -10,9 +10,10 @@ use super::reply::{Counts, Refusal, counts, operation_time, refusal};
 use super::session::{Snapshot, TagSession};
 use super::touch::{remove_stand_ins, stand_ins, touch_present, write_command};
 use super::write_set::{CollectionInfo, CollectionWrites, Group, WriteSet};
-use crate::change::{DocumentKey, Namespace, Position};
+use crate::change::{DocumentKey, Namespace, Position, split_record};
 use crate::cluster::errors;
 use crate::error::{Error, Result};
+use crate::fault::Fault;
 
 /// Where a lane stands, as its checkpoint document says.
 #[derive(Debug, Clone)]
@@ -118,7 +119,7 @@ impl<'a> Transaction<'a> {
         let removed = self
             .send(DELETE, namespace, collection, &writes.deletes)
             .await?;
-        if removed.matched < writes.deletes.keys.len() {
+        if removed.matched < writes.deletes.keys.len() && !Fault::NoTouch.is_on() {
             self.touch_absent(namespace, collection, &distinct(&writes.deletes.keys))
                 .await?;
         }
@@ -132,7 +133,7 @@ impl<'a> Transaction<'a> {
             let missed = keys.into_iter().filter(|key| needs_document.contains(key));
             return Err(Refusal::FullStateNeeded(missed.collect()));
         }
-        if updated.effective < writes.updates.keys.len() {
+        if updated.effective < writes.updates.keys.len() && !Fault::NoTouch.is_on() {
             self.touch_present(namespace, collection, &keys).await?;
         }
         Ok(())
@@ -216,8 +217,16 @@ impl<'a> Transaction<'a> {
     }
 
     async fn write_records(&mut self, batch: &Batch<'_>) -> std::result::Result<(), Refusal> {
-        let mut statements: Vec<RawDocumentBuf> =
-            batch.records.iter().map(record_statement).collect();
+        let (mut statements, mut chunks) = (Vec::new(), Vec::new());
+        for record in &batch.records {
+            let split = split_record(record).map_err(|error| {
+                Refusal::Failed(Error::bug("a record that cannot be read").caused_by(error))
+            })?;
+            statements.push(first_wins(&split.record));
+            chunks.extend(split.chunks.iter().map(first_wins));
+        }
+        self.own_update(batch.database, "conflict_chunks", &chunks)
+            .await?;
         for (id, status) in &batch.statuses {
             statements.push(
                 rawdoc! { "q": { "_id": id.as_ref() }, "u": { "$set": { "status": *status } } },
@@ -341,8 +350,10 @@ fn commands(statements: &[RawDocumentBuf]) -> Vec<&[RawDocumentBuf]> {
     commands
 }
 
-fn record_statement(record: &RawDocumentBuf) -> RawDocumentBuf {
-    let id = record.get_str("_id").unwrap_or_default();
+/// Inserts a document that may be there already.
+fn first_wins(record: &RawDocumentBuf) -> RawDocumentBuf {
+    let id = record.get("_id").ok().flatten();
+    let id = id.unwrap_or(bson::RawBsonRef::Null);
     let mut body = RawDocumentBuf::new();
     for (name, value) in record
         .iter()

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use crate::support::compare::assert_converged;
 use crate::support::env::{LinkConfig, TestEnv, raw_by_id};
+use crate::support::mongod::MongodOptions;
 use crate::support::tandem::Tandem;
 use crate::support::wait::wait_for;
 
@@ -21,7 +22,10 @@ struct Race {
 
 impl Race {
     async fn over(link: impl Fn(LinkConfig) -> LinkConfig) -> Self {
-        let env = TestEnv::start().await;
+        Self::between(TestEnv::start().await, link).await
+    }
+
+    async fn between(env: TestEnv, link: impl Fn(LinkConfig) -> LinkConfig) -> Self {
         env.create_on_both("shop", "orders").await;
         let tandem = env.streaming(&link(env.link())).await;
         Self { env, tandem }
@@ -278,27 +282,84 @@ async fn the_report_is_the_same_while_tandem_runs_and_when_it_does_not() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn documents_too_large_for_one_record_still_have_a_winner() {
-    const BYTES: usize = 9_000_000;
-    let race = Race::over(|link| link).await;
+async fn a_loser_too_large_for_one_record_comes_back_byte_for_byte_from_the_clusters_alone() {
+    const BYTES: usize = 16 * 1024 * 1024 - 100;
+    const LATE: Duration = Duration::from_secs(60);
+    let env = TestEnv::start_with(
+        MongodOptions::named("eu-set").with_large_cache(),
+        MongodOptions::named("us-set").with_large_cache(),
+    )
+    .await;
+    let slow = |link: LinkConfig| link.extra("transaction_time_max = \"20s\"");
+    let mut race = Race::between(env, slow).await;
     let of = |text: &str| doc! { "_id": 1, "text": text.repeat(BYTES) };
+    race.tandem.sigstop();
+    race.env.orders_a().insert_one(of("a")).await.unwrap();
+    next_millisecond().await;
+    race.env.orders_b().insert_one(of("b")).await.unwrap();
+    let lost = RawDocumentBuf::try_from(&of("a")).unwrap();
+    race.tandem.sigcont();
+    assert_converged(&race.env, LATE).await;
+    assert_ne!(race.on_a().await, Some(lost.clone()));
+
+    race.tandem.stop().await;
+    std::fs::remove_dir_all(race.env.path("tandem-state")).unwrap();
+    race.tandem.start();
+    race.tandem.wait_until_streaming().await;
+    let records = race.tandem.conflicts(&[]);
+    assert_eq!(records.len(), 1);
+    assert_eq!(records[0]["kind"], "insert_exists");
+    for side in ["losing", "winning"] {
+        let text = records[0][side]["document"]["text"].as_str();
+        assert_eq!(text.map(str::len), Some(BYTES), "{side}");
+    }
+    let id = records[0]["id"].as_str().or(records[0]["_id"].as_str());
+    let output = race
+        .tandem
+        .run(&["conflict", "restore", "--yes", id.expect("an id")]);
+    assert_eq!(output.status.code(), Some(0));
+    assert_eq!(race.on_a().await, Some(lost));
+    assert_converged(&race.env, LATE).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn records_are_removed_everywhere_once_they_are_old() {
+    let race = Race::over(|link| link.extra("[conflicts]\nretention = \"3s\"")).await;
     let (a, b) = (race.env.orders_a(), race.env.orders_b());
     let records = race
         .run(async {
-            a.insert_one(of("a")).await.unwrap();
+            act(a, "insert", 1).await;
             next_millisecond().await;
-            b.insert_one(of("b")).await.unwrap();
+            act(b, "insert", 2).await;
         })
         .await;
     assert_eq!(records.len(), 1);
-    assert_eq!(records[0]["kind"], "insert_exists");
-    let text = records[0]["losing"]["document"]["text"].as_str();
-    assert_eq!(
-        text.map(str::len),
-        Some(BYTES),
-        "the loser's whole document"
-    );
-    assert!(records[0]["losing"]["document"].is_object());
+    wait_for("the record is gone", SOON, || async {
+        race.tandem.conflicts(&[]).is_empty().then_some(())
+    })
+    .await;
+    for server in [&race.env.a, &race.env.b] {
+        let conflicts = server.client().database("__tandem");
+        let conflicts = conflicts.collection::<Document>("conflicts");
+        assert_eq!(conflicts.count_documents(doc! {}).await.unwrap(), 0);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_version_too_far_in_the_future_stops_the_link() {
+    let version = "[conflicts]\nversion_field = \"version\"\nfuture_max = \"1h\"";
+    let mut race = Race::over(|link| link.extra(version)).await;
+    let ahead = |hours: i64| {
+        let ms = DateTime::now().timestamp_millis() + hours * 3_600_000;
+        DateTime::from_millis(ms)
+    };
+    let row = doc! { "_id": 1, "version": ahead(0) };
+    race.given(row).await;
+    set(race.env.orders_a(), doc! { "version": ahead(2) }).await;
+    // Nobody reads a any more, so the lanes into it wait for their echo in vain.
+    let late = Duration::from_secs(40);
+    assert_eq!(race.tandem.wait_exit(late).await, 4);
+    assert!(race.tandem.log().contains("future"));
 }
 
 /// Many large documents at once are more than one command holds.

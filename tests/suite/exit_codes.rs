@@ -51,6 +51,40 @@ async fn code_0_it_stopped_when_asked_and_goes_on_where_it_was() {
     assert_eq!(status["state"], "stopped");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn code_0_it_is_asked_to_stop_before_it_has_found_its_clusters() {
+    const SIGTERM_IS_CAUGHT: u64 = 1 << 14;
+    let env = TestEnv::start().await;
+    env.b.sigstop();
+    let mut tandem = env.tandem(&env.link());
+    tandem.start();
+    let process = format!("/proc/{}/status", tandem.pid());
+    wait_for("it listens for signals", SOON, async || {
+        let status = std::fs::read_to_string(&process).ok()?;
+        let caught = status
+            .lines()
+            .find_map(|line| line.strip_prefix("SigCgt:"))?;
+        let caught = u64::from_str_radix(caught.trim(), 16).ok()?;
+        (caught & SIGTERM_IS_CAUGHT != 0).then_some(())
+    })
+    .await;
+    tandem.sigterm();
+    assert_eq!(tandem.wait_exit(Duration::from_secs(5)).await, 0);
+    env.b.sigcont();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn code_1_a_server_answers_what_nobody_knows() {
+    const NOBODY_KNOWS: i32 = 7777;
+    let env = TestEnv::start().await;
+    let mut tandem = env.streaming(&env.link()).await;
+    let odd = doc! { "failCommands": ["getMore"], "errorCode": NOBODY_KNOWS };
+    env.b.fail_command("alwaysOn", odd).await;
+    assert_eq!(tandem.wait_exit(SOON).await, 1);
+    let log = tandem.log();
+    assert!(log.contains("us") && log.contains("7777"), "{log}");
+}
+
 #[tokio::test]
 async fn code_2_a_command_line_that_nobody_can_mean() {
     let env = TestEnv::start().await;

@@ -4,6 +4,7 @@ mod conflicts;
 mod crash;
 mod ddl;
 mod exit_codes;
+mod fences;
 mod harness;
 mod initial_sync;
 mod one_way;

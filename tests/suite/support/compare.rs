@@ -20,20 +20,26 @@ pub type Contents = BTreeMap<String, BTreeMap<Vec<u8>, RawDocumentBuf>>;
 ///
 /// Panics after `deadline` with the first differences. Empty and missing collections are equal.
 pub async fn assert_converged(env: &TestEnv, deadline: Duration) -> Duration {
+    let converged = converge(env, deadline).await;
+    converged.unwrap_or_else(|differences| panic!("{differences}"))
+}
+
+/// The same, with the differences as an answer.
+pub async fn converge(env: &TestEnv, deadline: Duration) -> Result<Duration, String> {
     let start = Instant::now();
     loop {
         let (a, b) = tokio::join!(contents(env.a.client()), contents(env.b.client()));
         let differences = differences(&a, &b);
         if differences.is_empty() {
-            return start.elapsed();
+            return Ok(start.elapsed());
         }
         if start.elapsed() > deadline {
             let total = differences.len();
             let shown: Vec<String> = differences.into_iter().take(DIFFERENCES_SHOWN).collect();
-            panic!(
+            return Err(format!(
                 "{total} documents differ after {deadline:?}:\n{}",
                 shown.join("\n")
-            );
+            ));
         }
         tokio::time::sleep(POLL).await;
     }

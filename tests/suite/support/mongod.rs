@@ -23,6 +23,7 @@ const ELECTION_TIMEOUT_MS: i32 = 500;
 pub struct MongodOptions {
     pub set_name: String,
     pub oplog_megabytes: u32,
+    pub cache_gigabytes: &'static str,
     /// Further arguments of the command line.
     pub args: Vec<String>,
     /// The port that the replica set names as its own, of a proxy in front of the server.
@@ -34,6 +35,7 @@ impl MongodOptions {
         Self {
             set_name: set_name.to_owned(),
             oplog_megabytes: 512,
+            cache_gigabytes: "0.25",
             args: Vec::new(),
             advertised_port: None,
         }
@@ -44,6 +46,16 @@ impl MongodOptions {
     pub fn with_small_oplog(mut self) -> Self {
         self.oplog_megabytes = 1;
         self.args.extend(["--syncdelay".to_owned(), "1".to_owned()]);
+        self
+    }
+
+    /// Room for transactions of many megabytes, which the server refuses where they do not fit.
+    #[allow(
+        dead_code,
+        reason = "the demo and the benchmark, which share this file, have no such transactions"
+    )]
+    pub fn with_large_cache(mut self) -> Self {
+        self.cache_gigabytes = "1";
         self
     }
 }
@@ -236,7 +248,7 @@ fn launch(options: &MongodOptions, port: u16, dir: &Path, in_set: bool) -> Runni
         .args(["--bind_ip", "127.0.0.1", "--port", &port.to_string()])
         .arg("--dbpath")
         .arg(dir)
-        .args(["--wiredTigerCacheSizeGB", "0.25"])
+        .args(["--wiredTigerCacheSizeGB", options.cache_gigabytes])
         .args(["--setParameter", "enableTestCommands=1"])
         .args(["--setParameter", "diagnosticDataCollectionEnabled=false"])
         .args(&options.args)

@@ -241,10 +241,6 @@ impl Tandem {
     }
 
     /// The id of the background process.
-    #[allow(
-        dead_code,
-        reason = "only the benchmark, which shares this file, looks at it"
-    )]
     pub fn pid(&self) -> u32 {
         let running = self.running.as_ref().expect("tandem was started");
         running.process.id()

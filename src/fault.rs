@@ -1,0 +1,49 @@
+//! Checks that a test can switch off, to see that it would notice; a release build has no switch.
+
+/// A check of tandem that can be missing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// Transactions run at the server's present instead of the fence they were decided for.
+    NoFence,
+    /// A write that changes nothing is not made to conflict.
+    NoTouch,
+    /// A cluster time counts as complete from its first event on.
+    EarlyComplete,
+}
+
+#[cfg(debug_assertions)]
+impl Fault {
+    /// Names one of them.
+    pub const VARIABLE: &str = "TANDEM_FAULT";
+
+    pub fn is_on(self) -> bool {
+        use std::sync::LazyLock;
+        static CHOSEN: LazyLock<Option<String>> =
+            LazyLock::new(|| std::env::var(Fault::VARIABLE).ok());
+        CHOSEN.as_deref() == Some(self.name())
+    }
+
+    /// Whether an environment variable is the switch, so that no configuration has to know it.
+    pub fn is_switched_by(variable: &str) -> bool {
+        variable == Self::VARIABLE
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Fault::NoFence => "no_fence",
+            Fault::NoTouch => "no_touch",
+            Fault::EarlyComplete => "early_complete",
+        }
+    }
+}
+
+#[cfg(not(debug_assertions))]
+impl Fault {
+    pub const fn is_on(self) -> bool {
+        false
+    }
+
+    pub const fn is_switched_by(_: &str) -> bool {
+        false
+    }
+}
