@@ -180,6 +180,9 @@ fn contest(
     theirs: Vec<SharedEvent>,
 ) -> Conflict {
     let (winner, reason) = match source {
+        // What no event has told of is older than any write, whichever side is preferred: after a
+        // restart a write may have been made on top of the very copy.
+        _ if mine.iter().all(is_unread) => (source.other(), Reason::Later),
         Side::A => rules.winner(&mine, &theirs),
         Side::B => rules.winner(&theirs, &mine),
     };

@@ -40,7 +40,7 @@ pub(super) struct Cluster {
     /// Whether all of them up to the start are known.
     pub own_writes_known: bool,
     pub lanes: Vec<Lane>,
-    /// The events that start here wait; requests are served.
+    /// Whatever starts here waits.
     pub held: bool,
 }
 

@@ -119,17 +119,16 @@ impl Ledger {
         if state.in_flight.is_some() {
             return Next::Wait(WaitingOn::CommitEcho);
         }
-        let has_events = !state.queue.is_empty();
-        let held = self.clusters[source].held;
         // Full state that no write asks for must not be read before a former process's write.
         let has_requests = self.is_recovered() && !state.requests.is_empty();
-        if !has_requests && (held || !has_events) {
-            return match has_events {
-                true => Next::Wait(WaitingOn::InitialSync),
-                false => Next::Idle,
-            };
+        let has_events = !state.queue.is_empty();
+        if !has_requests && !has_events {
+            return Next::Idle;
         }
-        let events_are_next = state.took_requests && has_events && !held;
+        if self.clusters[source].held {
+            return Next::Wait(WaitingOn::InitialSync);
+        }
+        let events_are_next = has_events && state.took_requests;
         let (batch, requests) = match has_requests && !events_are_next {
             true => (Vec::new(), requests::take(state, limits)),
             false => (take(state, limits), 0),

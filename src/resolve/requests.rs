@@ -94,7 +94,7 @@ impl Ledger {
         });
     }
 
-    /// The events of a pipeline wait until it is released: nobody knows yet what they meet.
+    /// Everything of a pipeline waits until it is released: nobody knows yet what it would meet.
     pub fn hold(&mut self, pipeline: PipelineId) {
         self.clusters[pipeline.source()].held = true;
     }

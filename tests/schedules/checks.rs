@@ -2,7 +2,7 @@
 
 use tandem::change::Side;
 
-use crate::cluster::{Change, Cluster, LocalWrite, Writes};
+use crate::cluster::{Change, Cluster, LocalWrite, Writes, copied_id};
 use crate::link::Link;
 
 /// What was found wrong.
@@ -40,7 +40,34 @@ pub fn check(link: &Link) -> Result<(), Failure> {
             check_write(link, write, final_writes)?;
         }
     }
+    for key in 0..link.options.keys {
+        check_copied(link, key)?;
+    }
     check_nothing_is_left(link)
+}
+
+/// What was there before the start lives on, is on record, or went with a write that had seen it:
+/// a delete, or one that is on record itself with the whole document.
+fn check_copied(link: &Link, key: usize) -> Result<(), Failure> {
+    let bit: Writes = 1 << copied_id(key);
+    let has = |writes: Writes| writes & bit != 0;
+    let is_logged = |id: usize| {
+        let on = |side: Side| link.clusters[side].records.contains_key(&id);
+        Side::BOTH.into_iter().any(on)
+    };
+    let clusters = [&link.clusters.a, &link.clusters.b];
+    let lives = clusters.iter().any(|cluster| {
+        has(cluster.now(key).seen) || has(cluster.identical) || has(cluster.both_absent)
+    });
+    let gone = clusters
+        .iter()
+        .flat_map(|cluster| cluster.local_writes())
+        .filter(|write| write.key == key && has(write.seen))
+        .any(|write| matches!(write.change, Change::Delete) || is_logged(write.id));
+    match !link.options.copies || lives || is_logged(copied_id(key)) || gone {
+        true => Ok(()),
+        false => Err(Failure::LoserNotLogged),
+    }
 }
 
 fn check_write(link: &Link, write: &LocalWrite, final_writes: Writes) -> Result<(), Failure> {

@@ -114,6 +114,12 @@ pub struct Cluster {
     raw: RawDocumentBuf,
 }
 
+/// The id of what a document held before the start.
+pub fn copied_id(key: usize) -> usize {
+    const FIRST: usize = 120;
+    FIRST + key
+}
+
 pub fn timestamp(time: u32) -> Timestamp {
     Timestamp { time, increment: 1 }
 }
@@ -145,6 +151,14 @@ impl Cluster {
             both_absent: 0,
             keys,
             raw: rawdoc! { "x": 1 },
+        }
+    }
+
+    /// What was there before the start, without a trace in the log.
+    pub fn fill(&mut self) {
+        for (key, states) in self.states.iter_mut().enumerate() {
+            states[0].document = Some([1; 2]);
+            states[0].seen = 1 << copied_id(key);
         }
     }
 
@@ -224,9 +238,14 @@ impl Cluster {
 
     /// The write that an event tells of.
     pub fn local(&self, event: &SharedEvent) -> &LocalWrite {
-        let at = usize::from_str_radix(&event.position.token, 16).expect("a token of ours");
+        self.find_local(event).expect("a token of ours")
+    }
+
+    /// None for what stands for a document from before the start.
+    pub fn find_local(&self, event: &SharedEvent) -> Option<&LocalWrite> {
+        let at = usize::from_str_radix(&event.position.token, 16).ok()?;
         match &self.log[at].entry {
-            Entry::Local(write) => write,
+            Entry::Local(write) => Some(write),
             Entry::Own { .. } => panic!("an event of a write of tandem"),
         }
     }

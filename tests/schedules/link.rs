@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use tandem::change::{AppliedThrough, DocumentKey, Pair, PipelineId, Position, Side};
-use tandem::resolve::{BatchLimits, Caution, Ledger, Next, NoteToClear, Plan, StoredNotes};
+use tandem::resolve::{BatchLimits, Caution, Ledger, Next, NoteToClear, Plan, StoredNotes, Ticket};
 
 use crate::cluster::{Cluster, Entry, keys, timestamp};
 use crate::options::{Broken, Options};
@@ -43,6 +43,9 @@ pub struct Link {
     /// Whether the writes of former processes have been foreseen, before anything is read.
     foreseen: Pair<bool>,
     lanes: Pair<Vec<Lane>>,
+    /// Copies that have been asked for; none once all have been made.
+    copies: Option<Ticket>,
+    copied: bool,
     notes_to_clear: VecDeque<NoteToClear>,
     paid_to_forget: VecDeque<NoteToClear>,
 }
@@ -51,7 +54,10 @@ impl Link {
     pub fn new(options: Options, trace: Trace) -> Self {
         let keys = keys(options.keys);
         let cluster = |side| Cluster::new(side, keys.clone(), options.lanes);
-        let clusters = Pair::new(cluster(Side::A), cluster(Side::B));
+        let mut clusters = Pair::new(cluster(Side::A), cluster(Side::B));
+        if options.copies {
+            clusters.a.fill();
+        }
         let mut link = Self {
             ledger: new_ledger(&options, &clusters),
             clusters,
@@ -64,6 +70,8 @@ impl Link {
             recover_to: Pair::default(),
             foreseen: Pair::default(),
             lanes: Pair::new(Vec::new(), Vec::new()),
+            copies: None,
+            copied: !options.copies,
             notes_to_clear: VecDeque::new(),
             paid_to_forget: VecDeque::new(),
         };
@@ -93,6 +101,32 @@ impl Link {
                 })
                 .unwrap_or(self.clusters[side].log.len());
             self.restore_notes(side);
+        }
+        if !self.copied {
+            self.ask_for_copies();
+        }
+    }
+
+    fn ask_for_copies(&mut self) {
+        let ticket = Ticket::default();
+        for key in self.keys.iter() {
+            let key = key.clone();
+            let of_a = PipelineId::AToB;
+            self.ledger.request_copy(of_a, key, 1, ticket.clone());
+        }
+        if self.options.broken != Broken::Hold {
+            self.ledger.hold(PipelineId::BToA);
+        }
+        self.copies = Some(ticket);
+    }
+
+    /// What b wrote meanwhile goes on once every copy has been made.
+    fn finish_copies(&mut self) {
+        let made = |ticket: &mut Ticket| Arc::strong_count(ticket) == 1;
+        if self.copies.take_if(made).is_some() {
+            self.trace.step(|| "everything is copied".to_owned());
+            self.copied = true;
+            self.ledger.release(PipelineId::BToA);
         }
     }
 
@@ -204,6 +238,7 @@ impl Link {
 
     /// Takes a lane one step on: plan, begin, commit.
     pub fn advance(&mut self, pipeline: PipelineId, lane: usize, random: &mut Random) {
+        self.finish_copies();
         let stage = &mut self.lanes[pipeline.source()][lane].stage;
         let next = match std::mem::take(stage) {
             Stage::Ready => self.plan(pipeline, lane, random),
@@ -362,6 +397,7 @@ impl Link {
 
     pub fn is_idle(&self) -> bool {
         Side::BOTH.iter().all(|side| self.reader_is_at_head(*side))
+            && self.copied
             && self.notes_to_clear.is_empty()
             && self.paid_to_forget.is_empty()
             && PipelineId::BOTH.iter().all(|pipeline| {

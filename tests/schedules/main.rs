@@ -186,6 +186,14 @@ fn a_commit_without_a_fence_is_noticed() {
 }
 
 #[test]
+fn writes_that_meet_what_was_not_copied_yet_are_noticed() {
+    assert_noticed(
+        Broken::Hold,
+        &[Failure::LoserNotLogged, Failure::CausalityBroken],
+    );
+}
+
+#[test]
 fn an_agreement_that_settles_half_of_what_led_to_it_is_noticed() {
     assert_noticed(Broken::Agreement, &[Failure::LoserNotLogged]);
 }

@@ -21,6 +21,8 @@ pub enum Broken {
     ExactRead,
     /// Writes after the fence are overwritten.
     Fence,
+    /// While a's documents are copied, b's writes are sent to a as if nothing were there.
+    Hold,
     /// Where a losing side's document is the same, its batch is passed over and nothing settled.
     Agreement,
     /// Both readers wait for room where both are full.
@@ -48,6 +50,8 @@ pub struct Options {
     /// Versions have nothing to do with time, as where a field of the document holds them.
     pub versions_at_random: bool,
     pub full_state_requests: bool,
+    /// a held documents before the start, which are copied.
+    pub copies: bool,
     /// A reader waits where more than this waits in the queues. An event takes about 1000 bytes.
     pub room: Room,
     pub pace: Pace,
@@ -103,6 +107,7 @@ impl Options {
             skew: [random.pick(&[0, 0, 5, -5]), 0],
             versions_at_random: random.one_in(5),
             full_state_requests: random.one_in(4),
+            copies: random.one_in(4) || broken == Broken::Hold,
             room: Room {
                 queue_bytes_max: random.pick(&[1, 1500, 5000, usize::MAX]),
                 entries_max: random.pick(&[1, 1000]),

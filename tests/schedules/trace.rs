@@ -4,7 +4,7 @@ use tandem::change::{DocumentKey, Pair, SharedEvent};
 use tandem::resolve::Plan;
 
 use crate::cluster::Cluster;
-use crate::transaction::key_index;
+use crate::transaction::{id_of, key_index};
 
 #[derive(Default)]
 pub struct Trace(Option<Vec<String>>);
@@ -31,7 +31,7 @@ pub fn describe(plan: &Plan, clusters: &Pair<Cluster>, keys: &[DocumentKey]) -> 
     let target = &clusters[plan.pipeline.target()];
     let decisions = plan.decisions.iter().map(|decision| {
         let ids = |events: &[SharedEvent], cluster: &Cluster| {
-            let ids = events.iter().map(|event| cluster.local(event).id);
+            let ids = events.iter().map(|event| id_of(cluster, keys, event));
             ids.collect::<Vec<_>>()
         };
         let conflict = decision.conflict.as_ref().map(|conflict| {

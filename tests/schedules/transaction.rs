@@ -1,10 +1,10 @@
 //! A plan as one transaction on its target: the writes at the fence, records, notes, checkpoint.
 
-use tandem::change::{DocumentKey, Pair, Position};
+use tandem::change::{DocumentKey, Pair, Position, SharedEvent};
 use tandem::resolve::{Action, Decision, LostWrite, Plan};
 
 use crate::cluster::{
-    Change, Cluster, Document, Entry, LocalWrite, Logged, Paid, Writes, timestamp,
+    Change, Cluster, Document, Entry, Logged, Paid, Writes, copied_id, timestamp,
 };
 use crate::options::Broken;
 
@@ -41,11 +41,12 @@ fn identical(clusters: &Pair<Cluster>, plan: &Plan, key: usize) -> bool {
 }
 
 /// The losers of a decision, which go on record where both sides do not come to the same.
-fn losers<'a>(
-    clusters: &'a Pair<Cluster>,
+fn losers(
+    clusters: &Pair<Cluster>,
+    keys: &[DocumentKey],
     plan: &Plan,
     decision: &Decision,
-) -> Vec<&'a LocalWrite> {
+) -> Vec<LostWrite> {
     let target = plan.pipeline.target();
     let Some(conflict) = &decision.conflict else {
         return Vec::new();
@@ -55,8 +56,24 @@ fn losers<'a>(
     } else {
         (target, &conflict.theirs)
     };
-    let writes = events.iter().map(|event| clusters[side].local(event));
-    writes.collect()
+    let lost = events.iter().map(|event| LostWrite {
+        record: id_of(&clusters[side], keys, event).to_string().into(),
+        at: event.position.time,
+    });
+    lost.collect()
+}
+
+/// The write that an event tells of, or what was there before the start.
+pub fn id_of(cluster: &Cluster, keys: &[DocumentKey], event: &SharedEvent) -> usize {
+    match cluster.find_local(event) {
+        Some(write) => write.id,
+        None => copied_id(key_index(keys, &event.key)),
+    }
+}
+
+fn bits(lost: &[LostWrite]) -> Writes {
+    let ids = lost.iter().map(|write| write.record.parse::<usize>());
+    ids.fold(0, |all, id| all | (1 << id.expect("a number")))
 }
 
 /// Tells the plan where both sides have come to the same document.
@@ -68,15 +85,11 @@ pub fn agree(clusters: &Pair<Cluster>, keys: &[DocumentKey], plan: &mut Plan) {
 /// Gives the losing writes of the plan their records' ids, as the transaction will write them.
 pub fn fill_in_records(clusters: &Pair<Cluster>, keys: &[DocumentKey], plan: &mut Plan) {
     for decision in plan.decisions.clone() {
-        let losers = losers(clusters, plan, &decision);
+        let losers = losers(clusters, keys, plan, &decision);
         if losers.is_empty() || identical(clusters, plan, key_index(keys, &decision.key)) {
             continue;
         }
-        let lost = losers.iter().map(|write| LostWrite {
-            record: write.id.to_string().into(),
-            at: write.event.position.time,
-        });
-        plan.records.insert(decision.key.clone(), lost.collect());
+        plan.records.insert(decision.key.clone(), losers);
     }
 }
 
@@ -146,9 +159,12 @@ pub fn commit(
         .iter()
         .filter(|decision| !plan.records.contains_key(&decision.key))
         .map(|decision| {
-            let losers = losers(clusters, plan, decision);
-            let writes = losers.iter().fold(0, |all, write| all | (1 << write.id));
+            let mut writes = bits(&losers(clusters, keys, plan, decision));
             let key = key_index(keys, &decision.key);
+            if writes != 0 {
+                let source = clusters[target.other()].read_at(key, plan.read_at.time.time);
+                writes |= source.seen & (1 << copied_id(key));
+            }
             (clusters[target].read_at(key, fence).document, writes)
         })
         .collect();

@@ -48,7 +48,7 @@ impl Race {
         writes.await;
         self.tandem.sigcont();
         assert_converged(&self.env, SOON).await;
-        self.tandem.conflicts(&[])
+        self.tandem.all_conflicts(&self.env).await
     }
 
     async fn on_a(&self) -> Option<RawDocumentBuf> {

@@ -92,7 +92,7 @@ async fn a_copy_that_meets_writes_on_both_sides_loses_none_unseen() {
     tandem.wait_status("the copy is done", SOON, is_done).await;
     assert_converged(&env, SOON).await;
     let documents = documents_of(&contents(env.a.client()).await);
-    history.assert_accounted(&documents, &tandem.conflicts(&[]));
+    history.assert_accounted(&documents, &tandem.all_conflicts(&env).await);
     tandem.stop().await;
 }
 

@@ -10,7 +10,7 @@ use crate::support::compare::assert_converged;
 use crate::support::env::TestEnv;
 use crate::support::random::{Random, scaled, seed};
 
-const SOON: Duration = Duration::from_secs(15);
+const SOON: Duration = Duration::from_secs(60);
 
 async fn unique_on_both(env: &TestEnv) {
     for orders in [env.orders_a(), env.orders_b()] {

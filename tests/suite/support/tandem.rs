@@ -1,13 +1,17 @@
 //! The built binary: its configuration file, its background run, its other commands.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{Read, Seek};
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use bson::{Document, doc};
+use futures_util::TryStreamExt;
 use serde_json::Value;
 
+use super::env::TestEnv;
 use super::mongod::{guard_of, send_signal};
 use super::wait::wait_for;
 
@@ -163,6 +167,32 @@ impl Tandem {
         });
         assert_eq!(report["format"], 1, "the format of the report");
         report["conflicts"].as_array().expect("conflicts").clone()
+    }
+
+    /// The records, once the local report has all that stand on the clusters: a record gets there a
+    /// moment after the transaction that both sides' documents tell of.
+    pub async fn all_conflicts(&self, env: &TestEnv) -> Vec<Value> {
+        const SOON: Duration = Duration::from_secs(10);
+        let mut ids = BTreeSet::new();
+        for client in [env.a.client(), env.b.client()] {
+            let records = client
+                .database("__tandem")
+                .collection::<Document>("conflicts");
+            let cursor = records.find(doc! {}).projection(doc! { "_id": 1 }).await;
+            let found: Vec<Document> = cursor.expect("find").try_collect().await.expect("records");
+            ids.extend(
+                found
+                    .iter()
+                    .filter_map(|record| record.get_str("_id").ok().map(str::to_owned)),
+            );
+        }
+        wait_for("the report has all records", SOON, || async {
+            let records = self.conflicts(&[]);
+            let known: BTreeSet<_> = records.iter().filter_map(|r| r["id"].as_str()).collect();
+            let whole = ids.iter().all(|id| known.contains(id.as_str()));
+            whole.then(|| records.clone())
+        })
+        .await
     }
 
     /// Waits until every pipeline streams; panics where the process ends instead.
