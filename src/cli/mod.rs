@@ -11,6 +11,7 @@ pub mod output;
 pub mod reset;
 pub mod run;
 pub mod status;
+pub mod verify;
 
 use std::path::PathBuf;
 
@@ -66,6 +67,7 @@ pub enum Command {
     Check(check::CheckArgs),
     Run(run::RunArgs),
     Status(status::StatusArgs),
+    Verify(verify::VerifyArgs),
     ConflictReport(conflict_report::ConflictReportArgs),
     Conflict(conflict::ConflictArgs),
     DeadLetter(dead_letter::DeadLetterArgs),
@@ -114,6 +116,7 @@ async fn dispatch(cli: Cli) -> Result<ExitCode> {
         Command::Check(args) => check::run(&common, &args).await,
         Command::Run(args) => run::run(&common, &args).await,
         Command::Status(args) => status::run(&common, &args).await,
+        Command::Verify(args) => verify::run(&common, &args).await,
         Command::ConflictReport(args) => conflict_report::run(&common, &args).await,
         Command::Conflict(args) => conflict::run(&common, &args).await,
         Command::DeadLetter(args) => dead_letter::run(&common, &args).await,
@@ -150,6 +153,7 @@ mod tests {
             "tandem conflict-report --kind lost",
             "tandem conflict restore",
             "tandem check --log-format loud",
+            "tandem verify --readers 0",
         ] {
             let error = Cli::try_parse_from(typed.split(' ')).expect_err(typed);
             assert_eq!(error.exit_code(), 2, "{typed}");

@@ -1,6 +1,6 @@
 //! A link: two clusters, what runs between them, and how other commands talk to it.
 
-mod both_clusters;
+pub(crate) mod both_clusters;
 pub mod check;
 pub mod control;
 mod control_client;

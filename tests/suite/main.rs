@@ -15,3 +15,4 @@ mod support;
 mod takeover;
 mod two_way;
 mod unique_values;
+mod verify;
