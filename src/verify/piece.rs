@@ -11,7 +11,7 @@ use super::join::Join;
 use super::lookup::{digest, with_tries};
 use super::outcome::Finding;
 use super::schema::{Compared, NotCompared};
-use crate::change::{DocumentKey, Pair, Side};
+use crate::change::{DocumentKey, Namespace, Pair, Side};
 use crate::cluster::Cluster;
 use crate::cluster::errors::code_of;
 use crate::error::{Error, Result};
@@ -70,15 +70,11 @@ impl Reading {
         let documents = match with_tries(|| self.compare_once(piece)).await {
             Ok(Some(documents)) => documents,
             Ok(None) => return Ok(()),
-            Err(error) if code_of(&error) == Some(COLLECTION_UUID_MISMATCH) => {
-                let found = NotCompared {
-                    namespace: piece.compared.namespace.to_string(),
-                    reason: "it was dropped, renamed or recreated meanwhile".to_owned(),
-                };
+            Err(error) => {
+                let found = unless_gone(&piece.compared.namespace, error)?;
                 let _ = self.findings.send(Finding::NotCompared(found)).await;
                 return Ok(());
             }
-            Err(error) => return Err(error),
         };
         let namespace = piece.compared.namespace.to_string();
         let found = Finding::Read {
@@ -151,6 +147,20 @@ impl Reading {
         };
         self.to_settle.send(suspects).await.is_ok()
     }
+}
+
+/// What is said of a collection that is not there any more.
+///
+/// # Errors
+/// Any other error, as it is.
+pub fn unless_gone(namespace: &Namespace, error: Error) -> Result<NotCompared> {
+    if code_of(&error) != Some(COLLECTION_UUID_MISMATCH) {
+        return Err(error);
+    }
+    Ok(NotCompared {
+        namespace: namespace.to_string(),
+        reason: "it was dropped, renamed or recreated meanwhile".to_owned(),
+    })
 }
 
 async fn next(reader: &mut Option<RangeReader>, wanted: bool) -> Result<Option<RawBatch>> {

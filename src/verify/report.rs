@@ -3,7 +3,7 @@
 use comfy_table::{Table, presets};
 use serde_json::{Value, json};
 
-use super::outcome::{Outcome, Verification};
+use super::outcome::{DifferingKey, Outcome, Verification};
 use crate::change::DocumentKey;
 use crate::report::{escaped, write_canonical};
 
@@ -72,51 +72,20 @@ pub fn as_table(link: &str, found: &Verification) -> String {
     let headings = ["namespace", "on a", "on b", "differing", "unsettled"];
     section(&mut text, &headings, counts.collect());
     let schema = found.schema.iter().map(|one| {
-        vec![
-            escaped(&one.namespace),
-            escaped(&one.subject),
-            one.found.clone(),
-        ]
+        let subject = escaped(&one.subject);
+        vec![escaped(&one.namespace), subject, one.found.clone()]
     });
-    section(
-        &mut text,
-        &["namespace", "options and indexes", "found"],
-        schema.collect(),
-    );
-    let differing = found.differing.iter().map(|one| {
-        let fields = one.fields.iter().map(|field| match field.path.as_str() {
-            "" => field.kind.as_str().to_owned(),
-            path => format!("{path}: {}", field.kind.as_str()),
-        });
-        let mut fields = fields.collect::<Vec<_>>().join(", ");
-        if found.dead_letters.contains(&one.key) {
-            fields.push_str(" (dead letter)");
-        }
-        let kind = one.kind.as_str().to_owned();
-        vec![
-            one.key.namespace().to_string(),
-            key_text(&one.key),
-            kind,
-            escaped(&fields),
-        ]
-    });
-    section(
-        &mut text,
-        &["namespace", "key", "difference", "fields"],
-        differing.collect(),
-    );
+    let headings = ["namespace", "options and indexes", "found"];
+    section(&mut text, &headings, schema.collect());
+    let differing = found.differing.iter().map(|one| row(one, found));
+    let headings = ["namespace", "key", "difference", "fields"];
+    section(&mut text, &headings, differing.collect());
     let unsettled = found.unsettled.iter().map(|(key, reason)| {
-        vec![
-            key.namespace().to_string(),
-            key_text(key),
-            reason.as_str().to_owned(),
-        ]
+        let namespace = escaped(key.namespace().as_str());
+        vec![namespace, key_text(key), reason.as_str().to_owned()]
     });
-    section(
-        &mut text,
-        &["namespace", "key", "unsettled"],
-        unsettled.collect(),
-    );
+    let headings = ["namespace", "key", "unsettled"];
+    section(&mut text, &headings, unsettled.collect());
     let left_out = found
         .not_compared
         .iter()
@@ -127,12 +96,29 @@ pub fn as_table(link: &str, found: &Verification) -> String {
         left_out.collect(),
     );
     for name in &found.unpaired {
+        let name = escaped(name);
         text.push_str(&format!(
-            "{}: its changes are not replicated any more\n",
-            escaped(name)
+            "{name}: its changes are not replicated any more\n"
         ));
     }
     text + &summary(link, found)
+}
+
+fn row(one: &DifferingKey, found: &Verification) -> Vec<String> {
+    let fields = one.fields.iter().map(|field| match field.path.as_str() {
+        "" => field.kind.as_str().to_owned(),
+        path => format!("{path}: {}", field.kind.as_str()),
+    });
+    let mut fields = fields.collect::<Vec<_>>().join(", ");
+    if found.dead_letters.contains(&one.key) {
+        fields.push_str(" (dead letter)");
+    }
+    vec![
+        escaped(one.key.namespace().as_str()),
+        key_text(&one.key),
+        one.kind.as_str().to_owned(),
+        escaped(&fields),
+    ]
 }
 
 fn summary(link: &str, found: &Verification) -> String {

@@ -9,8 +9,8 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::outcome::{Finding, Verification};
-use super::piece::{Piece, Reading, ToSettle};
+use super::outcome::{Finding, Outcome, Verification};
+use super::piece::{Piece, Reading, ToSettle, unless_gone};
 use super::progress::{Former, Progress};
 use super::schema::{Compared, plan};
 use super::settle::Settling;
@@ -82,7 +82,10 @@ async fn compare(
     for compared in plan.compared {
         let before = former.remove(&compared.namespace);
         let before = before.filter(|before| before.uuids == uuids(&compared));
-        work.add(clusters, compared, before, &mut progress).await?;
+        let namespace = compared.namespace.clone();
+        if let Err(error) = work.add(clusters, compared, before, &mut progress).await {
+            found.not_compared.push(unless_gone(&namespace, error)?);
+        }
     }
     tracing::info!(ranges = work.pieces.len(), "comparing both clusters");
 
@@ -120,7 +123,8 @@ async fn compare(
     };
     let collect = collect(found_so_far, &mut found, &enough, options, ranges);
     tokio::try_join!(read, settle, collect)?;
-    if !found.cut_short {
+    // What is left to compare can be resumed.
+    if !found.cut_short && found.outcome() != Outcome::Undecided {
         progress.finish()?;
     }
     Ok(found)

@@ -88,11 +88,7 @@ async fn equal_clusters_are_found_equal_whatever_the_keys_are() {
     insert_both(&env, "orders", &documents).await;
     insert_both(&env, "items", &[doc! { "_id": 1 }]).await;
     let (code, found) = verify(&env.tandem(&env.link()), &[]);
-    assert_eq!(
-        (code, &found["outcome"]),
-        (EQUAL, &json!("equal")),
-        "{found:#}"
-    );
+    assert_eq!(code, EQUAL, "{found:#}");
     assert_eq!(found["namespaces"][1]["namespace"], "shop.orders");
     assert_eq!(
         found["namespaces"][1]["documents"],
@@ -315,7 +311,7 @@ async fn a_link_that_has_not_caught_up_leaves_it_undecided() {
     assert_eq!(differences(&found), [""; 0], "{found:#}");
     assert_eq!((code, &found["outcome"]), (UNDECIDED, &json!("undecided")));
     assert_eq!(found["unsettled"][0]["reason"], "behind");
-    let (code, found) = verify(&tandem, &[]);
+    let (code, found) = verify(&tandem, &["--resume"]);
     assert_eq!(code, EQUAL, "{found:#}");
     tandem.stop().await;
 }
