@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 use super::monitor::{Monitor, pipelines_of};
 use super::observer::LinkObserver;
 use super::records::fill_up_store;
+use super::runs::OpenRun;
 use super::start::{Connected, Started, connect_both, take_over};
 use super::tasks::{self, Tasks};
 use crate::change::Pair;
@@ -14,7 +15,7 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::pipeline::Shared;
 use crate::resolve::Ledger;
-use crate::store::Store;
+use crate::store::{Run, Store};
 
 /// How a run ends by itself.
 #[derive(Debug, Clone, Copy, Default)]
@@ -31,6 +32,13 @@ pub enum Ended {
     Stopped,
 }
 
+/// A run that ended well, and what is on record of it.
+#[derive(Debug, Clone)]
+pub struct Completed {
+    pub ended: Ended,
+    pub run: Run,
+}
+
 /// Longest time from a request to stop to the end.
 const STOP_TIME_MAX: Duration = Duration::from_secs(25);
 
@@ -38,15 +46,22 @@ const STOP_TIME_MAX: Duration = Duration::from_secs(25);
 ///
 /// # Errors
 /// With the exit code that says why.
-pub async fn run(config: &Config, options: RunOptions, stop: CancellationToken) -> Result<Ended> {
+pub async fn run(
+    config: &Config,
+    options: RunOptions,
+    stop: CancellationToken,
+) -> Result<Completed> {
     let connected = connect_both(config).await?;
     let store = super::reporting::open_to_run(&config.link.state_dir).await?;
+    let open = OpenRun::begin(&store)?;
     let outcome = run_with_store(config, options, &stop, &connected, &store).await;
     if let Err(error) = &outcome {
         super::monitor::save_failure(config, &store, error);
     }
+    let run = open.end(&store, &outcome);
     store.flush()?;
-    outcome
+    let ended = outcome?;
+    Ok(Completed { ended, run: run? })
 }
 
 async fn run_with_store(
@@ -180,7 +195,7 @@ async fn all_end(tasks: &mut Tasks) -> Result<()> {
     ended.unwrap_or(Err(late))
 }
 
-async fn sleep_or_never(time: Option<Duration>) {
+pub(super) async fn sleep_or_never(time: Option<Duration>) {
     match time {
         Some(time) => tokio::time::sleep(time).await,
         None => std::future::pending().await,

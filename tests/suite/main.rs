@@ -10,6 +10,7 @@ mod oracle;
 mod outage;
 mod ranges;
 mod records;
+mod runs;
 mod status;
 mod support;
 mod takeover;
