@@ -10,7 +10,9 @@ pub mod moment;
 pub mod output;
 pub mod reset;
 pub mod run;
+pub mod runs;
 pub mod status;
+pub mod verify;
 
 use std::path::PathBuf;
 
@@ -66,6 +68,8 @@ pub enum Command {
     Check(check::CheckArgs),
     Run(run::RunArgs),
     Status(status::StatusArgs),
+    Verify(verify::VerifyArgs),
+    Runs(runs::RunsArgs),
     ConflictReport(conflict_report::ConflictReportArgs),
     Conflict(conflict::ConflictArgs),
     DeadLetter(dead_letter::DeadLetterArgs),
@@ -114,6 +118,8 @@ async fn dispatch(cli: Cli) -> Result<ExitCode> {
         Command::Check(args) => check::run(&common, &args).await,
         Command::Run(args) => run::run(&common, &args).await,
         Command::Status(args) => status::run(&common, &args).await,
+        Command::Verify(args) => verify::run(&common, &args).await,
+        Command::Runs(args) => runs::run(&common, &args).await,
         Command::ConflictReport(args) => conflict_report::run(&common, &args).await,
         Command::Conflict(args) => conflict::run(&common, &args).await,
         Command::DeadLetter(args) => dead_letter::run(&common, &args).await,
@@ -150,6 +156,9 @@ mod tests {
             "tandem conflict-report --kind lost",
             "tandem conflict restore",
             "tandem check --log-format loud",
+            "tandem verify --readers 0",
+            "tandem run --window 22:00",
+            "tandem run --time-zone UTC",
         ] {
             let error = Cli::try_parse_from(typed.split(' ')).expect_err(typed);
             assert_eq!(error.exit_code(), 2, "{typed}");

@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use clap::Args;
+use jiff::tz::TimeZone;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::Common;
-use crate::config::duration;
+use super::runs::summary;
+use crate::config::{Window, duration, window};
 use crate::error::{Error, ExitCode, Result};
 use crate::link::{self, Ended, FirstStart, RunOptions};
 
@@ -21,6 +23,12 @@ pub struct RunArgs {
     /// Stop with 124 after this time, such as 30m
     #[arg(long, value_name = "TIME", value_parser = duration::parse)]
     pub timeout: Option<Duration>,
+    /// Replicate only in this daily window, past midnight too
+    #[arg(long, value_name = "FROM-TO", value_parser = window::check)]
+    pub window: Option<String>,
+    /// The time zone of --window, such as Europe/Berlin; by default this host's
+    #[arg(long, value_name = "ZONE", value_parser = window::zone, requires = "window")]
+    pub time_zone: Option<TimeZone>,
     /// Begin anew where state of an earlier start is missing on one side
     #[arg(long)]
     pub first_start: bool,
@@ -33,6 +41,18 @@ pub struct RunArgs {
     /// With --dry-run: print JSON
     #[arg(long, requires = "dry_run")]
     pub json: bool,
+}
+
+impl RunArgs {
+    fn window(&self) -> Result<Option<Window>> {
+        let Some(text) = &self.window else {
+            return Ok(None);
+        };
+        let zone = self.time_zone.clone().unwrap_or_else(TimeZone::system);
+        let window = Window::parse(text, zone);
+        let refused = |what| Error::usage(format!("--window {what}"));
+        window.map(Some).map_err(refused)
+    }
 }
 
 /// # Errors
@@ -59,12 +79,19 @@ pub async fn run(common: &Common, args: &RunArgs) -> Result<ExitCode> {
             drop_target: args.drop_target,
         },
     };
-    let ended = link::run(&config, options, stop).await?;
-    let line = match ended {
-        Ended::CaughtUp => format!("link {}: caught up", config.link.name),
-        Ended::Stopped => format!("link {}: stopped", config.link.name),
+    let completed = match args.window()? {
+        None => link::run(&config, options, stop).await?,
+        Some(window) => match link::run_in_window(&config, options, &window, stop).await? {
+            Some(completed) => completed,
+            None => return Ok(ExitCode::Done),
+        },
     };
-    super::output::print(&format!("{line}\n"))?;
+    let (link, moved) = (&config.link.name, summary(&completed.run));
+    let line = match completed.ended {
+        Ended::CaughtUp => format!("link {link}: caught up: {moved}\n"),
+        Ended::Stopped => format!("link {link}: stopped: {moved}\n"),
+    };
+    super::output::print(&line)?;
     Ok(ExitCode::Done)
 }
 

@@ -8,6 +8,7 @@ mod problems;
 mod template;
 mod typed;
 mod uri;
+pub mod window;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -21,6 +22,7 @@ use crate::error::{Error, Result};
 
 pub use environment::Environment;
 pub use typed::Flags;
+pub use window::Window;
 
 /// Everything a command needs to know. Built from file, environment and flags.
 #[derive(Debug, Clone)]

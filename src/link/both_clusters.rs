@@ -9,7 +9,7 @@ use crate::error::Result;
 ///
 /// # Errors
 /// As [`connect`], and those of the work.
-pub(super) async fn with_both<T>(
+pub(crate) async fn with_both<T>(
     config: &Config,
     work: impl AsyncFnOnce(&Pair<Cluster>) -> Result<T>,
 ) -> Result<T> {

@@ -1,6 +1,6 @@
 //! Can this link work? One line a requirement.
 
-mod collections;
+pub(crate) mod collections;
 mod lines;
 mod privileges;
 mod probe;

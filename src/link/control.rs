@@ -23,7 +23,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::error::{Class, Error, ExitCode, Result};
-use crate::store::RecordFilter;
+use crate::store::{RecordFilter, Run};
 use crate::telemetry::status::LinkStatus;
 
 pub use super::control_client::{Answer, RecordStream, ask};
@@ -47,6 +47,7 @@ pub(super) const RECORDS_END: [u8; 4] = [0; 4];
 #[serde(tag = "command", rename_all = "snake_case")]
 pub enum Request {
     Status,
+    Runs,
     Records {
         filter: RecordFilter,
     },
@@ -66,7 +67,7 @@ impl Request {
     /// Whether asking changes nothing, so that a link that ends meanwhile is as good as none.
     pub(super) fn only_reads(&self) -> bool {
         match self {
-            Request::Status | Request::Records { .. } => true,
+            Request::Status | Request::Runs | Request::Records { .. } => true,
             Request::DeadLetterRetry { .. }
             | Request::DeadLetterDiscard { .. }
             | Request::ConflictRestored { .. } => false,
@@ -79,6 +80,9 @@ impl Request {
 pub enum Response {
     Status {
         status: Box<LinkStatus>,
+    },
+    Runs {
+        runs: Vec<Run>,
     },
     /// Records follow.
     Records {

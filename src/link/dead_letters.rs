@@ -51,7 +51,7 @@ impl DeadLetter {
 }
 
 /// The document that a record is about.
-pub(super) fn key_of(record: &RawDocument) -> Option<DocumentKey> {
+pub(crate) fn key_of(record: &RawDocument) -> Option<DocumentKey> {
     let namespace = Namespace::parse(record.get_str("namespace").ok()?)?;
     DocumentKey::of(&namespace, record.get_document("document_key").ok()?)
 }

@@ -40,6 +40,10 @@ impl LinkHandler {
                 let status = Box::new(self.status.borrow().clone());
                 Ok(Reply::Line(Response::Status { status }))
             }
+            Request::Runs => {
+                let runs = self.shared.store.runs()?;
+                Ok(Reply::Line(Response::Runs { runs }))
+            }
             Request::Records { filter } => Ok(Reply::Records {
                 link: self.shared.facts.link.clone(),
                 complete_since: self.shared.store.complete_since()?,

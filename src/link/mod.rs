@@ -1,6 +1,6 @@
 //! A link: two clusters, what runs between them, and how other commands talk to it.
 
-mod both_clusters;
+pub(crate) mod both_clusters;
 pub mod check;
 pub mod control;
 mod control_client;
@@ -9,6 +9,7 @@ mod former;
 pub mod handler;
 mod history;
 mod identity;
+mod in_window;
 pub mod initial_sync;
 mod lease;
 mod marker;
@@ -22,12 +23,14 @@ pub mod reset;
 pub mod restore;
 mod retention;
 mod run;
+pub mod runs;
 mod start;
 mod swap;
 mod sweeper;
 mod takeover;
 mod tasks;
 
+pub use in_window::run_in_window;
 pub use monitor::pipelines_of;
-pub use run::{Ended, RunOptions, run};
+pub use run::{Completed, Ended, RunOptions, run};
 pub use start::FirstStart;

@@ -65,16 +65,33 @@ fn base(config: &Config, state: LinkState) -> LinkStatus {
 
 /// Leaves the error on record for `status`, where the link never came to run.
 pub fn save_failure(config: &Config, store: &Store, error: &Error) {
-    let before = store.status().ok().flatten();
-    let mut status = before
-        .and_then(|status| serde_json::from_value::<LinkStatus>(status).ok())
-        .unwrap_or_else(|| base(config, LinkState::Failed))
-        .without_process();
-    status.state = LinkState::Failed;
+    let mut status = last_status(config, store, LinkState::Failed);
     status.last_error = Some(LastError::new(error, DateTime::now()));
     if let Ok(status) = serde_json::to_value(status) {
         let _ = store.save_status(&status);
     }
+}
+
+/// Leaves on record that the process waits for its window, or has been stopped while it did.
+///
+/// # Errors
+/// As the store says.
+pub fn save_waiting(config: &Config, store: &Store, state: LinkState) -> Result<()> {
+    let status = serde_json::to_value(last_status(config, store, state))
+        .map_err(|cause| Error::bug("cannot write the status as JSON").caused_by(cause))?;
+    store.save_status(&status)?;
+    store.flush()
+}
+
+fn last_status(config: &Config, store: &Store, state: LinkState) -> LinkStatus {
+    let before = store.status().ok().flatten();
+    let mut status = before
+        .and_then(|status| serde_json::from_value::<LinkStatus>(status).ok())
+        .unwrap_or_else(|| base(config, state))
+        .without_process();
+    status.state = state;
+    status.since = Some(DateTime::now());
+    status
 }
 
 impl Monitor {

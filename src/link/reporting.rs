@@ -129,6 +129,7 @@ pub async fn status(
 pub(super) fn unexpected(response: &Response) -> Error {
     let what = match response {
         Response::Status { .. } => "a status",
+        Response::Runs { .. } => "runs",
         Response::Records { .. } => "records",
         Response::Done { .. } | Response::Failed { .. } => "a bare answer",
     };

@@ -2,20 +2,22 @@
 
 use std::time::Duration;
 
+use bson::DateTime;
 use tokio_util::sync::CancellationToken;
 
 use super::initial_sync::Progress;
 use super::monitor::{Monitor, pipelines_of};
 use super::observer::LinkObserver;
 use super::records::fill_up_store;
+use super::runs::OpenRun;
 use super::start::{Connected, FirstStart, Started, connect_both, take_over};
 use super::tasks::{self, Tasks};
 use crate::change::Pair;
 use crate::config::Config;
-use crate::error::{Error, Result};
+use crate::error::{Error, ExitCode, Result};
 use crate::pipeline::Shared;
 use crate::resolve::Ledger;
-use crate::store::Store;
+use crate::store::{Run, RunOutcome, Store};
 
 /// How a run ends by itself.
 #[derive(Debug, Clone, Copy, Default)]
@@ -32,6 +34,28 @@ pub enum Ended {
     Stopped,
 }
 
+/// A run that ended well, and what is on record of it.
+#[derive(Debug, Clone)]
+pub struct Completed {
+    pub ended: Ended,
+    pub run: Run,
+}
+
+impl Completed {
+    /// Stopped while the clusters were still looked for.
+    fn before_anything() -> Self {
+        let now = DateTime::now();
+        let mut run = Run::started(now);
+        run.ended_at_ms = Some(now.timestamp_millis());
+        run.outcome = RunOutcome::Stopped;
+        run.exit_code = Some(ExitCode::Done as i32);
+        Self {
+            ended: Ended::Stopped,
+            run,
+        }
+    }
+}
+
 /// Longest time from a request to stop to the end.
 const STOP_TIME_MAX: Duration = Duration::from_secs(25);
 
@@ -39,18 +63,25 @@ const STOP_TIME_MAX: Duration = Duration::from_secs(25);
 ///
 /// # Errors
 /// With the exit code that says why.
-pub async fn run(config: &Config, options: RunOptions, stop: CancellationToken) -> Result<Ended> {
+pub async fn run(
+    config: &Config,
+    options: RunOptions,
+    stop: CancellationToken,
+) -> Result<Completed> {
     let connected = tokio::select! {
         connected = connect_both(config) => connected?,
-        () = stop.cancelled() => return Ok(Ended::Stopped),
+        () = stop.cancelled() => return Ok(Completed::before_anything()),
     };
     let store = super::reporting::open_to_run(&config.link.state_dir).await?;
+    let open = OpenRun::begin(&store)?;
     let outcome = run_with_store(config, options, &stop, &connected, &store).await;
     if let Err(error) = &outcome {
         super::monitor::save_failure(config, &store, error);
     }
+    let run = open.end(&store, &outcome);
     store.flush()?;
-    outcome
+    let ended = outcome?;
+    Ok(Completed { ended, run: run? })
 }
 
 async fn run_with_store(
@@ -219,7 +250,7 @@ async fn all_end(tasks: &mut Tasks) -> Result<()> {
     ended.unwrap_or(Err(late))
 }
 
-async fn sleep_or_never(time: Option<Duration>) {
+pub(super) async fn sleep_or_never(time: Option<Duration>) {
     match time {
         Some(time) => tokio::time::sleep(time).await,
         None => std::future::pending().await,

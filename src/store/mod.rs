@@ -7,6 +7,7 @@ mod checkpoint;
 mod filter;
 mod log;
 mod open;
+mod runs;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -21,6 +22,7 @@ use crate::error::{Error, Result};
 pub use checkpoint::StoredCheckpoint;
 pub use filter::RecordFilter;
 pub use open::{Locked, is_locked};
+pub use runs::{Moved, Run, RunOutcome, with_killed};
 
 /// Which link this store belongs to, and what of it may not change.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -72,6 +74,8 @@ struct Inner {
     records: sled::Tree,
     /// The key in `records` by id.
     record_keys: sled::Tree,
+    /// Runs as JSON by their start.
+    runs: sled::Tree,
 }
 
 impl Store {
@@ -98,6 +102,7 @@ impl Store {
             sessions: tree("sessions")?,
             records: tree("records")?,
             record_keys: tree("record_keys")?,
+            runs: tree("runs")?,
             db: opened.db,
         };
         Ok(Store(Arc::new(inner)))
@@ -186,6 +191,7 @@ impl Store {
             &inner.sessions,
             &inner.record_keys,
             &inner.records,
+            &inner.runs,
             &inner.link,
         ] {
             tree.clear().map_err(|cause| self.sled_error(cause))?;

@@ -210,12 +210,13 @@ impl LinkStatus {
         self.state = match self.state {
             LinkState::Failed => LinkState::Failed,
             LinkState::NeverRun => LinkState::NeverRun,
+            // Its process waits without holding anything, so nobody answers for it.
+            LinkState::OutsideWindow => LinkState::OutsideWindow,
             LinkState::Starting
             | LinkState::Recovering
             | LinkState::Running
             | LinkState::Waiting
             | LinkState::Paused
-            | LinkState::OutsideWindow
             | LinkState::Stopped => LinkState::Stopped,
         };
         self.pid = None;

@@ -4,13 +4,13 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use tandem::change::{AppliedThrough, DocumentKey, Pair, PipelineId, Position, Side};
-use tandem::resolve::{BatchLimits, Caution, Ledger, Next, NoteToClear, Plan, StoredNotes, Ticket};
+use tandem::resolve::{BatchLimits, Caution, Ledger, Next, NoteToClear, Plan, Ticket};
 
 use crate::cluster::{Cluster, Entry, keys, timestamp};
 use crate::options::{Broken, Options};
 use crate::random::Random;
 use crate::trace::{Trace, describe};
-use crate::transaction::{Refused, agree, commit, fill_in_records, key_index, passed_by};
+use crate::transaction::{Refused, agree, commit, fill_in_records, passed_by};
 
 /// How far a lane's next transaction has come.
 #[derive(Default)]
@@ -46,8 +46,8 @@ pub struct Link {
     /// Copies that have been asked for; none once all have been made.
     copies: Option<Ticket>,
     copied: bool,
-    notes_to_clear: VecDeque<NoteToClear>,
-    paid_to_forget: VecDeque<NoteToClear>,
+    pub notes_to_clear: VecDeque<NoteToClear>,
+    pub paid_to_forget: VecDeque<NoteToClear>,
 }
 
 impl Link {
@@ -127,29 +127,6 @@ impl Link {
             self.trace.step(|| "everything is copied".to_owned());
             self.copied = true;
             self.ledger.release(PipelineId::BToA);
-        }
-    }
-
-    fn restore_notes(&mut self, side: Side) {
-        for (index, key) in self.keys.iter().enumerate() {
-            let paid = self.clusters[side.other()].notes[index].paid.take();
-            let notes = &mut self.clusters[side].notes[index];
-            if let (Some(paid), Some((value, lost))) = (paid, &mut notes.owed) {
-                lost.retain(|write| write.at > paid.replaced_through);
-                if paid.value.as_ref() == Some(value) {
-                    notes.owed = None;
-                }
-            }
-            let (owed, lost) = notes.owed.clone().unzip();
-            if owed.is_some() || notes.included.is_some() {
-                let stored = StoredNotes {
-                    owed,
-                    lost: lost.unwrap_or_default(),
-                    included: notes.included.map(timestamp),
-                    dead: false,
-                };
-                self.ledger.restore_notes(side, key.clone(), stored);
-            }
         }
     }
 
@@ -352,47 +329,6 @@ impl Link {
             .step(|| format!("full state of {key} is asked of {}", pipeline.as_str()));
         self.ledger
             .request_full_state(pipeline, self.keys[key].clone());
-    }
-
-    /// Removes a note that is out of date; after it, what tells that it is.
-    pub fn sweep(&mut self, random: &mut Random) {
-        if random.one_in(2) {
-            if let Some(note) = self.paid_to_forget.pop_front() {
-                self.forget_paid(&note);
-            }
-        } else if let Some(note) = self.notes_to_clear.pop_front() {
-            if self.ledger.may_clear(&note) {
-                self.clear_note(note);
-            } else {
-                self.notes_to_clear.push_back(note);
-            }
-        }
-    }
-
-    fn clear_note(&mut self, note: NoteToClear) {
-        let key = key_index(&self.keys, &note.key);
-        let owed = &mut self.clusters[note.side].notes[key].owed;
-        if let Some((value, lost)) = owed {
-            lost.retain(|write| write.at > note.replaced_through);
-            if note.value.as_ref() == Some(value) {
-                *owed = None;
-            }
-        }
-        self.trace.step(|| {
-            let (side, value) = (note.side.as_str(), &note.value);
-            format!("clears the note {value:?} of key {key} on {side}")
-        });
-        self.ledger.note_cleared(&note);
-        self.paid_to_forget.push_back(note);
-    }
-
-    fn forget_paid(&mut self, note: &NoteToClear) {
-        let key = key_index(&self.keys, &note.key);
-        let paid = &mut self.clusters[note.side.other()].notes[key].paid;
-        let paid_through = paid.as_ref().map(|paid| paid.replaced_through);
-        if paid_through == Some(note.replaced_through) {
-            *paid = None;
-        }
     }
 
     pub fn is_idle(&self) -> bool {

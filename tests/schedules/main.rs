@@ -6,6 +6,7 @@
 mod checks;
 mod cluster;
 mod link;
+mod notes;
 mod options;
 mod random;
 mod schedule;

@@ -52,7 +52,7 @@ impl Check {
             return vec![differences];
         }
         let documents = documents_of(&contents(env.a.client()).await);
-        history.check(&documents, &tandem.all_conflicts(&env).await)
+        history.check(&documents, &tandem.all_conflicts(env).await)
     }
 }
 

@@ -18,7 +18,7 @@ async fn settle(env: &TestEnv, link: &LinkConfig, load: &Workload) -> Tandem {
     let took = assert_converged(env, CONVERGE_TIME_MAX).await;
     println!("{} writes, converged after {took:?}", history.writes.len());
     let documents = documents_of(&contents(env.a.client()).await);
-    history.assert_accounted(&documents, &tandem.all_conflicts(&env).await);
+    history.assert_accounted(&documents, &tandem.all_conflicts(env).await);
     tandem
 }
 

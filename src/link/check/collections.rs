@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use bson::{Document, doc};
+use bson::{Document, Uuid, doc};
 use futures_util::TryStreamExt;
 
 use super::{CheckLine, Verdict, failed};
@@ -13,11 +13,13 @@ use crate::error::Result;
 
 /// What can differ between the two sides.
 #[derive(Debug, PartialEq)]
-struct Shape {
-    kind: String,
-    options: Document,
+pub(crate) struct Shape {
+    pub kind: String,
+    pub options: Document,
     /// By name, without what depends on the server.
-    indexes: BTreeMap<String, Document>,
+    pub indexes: BTreeMap<String, Document>,
+    /// None of a view.
+    pub uuid: Option<Uuid>,
 }
 
 pub async fn check(config: &Config, a: &Cluster, b: &Cluster, lines: &mut Vec<CheckLine>) {
@@ -61,7 +63,11 @@ pub async fn check(config: &Config, a: &Cluster, b: &Cluster, lines: &mut Vec<Ch
     }
 }
 
-async fn shapes(config: &Config, cluster: &Cluster) -> Result<BTreeMap<Namespace, Shape>> {
+/// All included collections and views of a cluster.
+pub(crate) async fn shapes(
+    config: &Config,
+    cluster: &Cluster,
+) -> Result<BTreeMap<Namespace, Shape>> {
     let doing = format!("list the collections of {}", cluster.name);
     let mut shapes = BTreeMap::new();
     for name in cluster
@@ -85,14 +91,18 @@ async fn shapes(config: &Config, cluster: &Cluster) -> Result<BTreeMap<Namespace
                 _ => indexes(cluster, &namespace).await?,
             };
             let options = entry.get_document("options").cloned().unwrap_or_default();
-            shapes.insert(
-                namespace,
-                Shape {
-                    kind,
-                    options,
-                    indexes,
-                },
-            );
+            let info = entry.get_document("info").ok();
+            let uuid = match info.and_then(|info| info.get("uuid")) {
+                Some(bson::Bson::Binary(binary)) => binary.to_uuid().ok(),
+                _ => None,
+            };
+            let shape = Shape {
+                kind,
+                options,
+                indexes,
+                uuid,
+            };
+            shapes.insert(namespace, shape);
         }
     }
     Ok(shapes)
@@ -235,6 +245,7 @@ mod tests {
             kind: "collection".to_owned(),
             options,
             indexes: BTreeMap::from([("x_1".to_owned(), index)]),
+            uuid: None,
         }
     }
 

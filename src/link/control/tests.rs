@@ -48,6 +48,7 @@ impl Handler for Canned {
                     let status = Box::new(status);
                     Ok(Reply::Line(Response::Status { status }))
                 }
+                Request::Runs => Ok(Reply::Line(Response::Runs { runs: Vec::new() })),
                 Request::Records { filter } => {
                     let records = self.records.clone().into_iter();
                     let matching = records.filter(move |record| filter.matches(record)).map(Ok);

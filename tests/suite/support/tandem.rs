@@ -57,6 +57,14 @@ impl Tandem {
 
     /// Starts `tandem run` in the background; its output goes to [`Tandem::log_path`].
     pub fn start(&mut self) {
+        let mut arguments = vec!["run"];
+        let further = self.run_arguments.clone();
+        arguments.extend(further.iter().map(String::as_str));
+        self.start_command(&arguments);
+    }
+
+    /// The same with another command.
+    pub fn start_command(&mut self, arguments: &[&str]) {
         assert!(self.running.is_none(), "tandem runs already");
         let log = File::options()
             .create(true)
@@ -64,8 +72,7 @@ impl Tandem {
             .open(self.log_path())
             .expect("a log file");
         let process = self
-            .command(&["run"])
-            .args(&self.run_arguments)
+            .command(arguments)
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a second handle"))
             .stderr(log)

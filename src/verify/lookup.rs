@@ -1,0 +1,133 @@
+//! Documents of both clusters by key, and what is tried again when a cluster is away.
+
+use std::collections::HashMap;
+
+use bson::{RawArrayBuf, RawDocument, RawDocumentBuf, Timestamp, cstr, doc, rawdoc};
+use futures_util::TryStreamExt;
+use sha2::{Digest as _, Sha256};
+
+use super::join::Digest;
+use crate::change::{DocumentKey, Namespace, Pair};
+use crate::cluster::Cluster;
+use crate::error::{Error, Result};
+use crate::pipeline::Pause;
+
+/// Documents asked for in one `find`.
+pub const FIND_KEYS_MAX: usize = 500;
+
+/// Tries before a cluster that is away ends the comparison, over about half a minute.
+const TRIES_MAX: u32 = 12;
+
+/// Tries a read again until it succeeds, fails for good, or has failed too often.
+///
+/// # Errors
+/// The last one.
+pub async fn with_tries<T, W: Future<Output = Result<T>>>(work: impl Fn() -> W) -> Result<T> {
+    let mut pause = Pause::of_outages();
+    let mut tries = 1;
+    loop {
+        match work().await {
+            Err(error) if error.is_retryable() && tries < TRIES_MAX => {
+                tracing::warn!(%error, "reading again");
+                tries += 1;
+                tokio::time::sleep(pause.wait()).await;
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
+pub fn digest(document: &RawDocument) -> Digest {
+    Sha256::digest(document.as_bytes()).into()
+}
+
+/// The digests of the documents of `keys`, which are of one namespace; without those not there.
+///
+/// # Errors
+/// As the cluster says.
+pub async fn digests(
+    cluster: &Cluster,
+    namespace: &Namespace,
+    keys: &[DocumentKey],
+) -> Result<HashMap<DocumentKey, Digest>> {
+    let mut found = HashMap::with_capacity(keys.len());
+    find(cluster, namespace, keys, |document| {
+        if let Some(key) = DocumentKey::of(namespace, document) {
+            found.insert(key, digest(document));
+        }
+    })
+    .await?;
+    Ok(found)
+}
+
+/// The document of a key on both sides, byte for byte.
+///
+/// # Errors
+/// As the clusters say.
+pub async fn documents(
+    clusters: &Pair<Cluster>,
+    key: &DocumentKey,
+) -> Result<Pair<Option<RawDocumentBuf>>> {
+    let read = async |cluster: &Cluster| {
+        let mut found = None;
+        let namespace = key.namespace();
+        find(cluster, namespace, std::slice::from_ref(key), |document| {
+            if DocumentKey::of(namespace, document).as_ref() == Some(key) {
+                found = Some(document.to_owned());
+            }
+        })
+        .await?;
+        Ok::<_, Error>(found)
+    };
+    let (a, b) = tokio::try_join!(read(&clusters.a), read(&clusters.b))?;
+    Ok(Pair::new(a, b))
+}
+
+/// The clusters' own times now: whatever was read before was written no later.
+///
+/// # Errors
+/// As the clusters say.
+pub async fn operation_times(clusters: &Pair<Cluster>) -> Result<Pair<Timestamp>> {
+    let ask = async |cluster: &Cluster| {
+        let doing = format!("ask {} for its time", cluster.name);
+        let reply = cluster.command("admin", doc! { "ping": 1 }, &doing).await?;
+        reply.get_timestamp("operationTime").map_err(|cause| {
+            Error::cluster(format!("cannot {doing}: it is no replica set")).caused_by(cause)
+        })
+    };
+    let (a, b) = tokio::try_join!(ask(&clusters.a), ask(&clusters.b))?;
+    Ok(Pair::new(a, b))
+}
+
+async fn find(
+    cluster: &Cluster,
+    namespace: &Namespace,
+    keys: &[DocumentKey],
+    mut each: impl FnMut(&RawDocument),
+) -> Result<()> {
+    let mut ids = RawArrayBuf::new();
+    for key in keys {
+        if let Ok(Some(id)) = key.raw().get("_id") {
+            ids.push(id);
+        }
+    }
+    let mut command = RawDocumentBuf::new();
+    command.append(cstr!("find"), namespace.collection());
+    command.append(cstr!("filter"), rawdoc! { "_id": { "$in": ids } });
+    command.append(cstr!("batchSize"), keys.len() as i64);
+    command.append(cstr!("readConcern"), rawdoc! { "level": "majority" });
+    let doing = format!("read {namespace} on {}", cluster.name);
+    let database = cluster.client.database(namespace.database());
+    let call = async {
+        let mut cursor = database.run_raw_cursor_command(command).batch().await?;
+        while let Some(batch) = cursor.try_next().await? {
+            for document in batch.doc_slices()?.into_iter() {
+                if let Some(document) = document?.as_document() {
+                    each(document);
+                }
+            }
+        }
+        Ok(())
+    };
+    cluster.within(&doing, call).await
+}
