@@ -1,5 +1,6 @@
 //! A running link: two readers, two sets of lanes, one store, one end.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
@@ -11,6 +12,7 @@ use super::start::{Connected, Started, connect_both, take_over};
 use super::tasks::{self, Tasks};
 use crate::change::Pair;
 use crate::config::Config;
+use crate::ddl::{Ddl, Worker};
 use crate::error::{Error, Result};
 use crate::pipeline::Shared;
 use crate::resolve::Ledger;
@@ -79,9 +81,11 @@ async fn replicate(
 ) -> Result<Ended> {
     let lanes_of = started.lane_counts();
     let shared = tasks::share(config, connected, store, ledger, lanes_of).await?;
+    let ddl = Arc::new(Ddl::load(config, &connected.own, started.recover_to).await?);
     let observer = LinkObserver::new(
         shared.clone(),
         connected.own.clone(),
+        ddl.clone(),
         started.lane_ids(),
         config.conflicts.future_max,
     );
@@ -112,6 +116,8 @@ async fn replicate(
         started.lanes,
         &lanes_stop,
     );
+    let worker = Worker::new(ddl, shared.clone(), connected.own.clone());
+    lanes.spawn(worker.run(lanes_stop.clone()));
 
     let outcome = tokio::select! {
         () = stop.cancelled() => Ok(Ended::Stopped),

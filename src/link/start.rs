@@ -295,8 +295,10 @@ async fn make_ready(
         own[side]
             .delete("keys", vec![doc! { "q": { "_id.link": link }, "limit": 0 }])
             .await?;
-        let unpaired = doc! { "q": { "link": link }, "limit": 0 };
-        own[side].delete("collections", vec![unpaired]).await?;
+        for of_collections in ["collections", "ddl"] {
+            let all = doc! { "q": { "link": link }, "limit": 0 };
+            own[side].delete(of_collections, vec![all]).await?;
+        }
         let ready = doc! { "q": { "_id": link }, "u": { "$set": { "ready": true } } };
         own[side].update("links", vec![ready]).await?;
     }

@@ -159,6 +159,7 @@ impl Lane {
                 Next::Apply(plan) => self.step(plan).await?,
                 Next::Wait(WaitingOn::Recovery) => self.rest("recovery").await,
                 Next::Wait(WaitingOn::CommitEcho) => self.rest("commit echo").await,
+                Next::Wait(WaitingOn::Ddl) => self.wait_at_gate().await?,
                 Next::Idle => self.idle().await?,
             }
         }
@@ -173,9 +174,27 @@ impl Lane {
             .await;
     }
 
+    async fn wait_at_gate(&mut self) -> Result<()> {
+        let settling = self
+            .shared
+            .exchange
+            .ledger()
+            .is_settling(self.pipeline.source());
+        if settling || self.idle_since_checkpoint.elapsed() >= IDLE_CHECKPOINT_INTERVAL {
+            self.put_progress_on_record().await?;
+        }
+        self.rest("a change of a collection").await;
+        Ok(())
+    }
+
     async fn idle(&mut self) -> Result<()> {
         self.counters().waits_on(None);
-        if self.idle_since_checkpoint.elapsed() >= IDLE_CHECKPOINT_INTERVAL {
+        let settling = self
+            .shared
+            .exchange
+            .ledger()
+            .is_settling(self.pipeline.source());
+        if settling || self.idle_since_checkpoint.elapsed() >= IDLE_CHECKPOINT_INTERVAL {
             return self.put_progress_on_record().await;
         }
         let exchange = &self.shared.exchange;

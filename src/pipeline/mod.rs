@@ -11,7 +11,7 @@ mod refusals;
 mod retry;
 mod witness;
 
-pub use collections::{Collections, Pairing};
+pub use collections::{Collections, Listed, Pairing, indexes, list, unsupported};
 pub use counters::Counters;
 pub use exchange::{Exchange, HandedOver};
 pub use lane::{Lane, LaneSettings, Shared};
@@ -93,9 +93,15 @@ impl Lane {
     async fn read_source(&self, plan: &Plan) -> Result<Known, Refusal> {
         let pairs = self.pair_collections(plan).await?;
         let source = plan.pipeline.source();
-        let uuid_of = |namespace: &_| pairs.get(namespace).map(|pair| pair[source].uuid);
-        let wanted = compose::wanted_of_source(plan);
-        let of_source = read_at(&self.source, plan.read_at.time, &wanted, uuid_of);
+        let place_of = |namespace: &_| {
+            let pair = pairs.get(namespace)?;
+            Some((pair[source].name.clone(), pair[source].uuid))
+        };
+        let mut wanted = compose::wanted_of_source(plan);
+        // Nothing is left of what was in a dropped collection.
+        let collections = &self.shared.collections;
+        wanted.retain(|key| !collections.is_gone(key.namespace(), source));
+        let of_source = read_at(&self.source, plan.read_at.time, &wanted, place_of);
         Ok(Known {
             of_source: of_source.await.map_err(refused_read)?,
             collections: compose::infos_of(&pairs, source.other()),

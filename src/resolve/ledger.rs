@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bson::Timestamp;
 
+use super::gate::Gates;
 use super::notes::NoteToClear;
 use super::plan::Plan;
 use super::rules::Rules;
@@ -33,6 +34,7 @@ pub(super) struct Cluster {
     /// Nothing is applied before the reader has passed the moment of the start.
     pub recover_to: Timestamp,
     pub lanes: Vec<Lane>,
+    pub gates: Gates,
 }
 
 /// What a commit settled.
@@ -69,6 +71,7 @@ impl Ledger {
             complete: lanes.iter().map(|at| at.0.clone()).min().expect("a lane"),
             recover_to,
             lanes: lanes.into_iter().map(Lane::starting_at).collect(),
+            gates: Gates::default(),
         };
         Self {
             rules,
@@ -319,13 +322,9 @@ impl Ledger {
     pub fn applied_through(&self, pipeline: PipelineId, lane: usize) -> AppliedThrough {
         let cluster = &self.clusters[pipeline.source()];
         let state = &cluster.lanes[lane];
-        if state.queue.is_empty() && state.in_flight.is_none() && self.is_recovered() {
-            AppliedThrough(
-                cluster
-                    .complete
-                    .clone()
-                    .max(state.applied_through.0.clone()),
-            )
+        if state.is_idle(&cluster.gates) && self.is_recovered() {
+            let reached = cluster.gates.reached(&cluster.complete);
+            AppliedThrough(reached.max(state.applied_through.0.clone()))
         } else {
             state.applied_through.clone()
         }
@@ -348,6 +347,12 @@ impl Ledger {
 }
 
 impl Lane {
+    /// Whether nothing is left to apply from before the next gate.
+    pub fn is_idle(&self, gates: &Gates) -> bool {
+        let front = self.queue.front();
+        self.in_flight.is_none() && front.is_none_or(|event| gates.holds(&event.position))
+    }
+
     fn starting_at(applied_through: AppliedThrough) -> Self {
         Self {
             queue: VecDeque::new(),

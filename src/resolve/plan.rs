@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::decide::{Action, Decision, decide};
+use super::gate::Gates;
 use super::ledger::{Lane, Ledger};
 use super::notes::LostWrite;
 use super::state::KeyState;
@@ -73,6 +74,8 @@ pub enum WaitingOn {
     Recovery,
     /// Its own commit has not come back on the target's stream.
     CommitEcho,
+    /// The next events come after a change of a collection, which comes first.
+    Ddl,
 }
 
 /// What a lane does next.
@@ -99,18 +102,22 @@ impl Ledger {
     ) -> Next {
         let (source, target) = (pipeline.source(), pipeline.target());
         let state = &self.clusters[source].lanes[lane];
+        let gates = &self.clusters[source].gates;
         if !self.is_recovered() {
             return Next::Wait(WaitingOn::Recovery);
         }
         if state.in_flight.is_some() {
             return Next::Wait(WaitingOn::CommitEcho);
         }
-        if state.queue.is_empty() && state.requests.is_empty() {
-            return Next::Idle;
+        if state.requests.is_empty() && state.is_idle(gates) {
+            return match state.queue.is_empty() {
+                true => Next::Idle,
+                false => Next::Wait(WaitingOn::Ddl),
+            };
         }
         let requests = usize::from(!state.requests.is_empty());
         let batch = match requests {
-            0 => take(state, limits),
+            0 => take(state, gates, limits),
             _ => Vec::new(),
         };
         let mut plan = Plan {
@@ -137,9 +144,9 @@ impl Ledger {
     /// The position an idle lane may put on record, if it is past its checkpoint.
     pub fn idle_progress(&self, pipeline: PipelineId, lane: usize) -> Option<AppliedThrough> {
         let at = self.applied_through(pipeline, lane);
-        let state = &self.clusters[pipeline.source()].lanes[lane];
-        (state.queue.is_empty() && state.in_flight.is_none() && at > state.applied_through)
-            .then_some(at)
+        let cluster = &self.clusters[pipeline.source()];
+        let state = &cluster.lanes[lane];
+        (state.is_idle(&cluster.gates) && at > state.applied_through).then_some(at)
     }
 
     /// An empty plan that only moves an idle lane's checkpoint.
@@ -227,10 +234,11 @@ impl Ledger {
     }
 }
 
-fn take(lane: &Lane, limits: BatchLimits) -> Vec<SharedEvent> {
+fn take(lane: &Lane, gates: &Gates, limits: BatchLimits) -> Vec<SharedEvent> {
     let mut bytes = 0;
     lane.queue
         .iter()
+        .take_while(|event| !gates.holds(&event.position))
         .take(limits.operations_max.max(1))
         .enumerate()
         .take_while(|(index, event)| {

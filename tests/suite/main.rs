@@ -3,6 +3,8 @@
 mod conflicts;
 mod crash;
 mod ddl;
+mod ddl_one_way;
+mod ddl_two_way;
 mod exit_codes;
 mod harness;
 mod one_way;
