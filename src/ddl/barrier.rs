@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use bson::{Document, Timestamp, doc};
+
 use super::worker::Worker;
-use crate::change::{Namespace, Side};
-use crate::error::Result;
+use crate::change::{Namespace, Pair, Side};
+use crate::error::{Error, Result};
 
 const LANES_INTERVAL: Duration = Duration::from_millis(5);
 
@@ -15,6 +17,30 @@ impl Worker {
         let now = self.own[side].operation_time().await?;
         self.shared.exchange.wait_passed(side, now).await;
         Ok(())
+    }
+
+    /// The operation times of both clusters.
+    pub(super) async fn now(&self) -> Result<Pair<Timestamp>> {
+        Ok(Pair::new(
+            self.own.a.operation_time().await?,
+            self.own.b.operation_time().await?,
+        ))
+    }
+
+    /// Another process may have taken over the link. Between this look and a command lie
+    /// milliseconds in which it still may.
+    pub(super) async fn must_hold(&self, side: Side) -> Result<()> {
+        let link = &self.shared.facts.link;
+        let pipeline = super::pipeline_of(side.other()).as_str();
+        let filter = doc! { "link": link, "pipeline": pipeline };
+        let checkpoints = self.own[side].find("checkpoints", filter).await?;
+        let epoch = |found: &Document| found.get_i64("epoch").ok() == Some(self.epoch);
+        match checkpoints.iter().all(epoch) {
+            true => Ok(()),
+            false => Err(Error::fenced(format!(
+                "another process has taken over link {link}"
+            ))),
+        }
     }
 
     /// A unique index binds the documents of a collection together: from now on they share a lane.

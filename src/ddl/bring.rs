@@ -41,6 +41,8 @@ impl Worker {
         let source = read(self.cluster(to.other()), &there, there_uuid).await?;
         let target = read(self.cluster(to), &name, uuid).await?;
         let (Some(source), Some(target)) = (source, target) else {
+            self.must_be_gone(collection, to.other(), &there).await?;
+            self.must_be_gone(collection, to, &name).await?;
             return Ok(false);
         };
         if let Aspect::Index(index) = aspect
@@ -63,7 +65,9 @@ impl Worker {
         for step in &steps {
             match self.execute(to, &subject, step).await? {
                 Ran::Done => {}
-                Ran::Refused(code, _) if is_gone(code, step) => {}
+                Ran::Refused(code, _) if is_gone(code, step) => {
+                    self.must_be_gone(collection, to, &name).await?;
+                }
                 Ran::Refused(_, error) => {
                     let cluster = &self.cluster(to).name;
                     tracing::warn!(%cluster, namespace = %name, index = %label, %error, "an index or option cannot be brought over, see status");
@@ -76,6 +80,27 @@ impl Worker {
         self.ddl.problems.clear(to, &name, label).await?;
         collections.forget_indexes(collection);
         Ok(!steps.is_empty())
+    }
+
+    /// A collection that is not there under `name` may have been renamed a moment ago.
+    ///
+    /// # Errors
+    /// Retryable where it has; as the cluster says.
+    pub(super) async fn must_be_gone(
+        &self,
+        collection: &Namespace,
+        side: Side,
+        name: &Namespace,
+    ) -> Result<()> {
+        self.see(side).await?;
+        let (now, _) = self.shared.collections.place(collection, side);
+        match now == *name {
+            true => Ok(()),
+            false => Err(Error::unreachable(format!(
+                "{name} has just been renamed on {}",
+                self.cluster(side).name
+            ))),
+        }
     }
 
     /// Runs one command on `side` between the two ends of an intent.
@@ -92,6 +117,7 @@ impl Worker {
             true => "admin",
             false => subject.name.database(),
         };
+        self.must_hold(side).await?;
         let intents = &self.ddl.intents;
         let id = intents.open(side, subject, step).await?;
         let outcome = self

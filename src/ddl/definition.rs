@@ -219,6 +219,19 @@ fn option_step(
     })
 }
 
+/// Options without those that are given as what the server takes where they are not: one side
+/// may spell out what the other one leaves open.
+pub fn effective(options: &Document) -> Document {
+    let mut effective = options.clone();
+    let preset = validation(&Document::new());
+    for (name, value) in preset.iter().chain(&images(&Document::new())) {
+        if effective.get(name) == Some(value) {
+            effective.remove(name);
+        }
+    }
+    effective
+}
+
 fn validation(options: &Document) -> Document {
     let rule = options.get_document(VALIDATOR).cloned().unwrap_or_default();
     let mut changes = doc! { VALIDATOR: rule };
@@ -346,6 +359,7 @@ mod tests {
         let given =
             doc! { "validator": {}, "validationLevel": "strict", "validationAction": "error" };
         assert_eq!(option_step(&orders(), VALIDATOR, &given, &doc! {}), None);
+        assert_eq!(effective(&given), doc! {});
         let rule = doc! { "validator": { "x": 1 } };
         assert!(option_step(&orders(), VALIDATOR, &rule, &doc! {}).is_some());
     }

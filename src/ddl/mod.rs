@@ -19,6 +19,7 @@ mod rename;
 mod turn;
 mod worker;
 
+pub use definition::effective as effective_options;
 pub use observe::Seen;
 pub use record::put_on_record;
 pub use worker::Worker;

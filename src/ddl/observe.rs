@@ -31,6 +31,9 @@ impl Ddl {
         if self.intents.is_echo(side, event).await {
             if let Some(collection) = &collection {
                 shared.collections.forget_indexes(collection);
+                if let Change::Rename { to, .. } = &change {
+                    shared.collections.renamed(collection, side, to);
+                }
             }
             return Ok(Seen::Passing);
         }
@@ -50,6 +53,9 @@ impl Ddl {
         let passed_over = |name: &Namespace| shared.collections.is_unpaired(name);
         let is_rename = matches!(change, Change::Rename { .. });
         if collection.as_ref().is_some_and(passed_over) && !is_rename {
+            return Ok(Seen::Passing);
+        }
+        if change == Change::DropDatabase && !self.knows(shared, event.namespace.database()) {
             return Ok(Seen::Passing);
         }
         if self.loses_documents(&change) && !self.sends_drops() {
@@ -72,6 +78,10 @@ impl Ddl {
             },
         );
         Ok(Seen::Waits)
+    }
+
+    fn knows(&self, shared: &Shared, database: &str) -> bool {
+        !shared.collections.in_database(database).is_empty()
     }
 
     async fn identify(

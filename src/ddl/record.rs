@@ -17,7 +17,7 @@ pub struct Won<'a> {
 }
 
 /// Puts an event of `side` on record there and in the local store. The first record of an event
-/// stands. `reason` says why it has no counterpart.
+/// stands. `reason` says why it has no counterpart. Returns how many are new here.
 ///
 /// # Errors
 /// As the cluster and the store say.
@@ -28,7 +28,7 @@ pub async fn put_on_record(
     event: &DdlEvent,
     won: Option<Won<'_>>,
     reason: &str,
-) -> Result<()> {
+) -> Result<usize> {
     let record = record(&shared.facts, side, event, won, reason)?;
     let mut body = record.clone();
     let id = body.remove("_id");
@@ -36,8 +36,7 @@ pub async fn put_on_record(
     own.update("conflicts", vec![statement]).await?;
     let raw = RawDocumentBuf::try_from(&record)
         .map_err(|error| Error::bug("a record that cannot be written").caused_by(error))?;
-    shared.store.put_records(&[raw])?;
-    Ok(())
+    shared.store.put_records(&[raw])
 }
 
 fn record(

@@ -31,6 +31,9 @@ impl Worker {
         };
         let collections = &self.shared.collections;
         let replaced = drop_target.and_then(|uuid| collections.of_uuid(side, uuid));
+        if collections.is_dropped(collection) {
+            return Ok(());
+        }
         let includes = |name| self.ddl.namespaces.includes(name);
         if collections.is_unpaired(collection) || !includes(from) || !includes(to) {
             let reason = "it was renamed from or to what is not replicated";
@@ -87,6 +90,10 @@ impl Worker {
         let (name, Some(uuid)) = collections.place(collection, target) else {
             return Ok(());
         };
+        // After a crash, all names of a chain are met again that its last one has long followed.
+        if name == collections.place(collection, side).0 && name != *to {
+            return Ok(());
+        }
         let there = list(self.cluster(target), to).await?;
         let there: Option<Option<Uuid>> = there.map(|listed| listed.uuid);
         let counterpart = match &replaced {
@@ -110,11 +117,17 @@ impl Worker {
             }
         };
         if there.flatten() != Some(uuid) {
-            self.run_rename(target, &name, uuid, to, drop_target)
+            let subject = Subject {
+                name,
+                uuid: Some(uuid),
+                to: Some(to.clone()),
+            };
+            self.run_rename(target, collection, subject, drop_target)
                 .await?;
         }
         if let Some(replaced) = &replaced {
-            collections.set_dropped(replaced).await?;
+            let now = self.now().await?;
+            collections.set_dropped(replaced, now).await?;
             self.ddl.problems.clear_all(target, to).await?;
         }
         collections.renamed(collection, target, to);
@@ -138,24 +151,21 @@ impl Worker {
     async fn run_rename(
         &self,
         side: Side,
-        name: &Namespace,
-        uuid: Uuid,
-        to: &Namespace,
+        collection: &Namespace,
+        subject: Subject,
         drop_target: Option<Uuid>,
     ) -> Result<()> {
-        let subject = Subject {
-            name: name.clone(),
-            uuid: Some(uuid),
-            to: Some(to.clone()),
-        };
-        let mut command = doc! { "renameCollection": name.as_str(), "to": to.as_str() };
+        let to = subject.to.as_ref().map_or("", Namespace::as_str);
+        let mut command = doc! { "renameCollection": subject.name.as_str(), "to": to };
         if let Some(dropped) = drop_target {
             command.insert("dropTarget", dropped);
         }
         let step = step("rename", command);
         match self.execute(side, &subject, &step).await? {
             Ran::Done => Ok(()),
-            Ran::Refused(code, _) if is_gone(code, &step) => Ok(()),
+            Ran::Refused(code, _) if is_gone(code, &step) => {
+                self.must_be_gone(collection, side, &subject.name).await
+            }
             Ran::Refused(_, error) => Err(error),
         }
     }

@@ -110,7 +110,8 @@ impl Worker {
                 reason: decided.reason,
             });
             let own = &self.own[loser];
-            put_on_record(&self.shared, own, loser, &lost.event, won, "lost").await?;
+            let new = put_on_record(&self.shared, own, loser, &lost.event, won, "lost").await?;
+            self.shared.counters[loser].totals().conflicts += new as u64;
         }
         Ok(())
     }
@@ -128,7 +129,8 @@ impl Worker {
         }
         self.shared.exchange.ledger().unpair(collection.clone());
         let own = &self.own[side];
-        put_on_record(&self.shared, own, side, &pending.event, None, reason).await
+        put_on_record(&self.shared, own, side, &pending.event, None, reason).await?;
+        Ok(())
     }
 
     async fn define(
@@ -185,12 +187,14 @@ impl Worker {
             let step = step("drop", doc! { "drop": name.collection() });
             match self.execute(target, &subject, &step).await? {
                 Ran::Done => {}
-                Ran::Refused(code, _) if is_gone(code, &step) => {}
+                Ran::Refused(code, _) if is_gone(code, &step) => {
+                    self.must_be_gone(collection, target, &name).await?;
+                }
                 Ran::Refused(_, error) => return Err(error),
             }
         }
         self.ddl.problems.clear_all(target, &name).await?;
-        collections.set_dropped(collection).await
+        collections.set_dropped(collection, self.now().await?).await
     }
 
     /// The collection of that name on `side`, if it is nobody else's counterpart.
@@ -212,7 +216,8 @@ impl Worker {
             if listed.kind != "view" {
                 let reason = "a view and something else have the same name";
                 let own = &self.own[side];
-                return put_on_record(&self.shared, own, side, &pending.event, None, reason).await;
+                put_on_record(&self.shared, own, side, &pending.event, None, reason).await?;
+                return Ok(());
             }
         }
         if self.make_view(loser, name, source, target).await? && !decided.losing.is_empty() {

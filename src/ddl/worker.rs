@@ -26,11 +26,18 @@ pub struct Worker {
     pub(super) ddl: Arc<Ddl>,
     pub(super) shared: Arc<Shared>,
     pub(super) own: Pair<Own>,
+    /// The epoch of this process.
+    pub(super) epoch: i64,
 }
 
 impl Worker {
-    pub fn new(ddl: Arc<Ddl>, shared: Arc<Shared>, own: Pair<Own>) -> Self {
-        Self { ddl, shared, own }
+    pub fn new(ddl: Arc<Ddl>, shared: Arc<Shared>, own: Pair<Own>, epoch: i64) -> Self {
+        Self {
+            ddl,
+            shared,
+            own,
+            epoch,
+        }
     }
 
     /// Works until told to stop; a turn that is broken off is taken again after the next start.
@@ -72,7 +79,13 @@ impl Worker {
             )
         };
         self.insist(Side::A, || self.ddl.intents.prune(&recorded))
-            .await
+            .await?;
+        let collections = &self.shared.collections;
+        let forgotten = self.insist(Side::A, || collections.forget_dropped(&recorded));
+        for namespace in forgotten.await? {
+            self.shared.exchange.forget(&namespace);
+        }
+        Ok(())
     }
 
     /// The first waiting event that everything before it has arrived for, the older one of two.

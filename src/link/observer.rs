@@ -169,7 +169,10 @@ impl LinkObserver {
             _ => {}
         }
         match &event.to {
-            Some(to) => self.unpair(to, &reason).await,
+            Some(to) => {
+                let called = self.shared.collections.called(side, to);
+                self.unpair(called.as_ref().unwrap_or(to), &reason).await
+            }
             None => Ok(()),
         }
     }

@@ -82,13 +82,8 @@ async fn replicate(
     let lanes_of = started.lane_counts();
     let shared = tasks::share(config, connected, store, ledger, lanes_of).await?;
     let ddl = Arc::new(Ddl::load(config, &connected.own, started.recover_to).await?);
-    let observer = LinkObserver::new(
-        shared.clone(),
-        connected.own.clone(),
-        ddl.clone(),
-        started.lane_ids(),
-        config.conflicts.future_max,
-    );
+    let observer = observer(config, connected, &shared, &started, &ddl);
+    let epoch = started.epoch();
     let from = started.started_from;
     let monitor = Monitor::new(config, connected, shared.clone(), observer.clone(), from);
     let started_at = started.recover_to;
@@ -116,7 +111,7 @@ async fn replicate(
         started.lanes,
         &lanes_stop,
     );
-    let worker = Worker::new(ddl, shared.clone(), connected.own.clone());
+    let worker = Worker::new(ddl, shared.clone(), connected.own.clone(), epoch);
     lanes.spawn(worker.run(lanes_stop.clone()));
 
     let outcome = tokio::select! {
@@ -142,6 +137,22 @@ async fn replicate(
     };
     monitor.save_last(outcome.as_ref().err());
     outcome
+}
+
+fn observer(
+    config: &Config,
+    connected: &Connected,
+    shared: &Arc<Shared>,
+    started: &Started,
+    ddl: &Arc<Ddl>,
+) -> LinkObserver {
+    LinkObserver::new(
+        shared.clone(),
+        connected.own.clone(),
+        ddl.clone(),
+        started.lane_ids(),
+        config.conflicts.future_max,
+    )
 }
 
 /// Returns once everything that was written before the start has been applied.

@@ -192,6 +192,14 @@ impl Started {
         Pair::new(self.lanes.a.len(), self.lanes.b.len())
     }
 
+    /// The epoch that this process has raised every checkpoint to.
+    pub fn epoch(&self) -> i64 {
+        self.lanes
+            .a
+            .first()
+            .map_or(0, |(_, checkpoint)| checkpoint.epoch)
+    }
+
     /// Lanes by the `_id` of their checkpoint document.
     pub fn lane_ids(&self) -> HashMap<String, (PipelineId, usize)> {
         let mut ids = HashMap::new();

@@ -130,10 +130,13 @@ impl Work<'_> {
         plan.agree(|key| known.of_source.get(key) == of_target.get(key));
         let skew_ms = self.shared.clock_skew_ms();
         let now = DateTime::now();
-        let mut records = records(facts, plan, &known.of_source, &of_target, skew_ms, now);
+        let target = plan.pipeline.target();
+        let shown = |key: &DocumentKey| self.shared.collections.shown(key, target);
+        let of_source = &known.of_source;
+        let mut records = records(facts, plan, of_source, &of_target, skew_ms, now, shown);
         let dead_letters = self
             .trouble
-            .dead_letter_records(facts, plan, &known.of_source);
+            .dead_letter_records(facts, plan, of_source, shown);
         records.raw.extend(dead_letters);
         plan.records = std::mem::take(&mut records.lost);
         plan.collided_with = self.trouble.collisions(plan);

@@ -98,6 +98,12 @@ impl Ledger {
         lanes.any(|lane| lane.applied_through.0 >= *position)
     }
 
+    /// No event of a namespace that was passed over can come any more.
+    pub fn forget_unpaired(&mut self, namespace: &Namespace) {
+        self.unpaired.remove(namespace);
+        self.single_lane.remove(namespace);
+    }
+
     /// What the checkpoints of all lanes of the pipeline from `side` have passed.
     pub fn recorded_through(&self, side: Side) -> Position {
         let lanes = self.clusters[side].lanes.iter();

@@ -76,7 +76,10 @@ async fn every_kind_of_index_arrives_and_changes_as_on_the_source() {
     insert(
         &env.a,
         "orders",
-        vec![doc! { "_id": 1, "u": 1 }, doc! { "_id": 2, "u": 2 }],
+        vec![
+            doc! { "_id": 1, "u": 1, "q": 1, "s": 1 },
+            doc! { "_id": 2, "u": 2, "q": 2, "s": 2 },
+        ],
     )
     .await;
     for name in ["empty", "orders"] {

@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 
-use bson::Uuid;
+use bson::{Timestamp, Uuid};
 
 use crate::change::{Namespace, Pair, Side};
 use crate::target::CollectionInfo;
@@ -34,6 +34,8 @@ pub struct Entry {
     pub uuids: Pair<Option<Uuid>>,
     /// Dropped there, as far as that cluster's reader has come.
     pub gone: Pair<bool>,
+    /// Nothing after these times is about it any more.
+    pub over_at: Option<Pair<Timestamp>>,
     pub state: State,
 }
 
@@ -50,6 +52,7 @@ impl Entry {
             names: Pair::new(name.clone(), name.clone()),
             uuids: Pair::new(None, None),
             gone: Pair::new(false, false),
+            over_at: None,
             state: State::Seen,
         }
     }
@@ -90,6 +93,13 @@ impl Identities {
             }
         }
         self.entries.insert(lasting, entry);
+    }
+
+    pub fn remove(&mut self, lasting: &Namespace) {
+        self.entries.remove(lasting);
+        for side in Side::BOTH {
+            self.by_uuid[side].retain(|_, known| known != lasting);
+        }
     }
 
     pub fn of_uuid(&self, side: Side, uuid: Uuid) -> Option<&Namespace> {

@@ -9,9 +9,9 @@ pub use listing::{Listed, indexes, list, unsupported};
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use bson::{Uuid, doc};
+use bson::{Timestamp, Uuid, doc};
 
-use crate::change::{Namespace, Pair, Side};
+use crate::change::{DocumentKey, Namespace, Pair, Side};
 use crate::cluster::Cluster;
 use crate::error::Result;
 use crate::target::CollectionInfo;
@@ -76,6 +76,23 @@ impl Collections {
         }
     }
 
+    /// A document's key under the name that its collection has on `side`, for people.
+    pub fn shown(&self, key: &DocumentKey, side: Side) -> DocumentKey {
+        let (name, _) = self.place(key.namespace(), side);
+        match name == *key.namespace() {
+            true => key.clone(),
+            false => key.within(&name),
+        }
+    }
+
+    /// The same key under its collection's lasting name.
+    pub fn lasting(&self, shown: &DocumentKey, side: Side) -> DocumentKey {
+        match self.called(side, shown.namespace()) {
+            Some(name) if name != *shown.namespace() => shown.within(&name),
+            _ => shown.clone(),
+        }
+    }
+
     /// The collection is called otherwise on `side` from now on.
     pub fn renamed(&self, namespace: &Namespace, side: Side, name: &Namespace) {
         let mut known = self.known();
@@ -101,6 +118,12 @@ impl Collections {
         let known = self.known();
         let state = known.get(namespace).map(|entry| &entry.state);
         matches!(state, Some(State::Stored(_) | State::Paired(_)))
+    }
+
+    pub fn is_dropped(&self, namespace: &Namespace) -> bool {
+        let known = self.known();
+        let state = known.get(namespace).map(|entry| &entry.state);
+        matches!(state, Some(State::Dropped))
     }
 
     /// Returns once no pair is being made.
@@ -216,19 +239,24 @@ impl Collections {
         Ok(())
     }
 
-    /// The collection is gone from both sides, and whatever was written into it.
+    /// The collection is gone from both sides, and whatever was written into it. Nothing in the
+    /// histories after `over_at` is about it.
     ///
     /// # Errors
     /// As the clusters say.
-    pub async fn set_dropped(&self, namespace: &Namespace) -> Result<()> {
+    pub async fn set_dropped(&self, namespace: &Namespace, over_at: Pair<Timestamp>) -> Result<()> {
         let _changing = self.changing.lock().await;
         let entry = self.known().entry(namespace).clone();
         let state = doc! {
             "state": "dropped", "a": entry.uuids.a, "b": entry.uuids.b,
             "name_a": entry.names.a.as_str(), "name_b": entry.names.b.as_str(),
+            "over_a": over_at.a, "over_b": over_at.b,
         };
         self.save(namespace, state).await?;
-        self.known().entry(namespace).state = State::Dropped;
+        let mut known = self.known();
+        let entry = known.entry(namespace);
+        entry.state = State::Dropped;
+        entry.over_at = Some(over_at);
         Ok(())
     }
 
@@ -287,8 +315,12 @@ impl Collections {
 
     async fn set_unpaired(&self, namespace: &Namespace, reason: &str) -> Result<()> {
         tracing::warn!(%namespace, reason, "namespace is not replicated any more");
-        self.save(namespace, doc! { "state": "unpaired", "reason": reason })
-            .await?;
+        let names = self.known().entry(namespace).names.clone();
+        let state = doc! {
+            "state": "unpaired", "reason": reason,
+            "name_a": names.a.as_str(), "name_b": names.b.as_str(),
+        };
+        self.save(namespace, state).await?;
         self.known().entry(namespace).state = State::Unpaired;
         Ok(())
     }
@@ -315,9 +347,10 @@ impl Collections {
         let mut names: Vec<String> = known
             .entries()
             .filter(|(_, entry)| matches!(entry.state, State::Unpaired))
-            .map(|(name, _)| name.to_string())
+            .map(|(_, entry)| entry.names.a.to_string())
             .collect();
         names.sort();
+        names.dedup();
         names
     }
 

@@ -5,7 +5,7 @@ use bson::{Document, doc};
 use super::Collections;
 use super::identity::{Entry, State};
 use super::listing::uuid_in;
-use crate::change::{Namespace, Pair, Side};
+use crate::change::{Namespace, Pair, Position, Side};
 use crate::error::{Error, Result};
 
 impl Collections {
@@ -37,6 +37,55 @@ impl Collections {
         Ok(passed_over)
     }
 
+    /// Forgets dropped collections that no checkpoint can lead back to. `recorded` is what the
+    /// checkpoints of each cluster's pipeline have passed. Returns what was forgotten.
+    ///
+    /// # Errors
+    /// As the clusters say.
+    pub async fn forget_dropped(&self, recorded: &Pair<Position>) -> Result<Vec<Namespace>> {
+        let over: Vec<Namespace> = {
+            let known = self.known();
+            let passed = |entry: &Entry| {
+                entry
+                    .over_at
+                    .is_some_and(|at| recorded.a.covers(at.a) && recorded.b.covers(at.b))
+            };
+            let over = known.entries().filter(|(_, entry)| passed(entry));
+            over.map(|(namespace, _)| namespace.clone()).collect()
+        };
+        if over.is_empty() {
+            return Ok(over);
+        }
+        let ids: Vec<String> = over.iter().map(|name| self.id(name)).collect();
+        for side in Side::BOTH {
+            let command = doc! {
+                "delete": "collections",
+                "deletes": [{ "q": { "_id": { "$in": &ids } }, "limit": 0 }],
+                "writeConcern": { "w": "majority" },
+            };
+            self.write(side, command).await?;
+        }
+        for namespace in &over {
+            self.known().remove(namespace);
+            self.routed().remove(namespace);
+        }
+        Ok(over)
+    }
+
+    fn id(&self, namespace: &Namespace) -> String {
+        format!("{}/{namespace}", self.link)
+    }
+
+    async fn write(&self, side: Side, command: Document) -> Result<()> {
+        let cluster = &self.clusters[side];
+        let doing = format!("write {}.collections on {}", self.database, cluster.name);
+        let reply = cluster.command(&self.database, command, &doing).await?;
+        if reply.contains_key("writeErrors") || reply.contains_key("writeConcernError") {
+            return Err(Error::unreachable(format!("cannot {doing}")));
+        }
+        Ok(())
+    }
+
     async fn stored(&self, side: Side) -> Result<Vec<Document>> {
         let cluster = &self.clusters[side];
         let doing = format!("read {}.collections on {}", self.database, cluster.name);
@@ -59,21 +108,16 @@ impl Collections {
         let mut set = doc! { "link": &self.link, "namespace": namespace.as_str() };
         set.extend(state);
         for side in Side::BOTH {
-            let cluster = &self.clusters[side];
-            let doing = format!("write {}.collections on {}", self.database, cluster.name);
             let command = doc! {
                 "update": "collections",
                 "updates": [{
-                    "q": { "_id": format!("{}/{namespace}", self.link) },
+                    "q": { "_id": self.id(namespace) },
                     "u": { "$set": set.clone() },
                     "upsert": true,
                 }],
                 "writeConcern": { "w": "majority" },
             };
-            let reply = cluster.command(&self.database, command, &doing).await?;
-            if reply.contains_key("writeErrors") || reply.contains_key("writeConcernError") {
-                return Err(Error::unreachable(format!("cannot {doing}")));
-            }
+            self.write(side, command).await?;
         }
         Ok(())
     }
@@ -95,6 +139,10 @@ fn entry(namespace: &Namespace, found: &Document) -> Entry {
         names: Pair::new(name("name_a"), name("name_b")),
         uuids,
         gone: Pair::new(false, false),
+        over_at: match (found.get_timestamp("over_a"), found.get_timestamp("over_b")) {
+            (Ok(a), Ok(b)) => Some(Pair::new(a, b)),
+            _ => None,
+        },
         state,
     }
 }

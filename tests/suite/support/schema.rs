@@ -43,7 +43,13 @@ pub async fn schema(client: &Client) -> Schema {
                     indexes.insert(index.get_str("name").expect("a name").to_owned(), index);
                 }
             }
-            let options = entry.get_document("options").cloned().unwrap_or_default();
+            let mut options = entry.get_document("options").cloned().unwrap_or_default();
+            // A server spells these out once they have been changed.
+            for (name, preset) in [("validationLevel", "strict"), ("validationAction", "error")] {
+                if options.get_str(name).is_ok_and(|given| given == preset) {
+                    options.remove(name);
+                }
+            }
             let full = format!("{}.{name}", database.name());
             schema.insert(full, (kind, options, indexes));
         }
