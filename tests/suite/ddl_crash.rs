@@ -8,38 +8,58 @@ use bson::{Document, doc};
 use mongodb::Client;
 
 use crate::support::compare::assert_converged;
-use crate::support::env::TestEnv;
+use crate::support::env::{LinkConfig, TestEnv};
 use crate::support::random::{Random, scaled, seed};
 use crate::support::schema::assert_same_schema;
 use crate::support::wait::wait_for;
 
 const SOON: Duration = Duration::from_secs(60);
 
+/// Whether collections are dropped, too.
+#[derive(Clone, Copy, PartialEq)]
+enum Drops {
+    Never,
+    Sometimes,
+}
+
 /// One change after the other, with a write behind each of them.
-async fn change_until(client: Client, by: &'static str, mut random: Random, stop: Arc<AtomicBool>) {
+async fn change_until(
+    client: Client,
+    by: &'static str,
+    drops: Drops,
+    mut random: Random,
+    stop: Arc<AtomicBool>,
+) {
     let shop = client.database("shop");
+    let kinds = if drops == Drops::Sometimes { 8 } else { 6 };
     let mut step = 0;
     while !stop.load(Ordering::Relaxed) {
         step += 1;
         let name = format!("{by}{}", random.below(3));
         let index = format!("i{}", random.below(3));
-        let command = match random.below(6) {
+        let to = format!("shop.{by}{}", random.below(3));
+        let mut rename = doc! { "renameCollection": format!("shop.{name}"), "to": to };
+        let command = match random.below(kinds) {
             0 => doc! { "create": &name },
             1 => {
-                doc! { "createIndexes": &name, "indexes": [{ "key": { &index: 1 }, "name": &index }] }
+                let index = doc! { "key": { &index: 1 }, "name": &index };
+                doc! { "createIndexes": &name, "indexes": [index] }
             }
             2 => doc! { "dropIndexes": &name, "index": &index },
             3 => doc! { "collMod": &name, "validator": { "step": { "$gte": step } } },
             4 => doc! { "collMod": "shared", "validator": { by: { "$gte": step } } },
+            5 => rename,
+            6 => doc! { "drop": &name },
             _ => {
-                let to = format!("shop.{by}{}", random.below(3));
-                let rename = doc! { "renameCollection": format!("shop.{name}"), "to": to };
-                // Most of them are refused, as the names are taken.
-                let _ = client.database("admin").run_command(rename).await;
-                continue;
+                rename.insert("dropTarget", true);
+                rename
             }
         };
-        let _ = shop.run_command(command).await;
+        // Some are refused: a name is taken, or there is nothing under it.
+        let _ = match command.contains_key("renameCollection") {
+            true => client.database("admin").run_command(command).await,
+            false => shop.run_command(command).await,
+        };
         let collection = shop.collection::<Document>(&name);
         let row = doc! { "$set": { "step": step, "by": by } };
         let only = doc! { "_id": random.below(20) as i32 };
@@ -48,11 +68,9 @@ async fn change_until(client: Client, by: &'static str, mut random: Random, stop
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_kill_at_any_moment_loses_no_change_of_a_collection() {
-    let env = TestEnv::start().await;
+async fn kill_amid_changes(env: &TestEnv, link: &LinkConfig, drops: Drops) {
     env.create_on_both("shop", "shared").await;
-    let mut tandem = env.streaming(&env.link()).await;
+    let mut tandem = env.streaming(link).await;
     let mut random = Random::new(seed("ddl_crash"));
     let stop = Arc::new(AtomicBool::new(false));
     let sides = [("a", env.a.client()), ("b", env.b.client())];
@@ -60,10 +78,11 @@ async fn a_kill_at_any_moment_loses_no_change_of_a_collection() {
         .into_iter()
         .map(|(by, client)| {
             let random = random.fork(by.len() as u64);
-            tokio::spawn(change_until(client.clone(), by, random, stop.clone()))
+            let changes = change_until(client.clone(), by, drops, random, stop.clone());
+            tokio::spawn(changes)
         })
         .collect();
-    for _ in 0..scaled(6) {
+    for _ in 0..scaled(50) {
         tokio::time::sleep(Duration::from_millis(200 + random.below(1500))).await;
         tandem.kill9();
         tandem.start();
@@ -73,13 +92,26 @@ async fn a_kill_at_any_moment_loses_no_change_of_a_collection() {
     for task in changing {
         task.await.unwrap();
     }
-    assert_same_schema(&env, SOON).await;
-    assert_converged(&env, SOON).await;
+    assert_same_schema(env, SOON).await;
+    assert_converged(env, SOON).await;
     let status = tandem.status();
     assert_eq!(status["unpaired_namespaces"], serde_json::json!([]));
     assert_eq!(status["index_problems"], serde_json::json!([]));
     assert_eq!(tandem.total("dead_letters_total"), 0);
     tandem.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kill_at_any_moment_loses_no_change_of_a_collection() {
+    let env = TestEnv::start().await;
+    kill_amid_changes(&env, &env.link(), Drops::Never).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kill_at_any_moment_brings_no_dropped_collection_back() {
+    let env = TestEnv::start().await;
+    let link = env.link().extra("[ddl]\ndrops = true");
+    kill_amid_changes(&env, &link, Drops::Sometimes).await;
 }
 
 /// A unique index on a collection that is being written moves its documents into one lane.
@@ -98,8 +130,9 @@ async fn a_unique_index_made_under_load_orders_the_values_that_move() {
     }
     let shop = env.a.client().database("shop");
     let unique = doc! { "key": { "sku": 1 }, "name": "sku", "unique": true };
-    for step in 0..scaled(600) as i32 {
-        if step == 100 {
+    let steps = scaled(3000) as i32;
+    for step in 0..steps {
+        if step == steps / 3 {
             let command = doc! { "createIndexes": "orders", "indexes": [unique.clone()] };
             shop.run_command(command).await.unwrap();
         }
