@@ -113,6 +113,14 @@ impl Error {
         self
     }
 
+    /// What is behind it, without what was being done.
+    pub fn reason(&self) -> String {
+        match &self.source {
+            Some(source) => source.to_string(),
+            None => self.message.clone(),
+        }
+    }
+
     pub fn is_retryable(&self) -> bool {
         self.class == Class::Retry
     }

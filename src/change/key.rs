@@ -49,6 +49,17 @@ impl DocumentKey {
         &self.0.namespace
     }
 
+    /// The same `_id` in another collection.
+    pub fn within(&self, namespace: &Namespace) -> Self {
+        let hash = stable_hash(namespace.as_str().as_bytes(), &self.0.canonical);
+        Self(Arc::new(Inner {
+            namespace: namespace.clone(),
+            raw: self.0.raw.clone(),
+            canonical: self.0.canonical.clone(),
+            hash,
+        }))
+    }
+
     /// `{ _id: … }`, byte for byte as the cluster has it.
     pub fn raw(&self) -> &RawDocument {
         &self.0.raw

@@ -26,8 +26,8 @@ pub const TIE: &str = "a";
 pub const CLOCK_SKEW_WARN: &str = "5s";
 /// A quarter: long enough for an audit to find a lost write.
 pub const RETENTION: &str = "90d";
-/// Schema changes are not replicated yet.
-pub const DDL_REPLICATE: bool = false;
+/// A collection that is another one on each side cannot be kept in step for long.
+pub const DDL_REPLICATE: bool = true;
 /// A drop takes unseen writes with it, so it must be asked for.
 pub const DDL_DROPS: bool = false;
 /// Decides on the past and lets the server detect what was unseen: nobody waits.

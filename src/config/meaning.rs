@@ -35,7 +35,7 @@ pub fn mean(
         namespaces: namespaces(settings, problems),
         initial_sync: initial_sync(settings, problems),
         conflicts: conflicts(settings, problems),
-        ddl: ddl(settings, problems),
+        ddl: ddl(settings),
         apply: apply(settings),
         limits: LimitsConfig {
             queue_bytes_max: settings.size("limits.queue_bytes_max"),
@@ -237,15 +237,7 @@ fn conflicts(settings: &Settings, problems: &mut Problems) -> ConflictsConfig {
     }
 }
 
-fn ddl(settings: &Settings, problems: &mut Problems) -> DdlConfig {
-    for path in ["ddl.replicate", "ddl.drops"] {
-        if settings.boolean(path) {
-            problems.add(
-                path,
-                "must be false: replicating schema changes is not built yet, they are only reported",
-            );
-        }
-    }
+fn ddl(settings: &Settings) -> DdlConfig {
     DdlConfig {
         replicate: settings.boolean("ddl.replicate"),
         drops: settings.boolean("ddl.drops"),

@@ -101,7 +101,9 @@ impl Observer for FormerWrites<'_> {
     async fn observe(&self, side: Side, moments: Vec<Moment>) -> Result<()> {
         let mut written = Vec::new();
         for event in moments.into_iter().flat_map(|moment| moment.observed) {
+            let collection = event.collection;
             if let Observed::Own(key) = event.observed {
+                let key = self.link.lasting_key(side, key, collection);
                 written.push((key, event.position.time));
             }
         }

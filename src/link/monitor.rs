@@ -191,6 +191,7 @@ impl Monitor {
                 .as_ref()
                 .and_then(|progress| serde_json::to_value(progress.now()).ok());
             status.unpaired_namespaces = self.shared.collections.unpaired();
+            status.index_problems = self.observer.index_problems();
             for side in Side::BOTH {
                 status.clusters[side].reachable = Some(self.observer.broken(side).is_none());
                 status.clusters[side].clock_skew_ms = self.shared.clock_skew_ms();

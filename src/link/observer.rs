@@ -4,20 +4,23 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use bson::{Bson, DateTime, Document, RawDocumentBuf, doc};
+use bson::{DateTime, Uuid};
 
 use super::own::Own;
-use crate::change::{ConflictKind, Namespace, Pair, PipelineId, RecordStatus, Side, record_id};
+use crate::change::{ChangeEvent, DocumentKey, Namespace, Pair, PipelineId, SharedEvent, Side};
 use crate::config::ConflictsConfig;
+use crate::ddl::{Ddl, Seen, put_on_record};
 use crate::error::{Error, Result};
 use crate::pipeline::{HandedOver, Pause, Shared};
 use crate::source::{DdlEvent, Moment, Observed, Observer};
+use crate::telemetry::status::IndexProblem;
 
 /// The observer of both readers of a link.
 #[derive(Clone)]
 pub struct LinkObserver {
     shared: Arc<Shared>,
     own: Pair<Own>,
+    ddl: Arc<Ddl>,
     /// Lanes by the `_id` of their checkpoint document.
     lanes: Arc<HashMap<String, (PipelineId, usize)>>,
     /// Why a cluster's stream is broken; none while it works.
@@ -36,18 +39,25 @@ impl LinkObserver {
     pub fn new(
         shared: Arc<Shared>,
         own: Pair<Own>,
+        ddl: Arc<Ddl>,
         lanes: HashMap<String, (PipelineId, usize)>,
         conflicts: &ConflictsConfig,
     ) -> Self {
         Self {
             shared,
             own,
+            ddl,
             lanes: Arc::new(lanes),
             broken: Arc::default(),
             future_warn: conflicts.clock_skew_warn,
             future_max: conflicts.future_max,
             warned_at: Arc::default(),
         }
+    }
+
+    /// Indexes and options that a cluster refuses.
+    pub fn index_problems(&self) -> Vec<IndexProblem> {
+        self.ddl.index_problems()
     }
 
     /// Why the stream of `side` is broken.
@@ -64,8 +74,10 @@ impl LinkObserver {
         };
         let now_ms = DateTime::now().timestamp_millis();
         for event in moment.observed {
+            let collection = event.collection;
             match event.observed {
                 Observed::Local(event) => {
+                    let event = self.identified(side, event, collection);
                     self.check_version(side, event.version.wall_time_ms, now_ms)?;
                     handed.local.push(event);
                 }
@@ -80,6 +92,36 @@ impl LinkObserver {
             counters.seen().observed_wall_ms = Some(wall);
         }
         Ok(handed)
+    }
+
+    /// The collection's lasting name, where it is not the one of the event.
+    fn lasting(&self, side: Side, name: &Namespace, uuid: Option<Uuid>) -> Option<Namespace> {
+        let lasting = self.shared.collections.identify(side, uuid?, name);
+        (lasting != *name).then_some(lasting)
+    }
+
+    /// The key under the lasting name of its collection.
+    pub(super) fn lasting_key(
+        &self,
+        side: Side,
+        key: DocumentKey,
+        uuid: Option<Uuid>,
+    ) -> DocumentKey {
+        match self.lasting(side, key.namespace(), uuid) {
+            Some(name) => key.within(&name),
+            None => key,
+        }
+    }
+
+    fn identified(&self, side: Side, event: SharedEvent, uuid: Option<Uuid>) -> SharedEvent {
+        match self.lasting(side, event.key.namespace(), uuid) {
+            Some(name) => {
+                let mut event = ChangeEvent::clone(&event);
+                event.key = event.key.within(&name);
+                Arc::new(event)
+            }
+            None => event,
+        }
     }
 
     /// A namespace that is seen for the first time gets its lanes before its first event.
@@ -124,22 +166,28 @@ impl LinkObserver {
         }
     }
 
-    /// Puts a change of a collection on record, and stops replicating what is not paired any more.
+    /// A change of a collection waits for its turn, or is put on record.
     async fn take_ddl(&self, side: Side, event: &DdlEvent) -> Result<()> {
-        let namespace = &event.namespace;
+        match self.ddl.observe(&self.shared, side, event).await? {
+            Seen::Waits | Seen::Passing => Ok(()),
+            Seen::NotSent => self.pass_over(side, event).await,
+        }
+    }
+
+    /// Puts a change of a collection on record, and stops replicating what is not paired any more.
+    async fn pass_over(&self, side: Side, event: &DdlEvent) -> Result<()> {
+        let namespace = self.lasting_of(side, event);
         match event.operation.as_str() {
             "create" | "shardCollection" | "invalidate" | "endOfTransaction" => return Ok(()),
-            "createIndexes" | "dropIndexes" | "modify" => {
-                self.shared.collections.forget_indexes(namespace);
-            }
             _ => {}
         }
         let name = &self.shared.facts.names[side];
-        tracing::warn!(cluster = %name, operation = %event.operation, %namespace, "a change of a collection is not replicated, see the conflict report");
-        self.put_on_record(side, event).await?;
+        tracing::warn!(cluster = %name, operation = %event.operation, namespace = %event.namespace, "a change of a collection is not replicated, see the conflict report");
+        let own = &self.own[side];
+        put_on_record(&self.shared, own, side, event, None, &event.operation).await?;
         let reason = format!("{} on {name}", event.operation);
         match event.operation.as_str() {
-            "drop" | "rename" => self.unpair(namespace, &reason).await?,
+            "drop" | "rename" => self.unpair(&namespace, &reason).await?,
             "dropDatabase" => {
                 let gone = self.shared.collections.in_database(namespace.database());
                 for namespace in &gone {
@@ -149,9 +197,19 @@ impl LinkObserver {
             _ => {}
         }
         match &event.to {
-            Some(to) => self.unpair(to, &reason).await,
+            Some(to) => {
+                let called = self.shared.collections.called(side, to);
+                self.unpair(called.as_ref().unwrap_or(to), &reason).await
+            }
             None => Ok(()),
         }
+    }
+
+    fn lasting_of(&self, side: Side, event: &DdlEvent) -> Namespace {
+        let known = event
+            .collection_uuid
+            .and_then(|uuid| self.shared.collections.of_uuid(side, uuid));
+        known.unwrap_or_else(|| event.namespace.clone())
     }
 
     async fn unpair(&self, namespace: &Namespace, reason: &str) -> Result<()> {
@@ -162,47 +220,6 @@ impl LinkObserver {
         self.shared.exchange.ledger().unpair(namespace.clone());
         Ok(())
     }
-
-    async fn put_on_record(&self, side: Side, event: &DdlEvent) -> Result<()> {
-        let record = ddl_record(&self.shared, side, event)?;
-        let mut body = record.clone();
-        let id = body.remove("_id");
-        let statement = doc! { "q": { "_id": id }, "u": { "$setOnInsert": body }, "upsert": true };
-        self.own[side].update("conflicts", vec![statement]).await?;
-        let raw = RawDocumentBuf::try_from(&record)
-            .map_err(|error| Error::bug("a record that cannot be written").caused_by(error))?;
-        self.shared.store.put_records(&[raw])?;
-        Ok(())
-    }
-}
-
-fn ddl_record(shared: &Shared, side: Side, event: &DdlEvent) -> Result<Document> {
-    let facts = &shared.facts;
-    let change = Document::try_from(event.raw.clone())
-        .map_err(|error| Error::bug("an event that cannot be read").caused_by(error))?;
-    Ok(doc! {
-        "_id": record_id(&facts.link, &facts.replica_set_ids[side], &event.position.token),
-        "logged_at": DateTime::now(),
-        "pipeline": PipelineId::from_source(side).as_str(),
-        "namespace": event.namespace.as_str(),
-        "document_key": Bson::Null,
-        "kind": ConflictKind::Ddl.as_str(),
-        "policy": facts.policy,
-        "winner": Bson::Null,
-        "winner_cluster": Bson::Null,
-        "reason": &event.operation,
-        "winning": Bson::Null,
-        "losing": {
-            "operation": &event.operation,
-            "cluster_time": event.position.time,
-            "wall_time": DateTime::from_millis(event.wall_time_ms),
-            "version": event.wall_time_ms,
-            "change": change,
-            "document": Bson::Null,
-        },
-        "clock_skew_ms": Bson::Null,
-        "status": RecordStatus::Logged.as_str(),
-    })
 }
 
 impl Observer for LinkObserver {

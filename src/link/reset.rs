@@ -231,6 +231,7 @@ fn parts(link: &str, records: &[String]) -> Vec<(&'static str, RawDocumentBuf)> 
         ("keys", rawdoc! { "_id.link": link }),
         ("markers", rawdoc! { "_id": format!("{link}/reader") }),
         ("collections", rawdoc! { "link": link }),
+        ("ddl", rawdoc! { "link": link }),
     ];
     for ids in records.chunks(IDS_MAX) {
         let mut list = bson::RawArrayBuf::new();

@@ -1,5 +1,6 @@
 //! A running link: two readers, two sets of lanes, one store, one end.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bson::DateTime;
@@ -14,6 +15,7 @@ use super::start::{Connected, FirstStart, Started, connect_both, take_over};
 use super::tasks::{self, Tasks};
 use crate::change::Pair;
 use crate::config::Config;
+use crate::ddl::{Ddl, Worker};
 use crate::error::{Error, ExitCode, Result};
 use crate::pipeline::Shared;
 use crate::resolve::Ledger;
@@ -114,12 +116,9 @@ async fn replicate(
 ) -> Result<Ended> {
     let lanes_of = started.lane_counts();
     let shared = tasks::share(config, connected, store, ledger, lanes_of).await?;
-    let observer = LinkObserver::new(
-        shared.clone(),
-        connected.own.clone(),
-        started.lane_ids(),
-        &config.conflicts,
-    );
+    let ddl = Arc::new(Ddl::load(config, &connected.own, started.recover_to).await?);
+    let observer = observer(config, connected, &shared, &started, &ddl);
+    let epoch = started.epoch();
     let from = started.started_from;
     let mut rest = Tasks::new();
     let progress = tasks::spawn_initial_sync(&mut rest, config, connected, &shared, &started);
@@ -155,6 +154,8 @@ async fn replicate(
         started.lanes,
         &lanes_stop,
     );
+    let worker = Worker::new(ddl, shared.clone(), connected.own.clone(), epoch);
+    lanes.spawn(worker.run(lanes_stop.clone()));
 
     let outcome = tokio::select! {
         () = stop.cancelled() => Ok(Ended::Stopped),
@@ -191,6 +192,22 @@ async fn wind_up(
         Ok(ended) => drained.map(|()| ended),
         Err(error) => Err(error),
     }
+}
+
+fn observer(
+    config: &Config,
+    connected: &Connected,
+    shared: &Arc<Shared>,
+    started: &Started,
+    ddl: &Arc<Ddl>,
+) -> LinkObserver {
+    LinkObserver::new(
+        shared.clone(),
+        connected.own.clone(),
+        ddl.clone(),
+        started.lane_ids(),
+        &config.conflicts,
+    )
 }
 
 /// Returns once everything that was written before the start has been applied.

@@ -220,6 +220,14 @@ impl Started {
         Pair::new(self.lanes.a.len(), self.lanes.b.len())
     }
 
+    /// The epoch that this process has raised every checkpoint to.
+    pub fn epoch(&self) -> i64 {
+        self.lanes
+            .a
+            .first()
+            .map_or(0, |(_, checkpoint)| checkpoint.epoch)
+    }
+
     /// Lanes by the `_id` of their checkpoint document.
     pub fn lane_ids(&self) -> HashMap<String, (PipelineId, usize)> {
         let mut ids = HashMap::new();
@@ -330,10 +338,10 @@ async fn make_ready(
         own[side]
             .delete("keys", vec![doc! { "q": { "_id.link": link }, "limit": 0 }])
             .await?;
-        let unpaired = doc! { "q": { "link": link }, "limit": 0 };
-        own[side].delete("collections", vec![unpaired]).await?;
-        let ranges = doc! { "q": { "link": link }, "limit": 0 };
-        own[side].delete("ranges", vec![ranges]).await?;
+        for of_collections in ["collections", "ddl", "ranges"] {
+            let all = doc! { "q": { "link": link }, "limit": 0 };
+            own[side].delete(of_collections, vec![all]).await?;
+        }
         let sync = if copies { "copying" } else { "none" };
         let set = doc! { "ready": true, "initial_sync": sync };
         let ready = doc! { "q": { "_id": link }, "u": { "$set": set } };

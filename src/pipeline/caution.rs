@@ -121,6 +121,7 @@ impl Trouble {
         facts: &LinkFacts,
         plan: &Plan,
         of_source: &Documents,
+        shown: impl Fn(&DocumentKey) -> DocumentKey,
     ) -> Vec<RawDocumentBuf> {
         let source = plan.pipeline.source();
         let mut records = Vec::new();
@@ -137,7 +138,7 @@ impl Trouble {
                     id: record_id(&facts.link, &facts.replica_set_ids[source], token),
                     logged_at: DateTime::now(),
                     pipeline: plan.pipeline,
-                    key: decision.key.clone(),
+                    key: shown(&decision.key),
                     kind: ConflictKind::DeadLetter,
                     policy: facts.policy,
                     winner: None,

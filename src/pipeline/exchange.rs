@@ -107,6 +107,12 @@ impl Exchange {
         lock(&self.routed).insert(namespace);
     }
 
+    /// No event of the namespace can come any more.
+    pub fn forget(&self, namespace: &Namespace) {
+        self.ledger().forget_unpaired(namespace);
+        lock(&self.routed).remove(namespace);
+    }
+
     /// Takes cluster times of `side` in order, each of them whole.
     pub fn hand_over(&self, side: Side, moments: Vec<HandedOver>) {
         let mut bells = Bells::default();

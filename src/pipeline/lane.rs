@@ -175,6 +175,7 @@ impl Lane {
                 Next::Wait(WaitingOn::Recovery) => self.rest("recovery").await,
                 Next::Wait(WaitingOn::CommitEcho) => self.rest("commit echo").await,
                 Next::Wait(WaitingOn::InitialSync) => self.rest("initial sync").await,
+                Next::Wait(WaitingOn::Ddl) => self.wait_at_gate().await?,
                 Next::Idle => self.idle().await?,
             }
         }
@@ -214,15 +215,29 @@ impl Lane {
             .await;
     }
 
+    async fn wait_at_gate(&mut self) -> Result<()> {
+        self.put_progress_in_time().await?;
+        self.rest("a change of a collection").await;
+        Ok(())
+    }
+
     async fn idle(&mut self) -> Result<()> {
         self.counters().waits_on(None);
-        if self.idle_since_checkpoint.elapsed() >= IDLE_CHECKPOINT_INTERVAL {
-            return self.put_progress_on_record().await;
-        }
+        self.put_progress_in_time().await?;
         let exchange = &self.shared.exchange;
         exchange
             .wait_for_work(self.pipeline, self.index, LOOK_AROUND_INTERVAL)
             .await;
+        Ok(())
+    }
+
+    /// Now and then, and at once where somebody waits for it.
+    async fn put_progress_in_time(&mut self) -> Result<()> {
+        let source = self.pipeline.source();
+        let settling = self.shared.exchange.ledger().is_settling(source);
+        if settling || self.idle_since_checkpoint.elapsed() >= IDLE_CHECKPOINT_INTERVAL {
+            self.put_progress_on_record().await?;
+        }
         Ok(())
     }
 
@@ -324,7 +339,9 @@ impl Lane {
                 statuses.push((id.clone(), RecordStatus::Overturned.as_str()));
             }
             if decision.revives {
-                let dead = self.shared.store.dead_letters_of(&decision.key);
+                let target = self.pipeline.target();
+                let key = self.shared.collections.shown(&decision.key, target);
+                let dead = self.shared.store.dead_letters_of(&key);
                 for id in dead.map_err(Refusal::Failed)? {
                     statuses.push((id.into(), RecordStatus::Resolved.as_str()));
                 }

@@ -11,7 +11,7 @@ mod refusals;
 mod retry;
 mod witness;
 
-pub use collections::{Collections, Pairing, unsupported};
+pub use collections::{Collections, Listed, Pairing, indexes, list, unsupported};
 pub use counters::Counters;
 pub use exchange::{Exchange, HandedOver};
 pub use lane::{Lane, LaneSettings, Shared};
@@ -96,9 +96,15 @@ impl Lane {
     async fn read_source(&self, plan: &Plan) -> Result<Known, Refusal> {
         let pairs = self.pair_collections(plan).await?;
         let source = plan.pipeline.source();
-        let uuid_of = |namespace: &_| pairs.get(namespace).map(|pair| pair[source].uuid);
-        let wanted = compose::wanted_of_source(plan);
-        let of_source = match read_at(&self.source, plan.read_at.time, &wanted, uuid_of).await {
+        let place_of = |namespace: &_| {
+            let pair = pairs.get(namespace)?;
+            Some((pair[source].name.clone(), pair[source].uuid))
+        };
+        let mut wanted = compose::wanted_of_source(plan);
+        // Nothing is left of what was in a dropped collection.
+        let collections = &self.shared.collections;
+        wanted.retain(|key| !collections.is_gone(key.namespace(), source));
+        let of_source = match read_at(&self.source, plan.read_at.time, &wanted, place_of).await {
             Ok(documents) => documents,
             Err(error) => return Err(self.refused_read(error).await),
         };
@@ -130,10 +136,13 @@ impl Work<'_> {
         plan.agree(|key| known.of_source.get(key) == of_target.get(key));
         let skew_ms = self.shared.clock_skew_ms();
         let now = DateTime::now();
-        let mut records = records(facts, plan, &known.of_source, &of_target, skew_ms, now);
+        let target = plan.pipeline.target();
+        let shown = |key: &DocumentKey| self.shared.collections.shown(key, target);
+        let of_source = &known.of_source;
+        let mut records = records(facts, plan, of_source, &of_target, skew_ms, now, shown);
         let dead_letters = self
             .trouble
-            .dead_letter_records(facts, plan, &known.of_source);
+            .dead_letter_records(facts, plan, of_source, shown);
         records.raw.extend(dead_letters);
         plan.records = std::mem::take(&mut records.lost);
         plan.collided_with = self.trouble.collisions(plan);

@@ -32,7 +32,8 @@ pub struct Records {
     pub identical: u64,
 }
 
-/// `of_source` and `of_target` hold the documents of all keys in conflict.
+/// `of_source` and `of_target` hold the documents of all keys in conflict; `shown` gives a key as
+/// people know it.
 pub fn records(
     facts: &LinkFacts,
     plan: &Plan,
@@ -40,6 +41,7 @@ pub fn records(
     of_target: &Documents,
     skew_ms: Option<i64>,
     now: DateTime,
+    shown: impl Fn(&DocumentKey) -> DocumentKey,
 ) -> Records {
     let mut records = Records::default();
     for decision in &plan.decisions {
@@ -56,7 +58,8 @@ pub fn records(
             PipelineId::AToB => Pair::new(source, target),
             PipelineId::BToA => Pair::new(target, source),
         };
-        for record in of_conflict(facts, plan, decision, conflict, documents, skew_ms, now) {
+        for mut record in of_conflict(facts, plan, decision, conflict, documents, skew_ms, now) {
+            record.key = shown(&decision.key);
             let lost = records.lost.entry(decision.key.clone()).or_default();
             lost.push(LostWrite {
                 record: record.id.as_str().into(),

@@ -175,7 +175,8 @@ impl Lane {
     async fn holder_of(&self, key: &DocumentKey, error: &WriteError) -> Option<RawDocumentBuf> {
         let value = error.key_value.clone()?;
         let cluster = self.session.cluster();
-        let namespace = key.namespace();
+        let target = self.pipeline.target();
+        let (namespace, _) = self.shared.collections.place(key.namespace(), target);
         let collection = cluster
             .client
             .database(namespace.database())

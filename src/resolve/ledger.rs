@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bson::Timestamp;
 
+use super::gate::Gates;
 use super::notes::NoteToClear;
 use super::plan::Plan;
 use super::requests::Request;
@@ -42,6 +43,7 @@ pub(super) struct Cluster {
     pub lanes: Vec<Lane>,
     /// Whatever starts here waits.
     pub held: bool,
+    pub gates: Gates,
 }
 
 /// What a commit settled.
@@ -81,6 +83,7 @@ impl Ledger {
             own_writes_known: false,
             lanes: lanes.into_iter().map(Lane::starting_at).collect(),
             held: false,
+            gates: Gates::default(),
         };
         Self {
             rules,
@@ -317,13 +320,9 @@ impl Ledger {
     pub fn applied_through(&self, pipeline: PipelineId, lane: usize) -> AppliedThrough {
         let cluster = &self.clusters[pipeline.source()];
         let state = &cluster.lanes[lane];
-        if state.queue.is_empty() && state.in_flight.is_none() && self.may_apply(pipeline) {
-            AppliedThrough(
-                cluster
-                    .complete
-                    .clone()
-                    .max(state.applied_through.0.clone()),
-            )
+        if state.is_idle(&cluster.gates) && self.may_apply(pipeline) {
+            let reached = cluster.gates.reached(&cluster.complete);
+            AppliedThrough(reached.max(state.applied_through.0.clone()))
         } else {
             state.applied_through.clone()
         }
@@ -346,6 +345,12 @@ impl Ledger {
 }
 
 impl Lane {
+    /// Whether nothing is left to apply from before the next gate.
+    pub fn is_idle(&self, gates: &Gates) -> bool {
+        let front = self.queue.front();
+        self.in_flight.is_none() && front.is_none_or(|event| gates.holds(&event.position))
+    }
+
     fn starting_at(applied_through: AppliedThrough) -> Self {
         Self {
             queue: VecDeque::new(),

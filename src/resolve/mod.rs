@@ -1,6 +1,7 @@
 //! Deciding: which writes raced, who won, and what must be sent. Pure; knows only `change`.
 
 mod decide;
+mod gate;
 mod ledger;
 mod notes;
 mod plan;

@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::decide::{Action, Decision, decide};
+use super::gate::Gates;
 use super::ledger::{Lane, Ledger};
 use super::notes::LostWrite;
 use super::requests;
@@ -87,6 +88,8 @@ pub enum WaitingOn {
     CommitEcho,
     /// What its events meet has not been copied yet.
     InitialSync,
+    /// The next events come after a change of a collection, which comes first.
+    Ddl,
 }
 
 /// What a lane does next.
@@ -113,6 +116,7 @@ impl Ledger {
     ) -> Next {
         let (source, target) = (pipeline.source(), pipeline.target());
         let state = &self.clusters[source].lanes[lane];
+        let gates = &self.clusters[source].gates;
         if !self.may_apply(pipeline) {
             return Next::Wait(WaitingOn::Recovery);
         }
@@ -121,9 +125,12 @@ impl Ledger {
         }
         // Full state that no write asks for must not be read before a former process's write.
         let has_requests = self.is_recovered() && !state.requests.is_empty();
-        let has_events = !state.queue.is_empty();
+        let has_events = !state.is_idle(gates);
         if !has_requests && !has_events {
-            return Next::Idle;
+            return match state.queue.is_empty() {
+                true => Next::Idle,
+                false => Next::Wait(WaitingOn::Ddl),
+            };
         }
         if self.clusters[source].held {
             return Next::Wait(WaitingOn::InitialSync);
@@ -131,7 +138,7 @@ impl Ledger {
         let events_are_next = has_events && state.took_requests;
         let (batch, requests) = match has_requests && !events_are_next {
             true => (Vec::new(), requests::take(state, limits)),
-            false => (take(state, limits), 0),
+            false => (take(state, gates, limits), 0),
         };
         let mut plan = Plan {
             pipeline,
@@ -157,8 +164,9 @@ impl Ledger {
     /// The position an idle lane may put on record, if it is past its checkpoint.
     pub fn idle_progress(&self, pipeline: PipelineId, lane: usize) -> Option<AppliedThrough> {
         let at = self.applied_through(pipeline, lane);
-        let state = &self.clusters[pipeline.source()].lanes[lane];
-        let is_idle = state.queue.is_empty() && state.in_flight.is_none();
+        let cluster = &self.clusters[pipeline.source()];
+        let state = &cluster.lanes[lane];
+        let is_idle = state.is_idle(&cluster.gates);
         (is_idle && self.may_apply(pipeline) && at > state.applied_through).then_some(at)
     }
 
@@ -231,10 +239,11 @@ impl Ledger {
     }
 }
 
-fn take(lane: &Lane, limits: BatchLimits) -> Vec<SharedEvent> {
+fn take(lane: &Lane, gates: &Gates, limits: BatchLimits) -> Vec<SharedEvent> {
     let mut bytes = 0;
     lane.queue
         .iter()
+        .take_while(|event| !gates.holds(&event.position))
         .take(limits.operations_max.max(1))
         .enumerate()
         .take_while(|(index, event)| {

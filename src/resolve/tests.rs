@@ -322,3 +322,50 @@ fn too_many_entries_hold_up_only_a_reader_with_something_in_its_queue() {
     assert!(!ledger.has_room(Side::A, &crowded));
     assert!(ledger.has_room(Side::B, &crowded));
 }
+
+#[test]
+fn nothing_behind_a_gate_is_planned_or_counted_as_applied_before_it_opens() {
+    let mut ledger = ledger_from(Pair::new(whole(1), whole(1)), 1);
+    ledger.observe(Side::A, write(Side::A, 2, 10));
+    ledger.close_gate(Side::A, Position::of_event(at(3), "0003"));
+    ledger.observe(Side::A, write(Side::A, 4, 10));
+    for side in Side::BOTH {
+        ledger.complete(side, whole(9));
+    }
+    assert!(!ledger.is_drained(Side::A));
+    let limits = BatchLimits {
+        operations_max: 10,
+        bytes_max: 1000,
+    };
+    let next = |ledger: &Ledger| ledger.plan(PipelineId::AToB, 0, limits, &Caution::default());
+    let Next::Apply(plan) = next(&ledger) else {
+        panic!("the event before the gate is not planned");
+    };
+    assert_eq!(plan.batch.len(), 1);
+    ledger.begin(Arc::new(plan));
+    ledger.landed(PipelineId::AToB, 0, at(10));
+
+    assert!(ledger.is_drained(Side::A));
+    assert!(matches!(next(&ledger), Next::Wait(WaitingOn::Ddl)));
+    let gate = Position::of_event(at(3), "0003");
+    assert!(ledger.applied_through(PipelineId::AToB, 0).0 < gate);
+    assert!(!ledger.is_done(Side::A, &gate));
+
+    ledger.open_gate(Side::A);
+    assert!(matches!(next(&ledger), Next::Apply(plan) if plan.batch.len() == 1));
+}
+
+#[test]
+fn a_lane_without_events_stops_before_a_gate_too() {
+    let mut ledger = ledger_from(Pair::new(whole(1), whole(1)), 1);
+    let gate = Position::of_event(at(5), "0005");
+    ledger.close_gate(Side::A, gate.clone());
+    for side in Side::BOTH {
+        ledger.complete(side, whole(9));
+    }
+    let progress = ledger.idle_progress(PipelineId::AToB, 0).expect("progress");
+    assert!(progress.0 < gate);
+    assert!(!ledger.is_settled(Side::A));
+    ledger.open_gate(Side::A);
+    assert_eq!(ledger.applied_through(PipelineId::AToB, 0).0, whole(9));
+}

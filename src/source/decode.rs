@@ -48,6 +48,8 @@ pub struct Decoded {
     /// One write outside of any transaction: no other event of this time can follow. A DDL event
     /// never is, since one inside a transaction looks like any other.
     pub single_write: bool,
+    /// The collection it is about (`collectionUUID`); none for views, databases and state of ours.
+    pub collection: Option<Uuid>,
     pub observed: Observed,
 }
 
@@ -117,6 +119,7 @@ impl Decoder {
             position,
             wall_time_ms,
             single_write,
+            collection: parts.uuid,
             observed,
         })
     }

@@ -14,8 +14,9 @@ const FIND_KEYS_MAX: usize = 500;
 
 /// Reads documents by key at `time` (`readConcern: { level: "snapshot", atClusterTime }`).
 ///
-/// `uuid_of` names the collection that is meant: where another one has taken its name, the server
-/// refuses instead of showing an empty one. A missing document is not in the result.
+/// `place_of` gives what a collection is called there and its UUID: where another one has taken
+/// its name, the server refuses instead of showing an empty one. A missing document is not in the
+/// result.
 ///
 /// # Errors
 /// Retryable where the collection has changed or the snapshot is too old: decide again.
@@ -23,7 +24,7 @@ pub async fn read_at(
     cluster: &Cluster,
     time: Timestamp,
     keys: &[DocumentKey],
-    uuid_of: impl Fn(&Namespace) -> Option<Uuid>,
+    place_of: impl Fn(&Namespace) -> Option<(Namespace, Uuid)>,
 ) -> Result<HashMap<DocumentKey, RawDocumentBuf>> {
     let mut by_namespace: HashMap<&Namespace, Vec<&DocumentKey>> = HashMap::new();
     for key in keys {
@@ -31,9 +32,13 @@ pub async fn read_at(
     }
     let mut found = HashMap::with_capacity(keys.len());
     for (namespace, keys) in by_namespace {
+        let (name, uuid) = match place_of(namespace) {
+            Some((name, uuid)) => (name, Some(uuid)),
+            None => (namespace.clone(), None),
+        };
         for some in keys.chunks(FIND_KEYS_MAX) {
-            let command = find_command(namespace, some, uuid_of(namespace), time);
-            read_all(cluster, namespace, command, &mut found).await?;
+            let command = find_command(&name, some, uuid, time);
+            read_all(cluster, &name, namespace, command, &mut found).await?;
         }
     }
     Ok(found)
@@ -67,12 +72,13 @@ fn find_command(
 
 async fn read_all(
     cluster: &Cluster,
+    name: &Namespace,
     namespace: &Namespace,
     command: RawDocumentBuf,
     found: &mut HashMap<DocumentKey, RawDocumentBuf>,
 ) -> Result<()> {
-    let doing = format!("read {namespace} on {}", cluster.name);
-    let database = cluster.client.database(namespace.database());
+    let doing = format!("read {name} on {}", cluster.name);
+    let database = cluster.client.database(name.database());
     let call = async {
         let mut cursor = database.run_raw_cursor_command(command).batch().await?;
         while let Some(batch) = cursor.next().await {

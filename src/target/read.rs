@@ -45,11 +45,13 @@ impl Transaction<'_> {
     ) -> std::result::Result<(), Refusal> {
         let mut left: Vec<&DocumentKey> = keys.to_vec();
         loop {
-            let command = find_command(namespace, &left, collections.get(namespace));
-            let doing = format!("read {namespace} on {}", self.session.cluster().name);
+            let collection = collections.get(namespace);
+            let name = collection.map_or(namespace, |collection| &collection.name);
+            let command = find_command(name, &left, collection);
+            let doing = format!("read {name} on {}", self.session.cluster().name);
             let batch = self
                 .session
-                .first_batch(namespace.database(), command)
+                .first_batch(name.database(), command)
                 .await
                 .map_err(|error| refusal(error, &doing))?;
             let Some(batch) = batch else { return Ok(()) };

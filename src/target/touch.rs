@@ -104,6 +104,7 @@ mod tests {
     fn a_stand_in_has_a_value_of_its_own_for_every_unique_index() {
         let key = DocumentKey::of(&Namespace::new("s", "c"), &rawdoc! { "_id": 1 }).unwrap();
         let collection = CollectionInfo {
+            name: crate::change::Namespace::new("shop", "orders"),
             uuid: Uuid::new(),
             unique_fields: vec!["sku".into(), "a.b".into(), "a.c".into()],
         };

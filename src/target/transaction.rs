@@ -115,7 +115,7 @@ impl<'a> Transaction<'a> {
         collection: &CollectionInfo,
         needs_document: &HashSet<DocumentKey>,
     ) -> std::result::Result<(), Refusal> {
-        let namespace = &writes.namespace;
+        let namespace = &collection.name;
         let removed = self
             .send(DELETE, namespace, collection, &writes.deletes)
             .await?;

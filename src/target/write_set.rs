@@ -14,6 +14,8 @@ use crate::change::{ChangeEvent, DocumentKey, Namespace, Operation, SharedEvent}
 /// What must be known of a collection of the target to write into it.
 #[derive(Debug, Clone)]
 pub struct CollectionInfo {
+    /// What it is called there.
+    pub name: Namespace,
     pub uuid: Uuid,
     /// First fields of its unique secondary indexes.
     pub unique_fields: Vec<String>,

@@ -3,7 +3,7 @@
 use bson::{DateTime, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use crate::change::{Pair, PipelineId, Position};
+use crate::change::{Pair, PipelineId, Position, Side};
 use crate::error::Error;
 use crate::store::Totals;
 
@@ -111,6 +111,20 @@ pub struct LinkStatus {
     /// Namespaces that are no longer replicated, since their collections are not the same any more.
     #[serde(default)]
     pub unpaired_namespaces: Vec<String>,
+    /// Indexes and options that one side has and the other refuses.
+    #[serde(default)]
+    pub index_problems: Vec<IndexProblem>,
+}
+
+/// An index, or an option of a collection, that the other cluster has and this one refuses.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IndexProblem {
+    /// The cluster that refuses it.
+    pub cluster: Side,
+    pub namespace: String,
+    /// The index, or the option.
+    pub name: String,
+    pub reason: String,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -202,6 +216,7 @@ impl LinkStatus {
             initial_sync: None,
             last_error: None,
             unpaired_namespaces: Vec::new(),
+            index_problems: Vec::new(),
         }
     }
 

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use bson::DateTime;
 use comfy_table::{Table, presets};
 
-use super::status::{ClusterStatus, LinkStatus, PipelineStatus, PositionStatus};
+use super::status::{ClusterStatus, IndexProblem, LinkStatus, PipelineStatus, PositionStatus};
 use crate::change::{Side, rfc3339};
 
 const UNKNOWN: &str = "-";
@@ -27,6 +27,16 @@ pub fn to_text(status: &LinkStatus) -> String {
     if !status.unpaired_namespaces.is_empty() {
         let names = status.unpaired_namespaces.join(", ");
         let _ = writeln!(text, "\nno longer replicated: {names}");
+    }
+    for problem in &status.index_problems {
+        let IndexProblem {
+            cluster,
+            namespace,
+            name,
+            reason,
+        } = problem;
+        let cluster = &status.clusters[*cluster].name;
+        let _ = writeln!(text, "\n{cluster} refuses {name} of {namespace}: {reason}");
     }
     if let Some(error) = &status.last_error {
         let at = time(error.at);

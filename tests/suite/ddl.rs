@@ -5,12 +5,17 @@ use std::time::Duration;
 use bson::{Document, doc};
 use mongodb::Collection;
 
-use crate::support::env::{TestEnv, raw_by_id};
+use crate::support::env::{LinkConfig, TestEnv, raw_by_id};
 use crate::support::mongod::Mongod;
 use crate::support::tandem::Tandem;
 use crate::support::wait::wait_for;
 
 const SOON: Duration = Duration::from_secs(15);
+
+/// A link that replicates no DDL.
+fn passing_over(env: &TestEnv) -> LinkConfig {
+    env.link().extra("[ddl]\nreplicate = false")
+}
 
 fn of(cluster: &Mongod, name: &str) -> Collection<Document> {
     cluster.client().database("shop").collection(name)
@@ -51,7 +56,7 @@ async fn a_dropped_collection_is_passed_over_and_takes_nothing_along() {
     for name in ["orders", "dropped", "reborn", "renamed"] {
         env.create_on_both("shop", name).await;
     }
-    let mut tandem = env.streaming(&env.link()).await;
+    let mut tandem = env.streaming(&passing_over(&env)).await;
     for name in ["dropped", "reborn", "renamed"] {
         let (a, b) = (of(&env.a, name), of(&env.b, name));
         a.insert_one(doc! { "_id": 1 }).await.unwrap();
@@ -103,7 +108,7 @@ async fn a_dead_letter_of_a_dropped_collection_does_not_stop_its_lane() {
     let env = TestEnv::start().await;
     env.create_on_both("shop", "orders").await;
     env.create_on_both("shop", "items").await;
-    let mut tandem = env.streaming(&env.link()).await;
+    let mut tandem = env.streaming(&passing_over(&env)).await;
     let (a, b) = (of(&env.a, "items"), of(&env.b, "items"));
     let unique = mongodb::options::IndexOptions::builder()
         .unique(true)
@@ -135,7 +140,7 @@ async fn a_dead_letter_of_a_dropped_collection_does_not_stop_its_lane() {
 async fn what_cannot_be_written_in_a_transaction_is_unpaired_on_either_side() {
     let env = TestEnv::start().await;
     env.create_on_both("shop", "orders").await;
-    let mut tandem = env.streaming(&env.link()).await;
+    let mut tandem = env.streaming(&passing_over(&env)).await;
     let shop = env.b.client().database("shop");
     for command in [
         doc! { "create": "view", "viewOn": "orders", "pipeline": [] },

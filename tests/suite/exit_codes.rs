@@ -127,14 +127,6 @@ async fn code_3_the_same_uri_twice() {
     refused(&env, &link, 3).await;
 }
 
-#[tokio::test]
-async fn code_3_ddl_replication_is_refused_until_it_is_there() {
-    let env = TestEnv::start().await;
-    let link = env.link().extra("[ddl]\nreplicate = true");
-    let message = refused(&env, &link, 3).await;
-    assert!(message.contains("ddl.replicate"), "{message}");
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn code_3_a_change_of_an_existing_link_and_a_second_link_over_the_same_names() {
     let env = TestEnv::start().await;

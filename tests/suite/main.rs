@@ -3,6 +3,9 @@
 mod conflicts;
 mod crash;
 mod ddl;
+mod ddl_crash;
+mod ddl_one_way;
+mod ddl_two_way;
 mod exit_codes;
 mod fences;
 mod harness;

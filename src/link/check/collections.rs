@@ -9,6 +9,7 @@ use super::{CheckLine, Verdict, failed};
 use crate::change::Namespace;
 use crate::cluster::Cluster;
 use crate::config::{Config, Mode};
+use crate::ddl::effective_options;
 use crate::error::Result;
 
 /// What can differ between the two sides.
@@ -53,7 +54,7 @@ pub async fn check(config: &Config, a: &Cluster, b: &Cluster, lines: &mut Vec<Ch
     };
     for (cluster, shapes) in [(a, of_a), (b, of_b)] {
         for (namespace, shape) in shapes {
-            lines.extend(limited(config.link.mode, cluster, namespace, shape));
+            lines.extend(limited(config, cluster, namespace, shape));
         }
     }
     for (namespace, in_a) in of_a {
@@ -127,12 +128,12 @@ async fn indexes(cluster: &Cluster, namespace: &Namespace) -> Result<BTreeMap<St
 
 /// What tandem cannot replicate as it does plain collections.
 fn limited(
-    mode: Mode,
+    config: &Config,
     cluster: &Cluster,
     namespace: &Namespace,
     shape: &Shape,
 ) -> Option<CheckLine> {
-    let two_way = match mode {
+    let two_way = match config.link.mode {
         Mode::TwoWay => Verdict::Fail,
         Mode::OneWay => Verdict::Warn,
     };
@@ -140,8 +141,11 @@ fn limited(
     let line = |verdict, found: &str, hint: &str| {
         Some(CheckLine::new(verdict, &subject, "a plain collection", found).hint(hint))
     };
-    if shape.kind == "view" {
-        line(Verdict::Warn, "a view", "views are not replicated")
+    if shape.kind == "view" && !config.ddl.replicate {
+        let hint = "views are replicated with ddl.replicate only";
+        line(Verdict::Warn, "a view", hint)
+    } else if shape.kind == "view" {
+        None
     } else if shape.kind == "timeseries" {
         line(
             two_way,
@@ -168,10 +172,13 @@ fn limited(
 fn differing(namespace: &Namespace, a: &Shape, b: &Shape) -> Vec<CheckLine> {
     let warn = |requirement: &str, found: String| {
         CheckLine::new(Verdict::Warn, namespace.as_str(), requirement, found)
-            .hint("schema changes are not replicated: make both sides alike")
+            .hint("only changes from now on are replicated: make both sides alike")
     };
     let mut lines = Vec::new();
-    let options = differing_names(&a.options, &b.options);
+    let options = differing_names(
+        &effective_options(&a.options),
+        &effective_options(&b.options),
+    );
     if a.kind != b.kind {
         lines.push(warn("same options", format!("{} and {}", a.kind, b.kind)));
     } else if !options.is_empty() {
@@ -198,12 +205,12 @@ fn differing(namespace: &Namespace, a: &Shape, b: &Shape) -> Vec<CheckLine> {
     lines
 }
 
-fn differing_names<'a>(a: &'a Document, b: &'a Document) -> Vec<&'a str> {
-    let mut names: Vec<&str> = a
+fn differing_names(a: &Document, b: &Document) -> Vec<String> {
+    let mut names: Vec<String> = a
         .keys()
         .chain(b.keys())
         .filter(|name| a.get(name) != b.get(name))
-        .map(String::as_str)
+        .cloned()
         .collect();
     names.sort_unstable();
     names.dedup();

@@ -21,6 +21,14 @@ const WRITE_ACTIONS: [&str; 7] = [
     "bypassDocumentValidation",
 ];
 
+const DDL_ACTIONS: [&str; 5] = [
+    "createIndex",
+    "dropIndex",
+    "collMod",
+    "dropCollection",
+    "renameCollectionSameDB",
+];
+
 pub async fn check(config: &Config, cluster: &Cluster, lines: &mut Vec<CheckLine>) {
     let doing = format!("read the privileges on {}", cluster.name);
     let command = doc! { "connectionStatus": 1, "showPrivileges": true };
@@ -75,10 +83,13 @@ fn needed(config: &Config, side: Side) -> Vec<(String, &'static str)> {
         (Mode::OneWay, Side::A) => &READ_ACTIONS,
         (Mode::TwoWay, _) | (Mode::OneWay, Side::B) => &WRITE_ACTIONS,
     };
+    let is_changed = (config.link.mode, side) != (Mode::OneWay, Side::A) && config.ddl.replicate;
+    let ddl_actions: &[&str] = if is_changed { &DDL_ACTIONS } else { &[] };
     for pattern in config.namespaces.include() {
         let database = pattern.split('.').next().unwrap_or_default();
         let database = if database.contains('*') { "" } else { database };
-        needed.extend(actions.iter().map(|action| (database.to_owned(), *action)));
+        let actions = actions.iter().chain(ddl_actions);
+        needed.extend(actions.map(|action| (database.to_owned(), *action)));
     }
     needed.sort();
     needed.dedup();

@@ -74,6 +74,7 @@ fn the_json_has_exactly_the_agreed_fields() {
         "initial_sync": null,
         "last_error": null,
         "unpaired_namespaces": [],
+        "index_problems": [],
     });
     let value = serde_json::to_value(running()).unwrap();
     assert_eq!(value, expected);

@@ -1,0 +1,85 @@
+//! Waiting: for what the target has done meanwhile, and for both pipelines to stand still.
+
+use std::time::Duration;
+
+use bson::{Document, Timestamp, doc};
+
+use super::worker::Worker;
+use crate::change::{Namespace, Pair, Side};
+use crate::error::{Error, Result};
+
+const LANES_INTERVAL: Duration = Duration::from_millis(5);
+
+impl Worker {
+    /// Returns once the reader of `side` has passed everything that has happened there until now,
+    /// so that what races with a turn is known to it.
+    pub(super) async fn see(&self, side: Side) -> Result<()> {
+        let now = self.own[side].operation_time().await?;
+        self.shared.exchange.wait_passed(side, now).await;
+        Ok(())
+    }
+
+    /// The operation times of both clusters.
+    pub(super) async fn now(&self) -> Result<Pair<Timestamp>> {
+        Ok(Pair::new(
+            self.own.a.operation_time().await?,
+            self.own.b.operation_time().await?,
+        ))
+    }
+
+    /// Another process may have taken over the link. Between this look and a command lie
+    /// milliseconds in which it still may.
+    pub(super) async fn must_hold(&self, side: Side) -> Result<()> {
+        let link = &self.shared.facts.link;
+        let pipeline = super::pipeline_of(side.other()).as_str();
+        let filter = doc! { "link": link, "pipeline": pipeline };
+        let checkpoints = self.own[side].find("checkpoints", filter).await?;
+        let epoch = |found: &Document| found.get_i64("epoch").ok() == Some(self.epoch);
+        match checkpoints.iter().all(epoch) {
+            true => Ok(()),
+            false => Err(Error::fenced(format!(
+                "another process has taken over link {link}"
+            ))),
+        }
+    }
+
+    /// A unique index binds the documents of a collection together: from now on they share a lane.
+    ///
+    /// Both pipelines stop where they are and put that on record first, since a restart counts
+    /// every event from the checkpoint of its lane. Neither waits for a turn of the other one: each
+    /// stops at the gate that it comes to first.
+    pub(super) async fn keep_in_one_lane(&self, collection: &Namespace) -> Result<()> {
+        let collections = &self.shared.collections;
+        if collections.is_in_one_lane(collection) {
+            return Ok(());
+        }
+        let exchange = &self.shared.exchange;
+        let sides = self.ddl.sources();
+        let closed: Vec<Side> = {
+            let mut ledger = exchange.ledger();
+            let sides = sides.iter().copied();
+            sides.filter(|side| ledger.settle_at_gate(*side)).collect()
+        };
+        exchange.wake_all();
+        while !sides.iter().all(|side| exchange.ledger().is_settled(*side)) {
+            tokio::time::sleep(LANES_INTERVAL).await;
+        }
+        let kept = self
+            .insist(Side::A, || collections.set_one_lane(collection, true))
+            .await;
+        {
+            let mut ledger = exchange.ledger();
+            if kept.is_ok() {
+                ledger.gather_in_one_lane(collection);
+            }
+            for side in sides {
+                ledger.end_settling(*side);
+            }
+            for side in closed {
+                ledger.open_gate(side);
+            }
+        }
+        exchange.wake_all();
+        kept
+    }
+}

@@ -1,0 +1,260 @@
+//! Intents: what tandem is about to change, written down first, so that its echo is known.
+//!
+//! DDL carries no tag. An intent says which event a command will cause and between which two
+//! moments; that event is the echo.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use bson::{Bson, DateTime, Document, Timestamp, Uuid, doc};
+use tokio::sync::Notify;
+
+use super::change::{Aspect, Change};
+use super::definition::Step;
+use crate::change::{Namespace, Pair, Position, Side};
+use crate::error::Result;
+use crate::link::own::Own;
+use crate::source::DdlEvent;
+
+/// What a command is about.
+#[derive(Debug, Clone)]
+pub struct Subject {
+    /// Its name on the cluster that the command runs on.
+    pub name: Namespace,
+    /// None for a view, and for a collection that the command creates.
+    pub uuid: Option<Uuid>,
+    /// Where a rename leads to.
+    pub to: Option<Namespace>,
+}
+
+#[derive(Debug, Clone)]
+struct Intent {
+    id: String,
+    subject: Subject,
+    operation: String,
+    index: Option<String>,
+    start: Timestamp,
+    /// None while the command runs.
+    end: Option<Timestamp>,
+    /// Its echo has been read.
+    seen: bool,
+}
+
+/// The intents of a link, on both clusters.
+pub struct Intents {
+    link: String,
+    own: Pair<Own>,
+    known: Mutex<Pair<Vec<Intent>>>,
+    changed: Notify,
+}
+
+enum Verdict {
+    Echo,
+    Local,
+    /// A command on the same collection is under way.
+    Unclear,
+}
+
+const COLLECTION: &str = "ddl";
+
+impl Intents {
+    pub fn new(link: &str, own: Pair<Own>) -> Self {
+        Self {
+            link: link.to_owned(),
+            own,
+            known: Mutex::default(),
+            changed: Notify::new(),
+        }
+    }
+
+    /// Reads what a former process has left. What it left open ends at `ended_at`, the time of
+    /// this start: nobody else issues its commands any more.
+    ///
+    /// # Errors
+    /// As the clusters say.
+    pub async fn load(&self, ended_at: Pair<Timestamp>) -> Result<()> {
+        for side in Side::BOTH {
+            let filter = doc! { "link": &self.link, "kind": "intent" };
+            let found = self.own[side].find(COLLECTION, filter).await?;
+            let read = |found: &Document| Intent::read(found, ended_at[side]);
+            self.known()[side].extend(found.iter().filter_map(read));
+        }
+        Ok(())
+    }
+
+    /// Writes down that `step` is going to run on `side`. Returns the intent's id.
+    ///
+    /// # Errors
+    /// As the cluster says.
+    pub async fn open(&self, side: Side, subject: &Subject, step: &Step) -> Result<String> {
+        let own = &self.own[side];
+        let intent = Intent {
+            id: format!("{}/{}", self.link, Uuid::new()),
+            subject: subject.clone(),
+            operation: step.operation.to_owned(),
+            index: step.index.clone(),
+            start: own.operation_time().await?,
+            end: None,
+            seen: false,
+        };
+        let id = intent.id.clone();
+        let statement = doc! {
+            "q": { "_id": &id }, "u": { "$set": intent.document(&self.link) }, "upsert": true,
+        };
+        self.known()[side].push(intent);
+        if let Err(error) = own.update(COLLECTION, vec![statement]).await {
+            self.known()[side].retain(|intent| intent.id != id);
+            self.changed.notify_waiters();
+            return Err(error);
+        }
+        Ok(id)
+    }
+
+    /// The command of an intent has ended at `end`; `uuid` is what it has created.
+    ///
+    /// # Errors
+    /// As the cluster says; the intent counts as closed all the same.
+    pub async fn close(
+        &self,
+        side: Side,
+        id: &str,
+        end: Timestamp,
+        uuid: Option<Uuid>,
+    ) -> Result<()> {
+        for intent in self.known()[side]
+            .iter_mut()
+            .filter(|intent| intent.id == id)
+        {
+            intent.end = Some(end);
+            intent.subject.uuid = intent.subject.uuid.or(uuid);
+        }
+        self.changed.notify_waiters();
+        let mut set = doc! { "end": end };
+        if let Some(uuid) = uuid {
+            set.insert("uuid", uuid);
+        }
+        let statement = doc! { "q": { "_id": id }, "u": { "$set": set } };
+        self.own[side].update(COLLECTION, vec![statement]).await?;
+        Ok(())
+    }
+
+    /// Whether an event of `side` is the echo of a command of tandem. Waits where one is under way.
+    pub async fn is_echo(&self, side: Side, event: &DdlEvent) -> bool {
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            match self.judge(side, event) {
+                Verdict::Echo => return true,
+                Verdict::Local => return false,
+                Verdict::Unclear => changed.await,
+            }
+        }
+    }
+
+    fn judge(&self, side: Side, event: &DdlEvent) -> Verdict {
+        let mut known = self.known();
+        let at = event.position.time;
+        let mut verdict = Verdict::Local;
+        for intent in known[side].iter_mut().filter(|intent| intent.start < at) {
+            match intent.end {
+                None if intent.concerns(event) => verdict = Verdict::Unclear,
+                Some(end) if at <= end && !intent.seen && intent.causes(event) => {
+                    intent.seen = true;
+                    return Verdict::Echo;
+                }
+                None | Some(_) => {}
+            }
+        }
+        verdict
+    }
+
+    /// Forgets intents whose echo every checkpoint has passed. `recorded` are those of the
+    /// pipelines from each side.
+    ///
+    /// # Errors
+    /// As the clusters say.
+    pub async fn prune(&self, recorded: &Pair<Position>) -> Result<()> {
+        for side in Side::BOTH {
+            let passed = |intent: &Intent| intent.end.is_some_and(|end| recorded[side].covers(end));
+            let ids: Vec<String> = {
+                let known = self.known();
+                let over = known[side].iter().filter(|intent| passed(intent));
+                over.map(|intent| intent.id.clone()).collect()
+            };
+            if ids.is_empty() {
+                continue;
+            }
+            let statement = doc! { "q": { "_id": { "$in": &ids } }, "limit": 0 };
+            self.own[side].delete(COLLECTION, vec![statement]).await?;
+            self.known()[side].retain(|intent| !ids.contains(&intent.id));
+        }
+        Ok(())
+    }
+
+    fn known(&self) -> MutexGuard<'_, Pair<Vec<Intent>>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Intent {
+    /// Whether the event is about the same collection, so that nobody can tell yet.
+    fn concerns(&self, event: &DdlEvent) -> bool {
+        self.subject.name == event.namespace
+            || self.subject.to.as_ref() == Some(&event.namespace)
+            || (self.subject.uuid.is_some() && self.subject.uuid == event.collection_uuid)
+    }
+
+    /// Whether the command causes such an event.
+    fn causes(&self, event: &DdlEvent) -> bool {
+        let same_index = match (Change::of(event), &self.index) {
+            (Change::Define(aspects), Some(index)) => aspects == [Aspect::Index(index.clone())],
+            (Change::Define(aspects), None) => {
+                let of_index = |aspect: &Aspect| matches!(aspect, Aspect::Index(_));
+                !aspects.iter().any(of_index)
+            }
+            // A change of an index to what it was has no description.
+            (Change::Nothing, _) => true,
+            (_, index) => index.is_none(),
+        };
+        self.operation == event.operation
+            && self.subject.name == event.namespace
+            && self.subject.to == event.to
+            && self.subject.uuid == event.collection_uuid
+            && same_index
+    }
+
+    fn document(&self, link: &str) -> Document {
+        doc! {
+            "link": link,
+            "kind": "intent",
+            "namespace": self.subject.name.as_str(),
+            "to": self.subject.to.as_ref().map(|to| to.to_string()),
+            "uuid": self.subject.uuid.map_or(Bson::Null, Bson::from),
+            "operation": &self.operation,
+            "index": self.index.clone(),
+            "start": self.start,
+            "end": self.end.map_or(Bson::Null, Bson::from),
+            "written_at": DateTime::now(),
+        }
+    }
+
+    fn read(found: &Document, ended_at: Timestamp) -> Option<Self> {
+        let name = |field| found.get_str(field).ok().and_then(Namespace::parse);
+        Some(Self {
+            id: found.get_str("_id").ok()?.to_owned(),
+            subject: Subject {
+                name: name("namespace")?,
+                uuid: match found.get("uuid") {
+                    Some(Bson::Binary(binary)) => binary.to_uuid().ok(),
+                    _ => None,
+                },
+                to: name("to"),
+            },
+            operation: found.get_str("operation").ok()?.to_owned(),
+            index: found.get_str("index").ok().map(str::to_owned),
+            start: found.get_timestamp("start").ok()?,
+            end: Some(found.get_timestamp("end").unwrap_or(ended_at)),
+            seen: false,
+        })
+    }
+}

@@ -1,0 +1,106 @@
+//! Changes of collections: read on one cluster, brought over to the other behind a barrier.
+//!
+//! A DDL event closes a gate in its pipeline ([`crate::resolve::Ledger::close_gate`]). Once
+//! everything before it has arrived, it gets its turn ([`turn`]): what it changed is made on the
+//! other cluster as it is now on this one, and the gate opens. A turn that is taken twice finds
+//! nothing left to do, so a crash needs no further care.
+
+mod barrier;
+mod bring;
+mod change;
+mod create;
+mod definition;
+mod intent;
+mod observe;
+mod problems;
+mod queue;
+mod record;
+mod rename;
+mod turn;
+mod worker;
+
+pub use definition::effective as effective_options;
+pub use observe::Seen;
+pub use record::put_on_record;
+pub use worker::Worker;
+
+use bson::Timestamp;
+
+use crate::change::{Mode, NamespaceFilter, Pair, PipelineId, Rank, Side};
+use crate::config::Config;
+use crate::error::Result;
+use crate::link::own::Own;
+use crate::resolve::Rules;
+use crate::telemetry::status::IndexProblem;
+use intent::Intents;
+use problems::Problems;
+use queue::Queue;
+
+/// What the readers and the worker share about DDL.
+pub struct Ddl {
+    rules: Rules,
+    tie: Side,
+    replicate: bool,
+    drops: bool,
+    namespaces: NamespaceFilter,
+    intents: Intents,
+    queue: Queue,
+    problems: Problems,
+}
+
+impl Ddl {
+    /// With what former processes have left; `ended_at` are the operation times of this start.
+    ///
+    /// # Errors
+    /// As the clusters say.
+    pub async fn load(config: &Config, own: &Pair<Own>, ended_at: Pair<Timestamp>) -> Result<Self> {
+        let link = &config.link.name;
+        let ddl = Self {
+            rules: Rules {
+                mode: config.link.mode,
+                policy: config.conflicts.policy,
+            },
+            tie: config.conflicts.tie,
+            replicate: config.ddl.replicate,
+            drops: config.ddl.drops,
+            namespaces: config.namespaces.clone(),
+            intents: Intents::new(link, own.clone()),
+            queue: Queue::default(),
+            problems: Problems::new(link, own.clone()),
+        };
+        ddl.intents.load(ended_at).await?;
+        ddl.problems.load().await?;
+        Ok(ddl)
+    }
+
+    /// Indexes that could not be built, with the reasons.
+    pub fn index_problems(&self) -> Vec<IndexProblem> {
+        self.problems.all()
+    }
+
+    /// Whether changes on `side` are brought over at all.
+    fn sends(&self, side: Side) -> bool {
+        self.replicate && (self.rules.mode == Mode::TwoWay || side == Side::A)
+    }
+
+    /// Whether dropping a collection is brought over: no fence protects what is written into it.
+    fn sends_drops(&self) -> bool {
+        self.drops || self.rules.mode == Mode::OneWay
+    }
+
+    fn rank(&self, side: Side) -> Rank {
+        Rank::of(side, self.tie)
+    }
+
+    /// The sides whose pipelines apply anything.
+    fn sources(&self) -> &'static [Side] {
+        match self.rules.mode {
+            Mode::TwoWay => &Side::BOTH,
+            Mode::OneWay => &[Side::A],
+        }
+    }
+}
+
+fn pipeline_of(side: Side) -> PipelineId {
+    PipelineId::from_source(side)
+}

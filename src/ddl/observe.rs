@@ -1,0 +1,145 @@
+//! What a reader does with a DDL event: an echo, a barrier, or something to put on record.
+
+use super::Ddl;
+use super::change::Change;
+use super::queue::Pending;
+use crate::change::{Namespace, Side};
+use crate::error::Result;
+use crate::pipeline::Shared;
+use crate::source::DdlEvent;
+
+/// What an event turned out to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Seen {
+    /// tandem's own, already done, or nothing that is replicated.
+    Passing,
+    /// Its turn comes once everything before it has arrived.
+    Waits,
+    /// It is not brought over, and the collection stops being replicated.
+    NotSent,
+}
+
+impl Ddl {
+    /// Takes an event of `side`, before anything behind it is handed over. Waits while a command
+    /// of tandem on the same collection is under way.
+    ///
+    /// # Errors
+    /// As the clusters say.
+    pub async fn observe(&self, shared: &Shared, side: Side, event: &DdlEvent) -> Result<Seen> {
+        let change = Change::of(event);
+        let collection = self.identify(shared, side, event, &change).await;
+        if self.intents.is_echo(side, event).await {
+            if let Some(collection) = &collection {
+                shared.collections.forget_indexes(collection);
+                if let Change::Rename { to, .. } = &change {
+                    shared.collections.renamed(collection, side, to);
+                }
+            }
+            return Ok(Seen::Passing);
+        }
+        if let Some(collection) = &collection {
+            match change {
+                Change::Define(_) => shared.collections.forget_indexes(collection),
+                Change::Drop => shared.collections.set_gone(collection, side),
+                _ => {}
+            }
+        }
+        if !self.sends(side) {
+            return Ok(Seen::NotSent);
+        }
+        if change == Change::Nothing || shared.exchange.ledger().is_done(side, &event.position) {
+            return Ok(Seen::Passing);
+        }
+        let passed_over = |name: &Namespace| shared.collections.is_unpaired(name);
+        let is_rename = matches!(change, Change::Rename { .. });
+        if collection.as_ref().is_some_and(passed_over) && !is_rename {
+            return Ok(Seen::Passing);
+        }
+        if change == Change::DropDatabase && !self.knows(shared, event.namespace.database()) {
+            return Ok(Seen::Passing);
+        }
+        if self.loses_documents(&change) && !self.sends_drops() {
+            return Ok(Seen::NotSent);
+        }
+        if let Some(collection) = &collection {
+            self.follow(shared, side, collection, &change);
+        }
+        shared
+            .exchange
+            .ledger()
+            .close_gate(side, event.position.clone());
+        let event = event.clone();
+        self.queue.push(
+            side,
+            Pending {
+                event,
+                change,
+                collection,
+            },
+        );
+        Ok(Seen::Waits)
+    }
+
+    fn knows(&self, shared: &Shared, database: &str) -> bool {
+        !shared.collections.in_database(database).is_empty()
+    }
+
+    async fn identify(
+        &self,
+        shared: &Shared,
+        side: Side,
+        event: &DdlEvent,
+        change: &Change,
+    ) -> Option<Namespace> {
+        let uuid = event.collection_uuid?;
+        let collections = &shared.collections;
+        if let Some(known) = collections.of_uuid(side, uuid) {
+            return Some(known);
+        }
+        // The lane that has just created it may not have put the pair on record yet.
+        if *change == Change::Create {
+            collections.wait_for_pairs().await;
+        }
+        let name = match change {
+            Change::Rename { from, .. } => from,
+            _ => &event.namespace,
+        };
+        Some(collections.identify(side, uuid, name))
+    }
+
+    fn loses_documents(&self, change: &Change) -> bool {
+        match change {
+            Change::Drop | Change::DropDatabase => true,
+            Change::Rename { drop_target, .. } => drop_target.is_some(),
+            Change::Create
+            | Change::Define(_)
+            | Change::View
+            | Change::Nothing
+            | Change::Unsupported(_) => false,
+        }
+    }
+
+    /// What lanes must know at once, since both what they read and what they write has moved.
+    fn follow(&self, shared: &Shared, side: Side, collection: &Namespace, change: &Change) {
+        match change {
+            // Whatever was written into it is about to be gone on both sides.
+            Change::Drop => shared.exchange.ledger().unpair(collection.clone()),
+            Change::Rename {
+                to, drop_target, ..
+            } => {
+                shared.collections.renamed(collection, side, to);
+                let target = drop_target.and_then(|uuid| shared.collections.of_uuid(side, uuid));
+                if let Some(target) = target {
+                    shared.collections.set_gone(&target, side);
+                    shared.exchange.ledger().unpair(target);
+                }
+            }
+            Change::Create
+            | Change::Define(_)
+            | Change::View
+            | Change::DropDatabase
+            | Change::Nothing
+            | Change::Unsupported(_) => {}
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! A renamed collection's counterpart follows, in the order of the events.
+
+use bson::{Uuid, doc};
+
+use super::bring::{Ran, is_gone};
+use super::change::Change;
+use super::intent::Subject;
+use super::queue::Pending;
+use super::turn::step;
+use super::worker::Worker;
+use crate::change::{Namespace, Pair, Side};
+use crate::error::Result;
+use crate::pipeline::{Pairing, list};
+
+impl Worker {
+    /// # Errors
+    /// As the clusters say.
+    pub(super) async fn rename(
+        &self,
+        side: Side,
+        pending: &Pending,
+        collection: &Namespace,
+    ) -> Result<()> {
+        let Change::Rename {
+            from,
+            to,
+            drop_target,
+        } = &pending.change
+        else {
+            return Ok(());
+        };
+        let collections = &self.shared.collections;
+        let replaced = drop_target.and_then(|uuid| collections.of_uuid(side, uuid));
+        if collections.is_dropped(collection) {
+            return Ok(());
+        }
+        let includes = |name| self.ddl.namespaces.includes(name);
+        if collections.is_unpaired(collection) || !includes(from) || !includes(to) {
+            let reason = "it was renamed from or to what is not replicated";
+            for lost in [Some(collection.clone()), replaced].into_iter().flatten() {
+                self.give_up(side, pending, &lost, reason).await?;
+            }
+            return Ok(());
+        }
+        if !matches!(
+            collections.pair(collection, side).await?,
+            Pairing::Paired(_)
+        ) {
+            return Ok(());
+        }
+        let decided = self.decide(side, |other| {
+            let same = other.collection.as_ref() == Some(collection);
+            same && matches!(other.change, Change::Rename { .. })
+        });
+        if decided.winner != side {
+            return self.lost(&decided).await;
+        }
+        if !self.still_called(side, collection, to) {
+            return Ok(());
+        }
+        self.follow_name(side, pending, collection, to, replaced)
+            .await?;
+        match decided.losing.is_empty() {
+            true => Ok(()),
+            false => self.lost(&decided).await,
+        }
+    }
+
+    /// Whether the new name stands, or stood until its own cluster gave another one: else it has
+    /// lost against a name from the other side.
+    fn still_called(&self, side: Side, collection: &Namespace, to: &Namespace) -> bool {
+        let (name, _) = self.shared.collections.place(collection, side);
+        let renames = self.ddl.queue.matching(side, |other| {
+            let same = other.collection.as_ref() == Some(collection);
+            same && matches!(other.change, Change::Rename { .. })
+        });
+        name == *to || renames.len() > 1
+    }
+
+    async fn follow_name(
+        &self,
+        side: Side,
+        pending: &Pending,
+        collection: &Namespace,
+        to: &Namespace,
+        replaced: Option<Namespace>,
+    ) -> Result<()> {
+        let target = side.other();
+        let collections = &self.shared.collections;
+        let (name, Some(uuid)) = collections.place(collection, target) else {
+            return Ok(());
+        };
+        // After a crash, all names of a chain are met again that its last one has long followed.
+        if name == collections.place(collection, side).0 && name != *to {
+            return Ok(());
+        }
+        let there = list(self.cluster(target), to).await?;
+        let there: Option<Option<Uuid>> = there.map(|listed| listed.uuid);
+        let counterpart = match &replaced {
+            Some(replaced) => collections.place(replaced, target).1,
+            None => None,
+        };
+        let drop_target = match there {
+            Some(Some(there)) if there == uuid => None,
+            None => None,
+            // What the counterpart replaces has not been paired yet where it was never written to.
+            Some(Some(there))
+                if replaced.is_some()
+                    && (counterpart == Some(there) || self.is_free(target, there)) =>
+            {
+                Some(there)
+            }
+            Some(_) => {
+                let cluster = &self.cluster(target).name;
+                let reason = format!("{cluster} has something else by the name {to}");
+                return self.give_up(side, pending, collection, &reason).await;
+            }
+        };
+        if there.flatten() != Some(uuid) {
+            let subject = Subject {
+                name,
+                uuid: Some(uuid),
+                to: Some(to.clone()),
+            };
+            self.run_rename(target, collection, subject, drop_target)
+                .await?;
+        }
+        if let Some(replaced) = &replaced {
+            let now = self.now().await?;
+            collections.set_dropped(replaced, now).await?;
+            self.ddl.problems.clear_all(target, to).await?;
+        }
+        collections.renamed(collection, target, to);
+        let uuids = Pair::new(
+            collections.place(collection, Side::A).1,
+            collections.place(collection, Side::B).1,
+        );
+        match uuids {
+            Pair {
+                a: Some(a),
+                b: Some(b),
+            } => collections.put_pair(collection, Pair::new(a, b)).await,
+            Pair { .. } => Ok(()),
+        }
+    }
+
+    fn is_free(&self, side: Side, uuid: Uuid) -> bool {
+        self.shared.collections.of_uuid(side, uuid).is_none()
+    }
+
+    async fn run_rename(
+        &self,
+        side: Side,
+        collection: &Namespace,
+        subject: Subject,
+        drop_target: Option<Uuid>,
+    ) -> Result<()> {
+        let to = subject.to.as_ref().map_or("", Namespace::as_str);
+        let mut command = doc! { "renameCollection": subject.name.as_str(), "to": to };
+        if let Some(dropped) = drop_target {
+            command.insert("dropTarget", dropped);
+        }
+        let step = step("rename", command);
+        match self.execute(side, &subject, &step).await? {
+            Ran::Done => Ok(()),
+            Ran::Refused(code, _) if is_gone(code, &step) => {
+                self.must_be_gone(collection, side, &subject.name).await
+            }
+            Ran::Refused(_, error) => Err(error),
+        }
+    }
+}

@@ -1,0 +1,294 @@
+//! One DDL event brought over: what it changed is made on the other cluster as it is here.
+//!
+//! The definition is read, not the event, where that can be: it is the outcome of all changes so
+//! far, so that a turn can be taken twice, and two quick changes settle. Names are the exception:
+//! they are free for others later, so they follow the events.
+
+use std::sync::Arc;
+
+use super::bring::{Ran, is_gone};
+use super::change::{Aspect, Change};
+use super::definition::{Step, view_steps};
+use super::intent::Subject;
+use super::queue::Pending;
+use super::record::{Won, put_on_record};
+use super::worker::Worker;
+use crate::change::{Namespace, Policy, Side, Version};
+use crate::error::Result;
+use crate::pipeline::{Listed, Pairing, list};
+use bson::{Document, doc};
+
+/// Who decides where both sides have changed the same.
+#[derive(Debug)]
+pub(super) struct Decided {
+    pub winner: Side,
+    reason: &'static str,
+    /// The waiting events of the winner and of the loser; none of the loser: no race.
+    winning: Vec<Arc<Pending>>,
+    pub losing: Vec<Arc<Pending>>,
+}
+
+impl Worker {
+    /// Brings one event of `side` over.
+    ///
+    /// # Errors
+    /// As the clusters say; the turn can be taken again.
+    pub(super) async fn turn(&self, side: Side, pending: &Pending) -> Result<()> {
+        let counters = &self.shared.counters[side];
+        counters.waits_on(Some("a change of a collection"));
+        if self.ddl.sources().contains(&side.other()) {
+            self.see(side.other()).await?;
+        }
+        match (&pending.change, &pending.collection) {
+            (Change::Create, Some(collection)) => self.create(side, pending, collection).await,
+            (Change::Define(aspects), Some(collection)) => {
+                self.define(side, pending, collection, aspects).await
+            }
+            (Change::Drop, Some(collection)) => self.drop(side, collection).await,
+            (Change::Rename { .. }, Some(collection)) => {
+                self.rename(side, pending, collection).await
+            }
+            (Change::View, _) => self.view(side, &pending.event.namespace, pending).await,
+            (Change::DropDatabase, _) => {
+                let database = pending.event.namespace.database();
+                self.drop_views(side, database).await
+            }
+            (Change::Unsupported(reason), _) => {
+                self.give_up(side, pending, &pending.event.namespace, reason)
+                    .await
+            }
+            (Change::Create | Change::Define(_) | Change::Drop | Change::Rename { .. }, None)
+            | (Change::Nothing, _) => Ok(()),
+        }
+    }
+
+    /// Which side decides, by the newest waiting event of each that matches.
+    pub(super) fn decide(&self, side: Side, matches: impl Fn(&Pending) -> bool) -> Decided {
+        let queue = &self.ddl.queue;
+        let mine = queue.matching(side, &matches);
+        let theirs = queue.matching(side.other(), &matches);
+        let newest = |side: Side, events: &[Arc<Pending>]| {
+            let walls = events.iter().map(|pending| pending.event.wall_time_ms);
+            walls.max().map(|wall_time_ms| Version {
+                wall_time_ms,
+                rank: self.ddl.rank(side),
+            })
+        };
+        let (newest_mine, newest_theirs) = (newest(side, &mine), newest(side.other(), &theirs));
+        let wall = |version: Option<Version>| version.map(|version| version.wall_time_ms);
+        let (mine_wins, reason) = match self.ddl.rules.policy {
+            _ if theirs.is_empty() => (true, "later"),
+            Policy::Prefer(preferred) => (preferred == side, "preferred"),
+            Policy::LastWriteWins if wall(newest_mine) == wall(newest_theirs) => {
+                (newest_mine > newest_theirs, "tie")
+            }
+            Policy::LastWriteWins => (newest_mine > newest_theirs, "later"),
+        };
+        let (winner, winning, losing) = match mine_wins {
+            true => (side, mine, theirs),
+            false => (side.other(), theirs, mine),
+        };
+        Decided {
+            winner,
+            reason,
+            winning,
+            losing,
+        }
+    }
+
+    /// Puts the losing events of a race on record.
+    pub(super) async fn lost(&self, decided: &Decided) -> Result<()> {
+        let newest = decided
+            .winning
+            .iter()
+            .max_by_key(|won| won.event.wall_time_ms);
+        let loser = decided.winner.other();
+        for lost in &decided.losing {
+            let won = newest.map(|newest| Won {
+                side: decided.winner,
+                event: &newest.event,
+                reason: decided.reason,
+            });
+            let own = &self.own[loser];
+            let new = put_on_record(&self.shared, own, loser, &lost.event, won, "lost").await?;
+            self.shared.counters[loser].totals().conflicts += new as u64;
+        }
+        Ok(())
+    }
+
+    /// Stops replicating a namespace, and says so.
+    pub(super) async fn give_up(
+        &self,
+        side: Side,
+        pending: &Pending,
+        collection: &Namespace,
+        reason: &str,
+    ) -> Result<()> {
+        if !self.shared.collections.is_unpaired(collection) {
+            self.shared.collections.unpair(collection, reason).await?;
+        }
+        self.shared.exchange.ledger().unpair(collection.clone());
+        let own = &self.own[side];
+        put_on_record(&self.shared, own, side, &pending.event, None, reason).await?;
+        Ok(())
+    }
+
+    async fn define(
+        &self,
+        side: Side,
+        pending: &Pending,
+        collection: &Namespace,
+        aspects: &[Aspect],
+    ) -> Result<()> {
+        match self.shared.collections.pair(collection, side).await? {
+            Pairing::Paired(_) => {}
+            // Dropped or replaced since: its own event comes.
+            Pairing::Unpaired | Pairing::Unclear => return Ok(()),
+        }
+        for aspect in aspects {
+            let decided = self.decide(side, |other| {
+                let same = other.collection.as_ref() == Some(collection);
+                same && matches!(&other.change, Change::Define(changed) if changed.contains(aspect))
+            });
+            let before = self.ddl.problems.all().len();
+            let changed = self
+                .bring(collection, aspect, decided.winner.other())
+                .await?;
+            if changed && !decided.losing.is_empty() {
+                self.lost(&decided).await?;
+            }
+            if self.ddl.problems.all().len() > before {
+                let own = &self.own[side];
+                put_on_record(&self.shared, own, side, &pending.event, None, "refused").await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Drops the counterpart of a dropped collection, by its UUID: never a newer one of its name.
+    async fn drop(&self, side: Side, collection: &Namespace) -> Result<()> {
+        let target = side.other();
+        let collections = &self.shared.collections;
+        self.shared.exchange.ledger().unpair(collection.clone());
+        if collections.is_unpaired(collection) {
+            return Ok(());
+        }
+        let (name, known) = collections.place(collection, target);
+        let uuid = match known {
+            Some(uuid) => Some(uuid),
+            None => self.unclaimed(target, &name).await?,
+        };
+        if let Some(uuid) = uuid {
+            let subject = Subject {
+                name: name.clone(),
+                uuid: Some(uuid),
+                to: None,
+            };
+            let step = step("drop", doc! { "drop": name.collection() });
+            match self.execute(target, &subject, &step).await? {
+                Ran::Done => {}
+                Ran::Refused(code, _) if is_gone(code, &step) => {
+                    self.must_be_gone(collection, target, &name).await?;
+                }
+                Ran::Refused(_, error) => return Err(error),
+            }
+        }
+        self.ddl.problems.clear_all(target, &name).await?;
+        collections.set_dropped(collection, self.now().await?).await
+    }
+
+    /// The collection of that name on `side`, if it is nobody else's counterpart.
+    async fn unclaimed(&self, side: Side, name: &Namespace) -> Result<Option<bson::Uuid>> {
+        let listed = list(self.cluster(side), name).await?;
+        let uuid = listed.and_then(|listed| listed.uuid);
+        Ok(uuid.filter(|uuid| self.shared.collections.of_uuid(side, *uuid).is_none()))
+    }
+
+    /// Makes a view as it is on the side that decides.
+    async fn view(&self, side: Side, name: &Namespace, pending: &Pending) -> Result<()> {
+        let decided = self.decide(side, |other| {
+            other.change == Change::View && other.event.namespace == *name
+        });
+        let loser = decided.winner.other();
+        let source = list(self.cluster(decided.winner), name).await?;
+        let target = list(self.cluster(loser), name).await?;
+        for listed in [&source, &target].into_iter().flatten() {
+            if listed.kind != "view" {
+                let reason = "a view and something else have the same name";
+                let own = &self.own[side];
+                put_on_record(&self.shared, own, side, &pending.event, None, reason).await?;
+                return Ok(());
+            }
+        }
+        if self.make_view(loser, name, source, target).await? && !decided.losing.is_empty() {
+            self.lost(&decided).await?;
+        }
+        Ok(())
+    }
+
+    async fn make_view(
+        &self,
+        side: Side,
+        name: &Namespace,
+        source: Option<Listed>,
+        target: Option<Listed>,
+    ) -> Result<bool> {
+        let options = |listed: &Option<Listed>| -> Option<Document> {
+            listed.as_ref().map(|listed| listed.options.clone())
+        };
+        let steps = view_steps(name, options(&source).as_ref(), options(&target).as_ref());
+        let subject = Subject {
+            name: name.clone(),
+            uuid: None,
+            to: None,
+        };
+        for step in &steps {
+            match self.execute(side, &subject, step).await? {
+                Ran::Done => {}
+                Ran::Refused(code, _) if is_gone(code, step) => {}
+                Ran::Refused(_, error) => {
+                    let reason = error.reason();
+                    self.ddl.problems.add(side, name, "view", &reason).await?;
+                    return Ok(true);
+                }
+            }
+        }
+        self.ddl.problems.clear(side, name, "view").await?;
+        Ok(!steps.is_empty())
+    }
+
+    /// Views of a dropped database go without an event of their own.
+    async fn drop_views(&self, side: Side, database: &str) -> Result<()> {
+        let target = side.other();
+        let cluster = self.cluster(target);
+        let doing = format!("list the views of {database} on {}", cluster.name);
+        let command = doc! { "listCollections": 1, "filter": { "type": "view" }, "nameOnly": true,
+        "cursor": { "batchSize": 10_000 } };
+        let reply = cluster.command(database, command, &doing).await?;
+        let names: Vec<Namespace> = reply
+            .get_document("cursor")
+            .and_then(|cursor| cursor.get_array("firstBatch"))
+            .map_or(&[][..], |batch| batch)
+            .iter()
+            .filter_map(|view| view.as_document()?.get_str("name").ok())
+            .map(|name| Namespace::new(database, name))
+            .filter(|name| self.ddl.namespaces.includes(name))
+            .collect();
+        for name in names {
+            if list(self.cluster(side), &name).await?.is_none() {
+                let there = list(cluster, &name).await?;
+                self.make_view(target, &name, None, there).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A command that is about no index.
+pub(super) fn step(operation: &'static str, command: Document) -> Step {
+    Step {
+        operation,
+        command,
+        index: None,
+    }
+}

@@ -1,0 +1,223 @@
+//! Which collection is meant: by UUID, under one lasting name, whatever it is called on a cluster.
+//!
+//! The lasting name is what keys, queues and notes know a collection by. It is the collection's
+//! first name, and never changes; a later collection of the same name gets its UUID behind it. So
+//! a rename moves no key, and what was written into a dropped collection never mixes with its
+//! successor's.
+
+use std::collections::HashMap;
+
+use bson::{Timestamp, Uuid};
+
+use crate::change::{Namespace, Pair, Side};
+use crate::target::CollectionInfo;
+
+/// How far a collection and its counterpart are known.
+#[derive(Debug, Clone)]
+pub enum State {
+    /// Events of it were read.
+    Seen,
+    /// Paired; the indexes have not been read yet, or not since they changed.
+    Stored(Pair<Uuid>),
+    Paired(Pair<CollectionInfo>),
+    /// Not replicated any more, whatever comes under its name.
+    Unpaired,
+    /// Dropped on both sides.
+    Dropped,
+}
+
+/// A collection and its counterpart.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    /// What it is called on each cluster.
+    pub names: Pair<Namespace>,
+    pub uuids: Pair<Option<Uuid>>,
+    /// Dropped there, as far as that cluster's reader has come.
+    pub gone: Pair<bool>,
+    /// Nothing after these times is about it any more.
+    pub over_at: Option<Pair<Timestamp>>,
+    pub state: State,
+}
+
+/// All collections of a link, by lasting name.
+#[derive(Debug, Default)]
+pub struct Identities {
+    entries: HashMap<Namespace, Entry>,
+    by_uuid: Pair<HashMap<Uuid, Namespace>>,
+}
+
+impl Entry {
+    pub fn named(name: &Namespace) -> Self {
+        Self {
+            names: Pair::new(name.clone(), name.clone()),
+            uuids: Pair::new(None, None),
+            gone: Pair::new(false, false),
+            over_at: None,
+            state: State::Seen,
+        }
+    }
+
+    fn is_live(&self) -> bool {
+        !matches!(self.state, State::Unpaired | State::Dropped)
+    }
+
+    /// Whether this may be the counterpart of a collection of that name on `side`.
+    fn lacks(&self, side: Side, name: &Namespace) -> bool {
+        self.is_live() && self.uuids[side].is_none() && self.names[side] == *name
+    }
+}
+
+impl Identities {
+    pub fn get(&self, lasting: &Namespace) -> Option<&Entry> {
+        self.entries.get(lasting)
+    }
+
+    pub fn get_mut(&mut self, lasting: &Namespace) -> Option<&mut Entry> {
+        self.entries.get_mut(lasting)
+    }
+
+    pub fn entries(&self) -> impl Iterator<Item = (&Namespace, &Entry)> {
+        self.entries.iter()
+    }
+
+    /// The entry, made if there is none.
+    pub fn entry(&mut self, lasting: &Namespace) -> &mut Entry {
+        let entry = self.entries.entry(lasting.clone());
+        entry.or_insert_with(|| Entry::named(lasting))
+    }
+
+    pub fn insert(&mut self, lasting: Namespace, entry: Entry) {
+        for side in Side::BOTH {
+            if let Some(uuid) = entry.uuids[side] {
+                self.by_uuid[side].insert(uuid, lasting.clone());
+            }
+        }
+        self.entries.insert(lasting, entry);
+    }
+
+    pub fn remove(&mut self, lasting: &Namespace) {
+        self.entries.remove(lasting);
+        for side in Side::BOTH {
+            self.by_uuid[side].retain(|_, known| known != lasting);
+        }
+    }
+
+    pub fn of_uuid(&self, side: Side, uuid: Uuid) -> Option<&Namespace> {
+        self.by_uuid[side].get(&uuid)
+    }
+
+    pub fn set_uuid(&mut self, lasting: &Namespace, side: Side, uuid: Uuid) {
+        self.entry(lasting).uuids[side] = Some(uuid);
+        self.by_uuid[side].insert(uuid, lasting.clone());
+    }
+
+    /// The lasting name of a collection that events of `side` are about.
+    pub fn identify(&mut self, side: Side, uuid: Uuid, name: &Namespace) -> Namespace {
+        if let Some(known) = self.by_uuid[side].get(&uuid) {
+            return known.clone();
+        }
+        let lasting = match self.entries.get(name) {
+            None => name.clone(),
+            Some(entry) if matches!(entry.state, State::Unpaired) => {
+                self.by_uuid[side].insert(uuid, name.clone());
+                return name.clone();
+            }
+            Some(entry) if entry.lacks(side, name) => name.clone(),
+            Some(_) => self.counterpart(side, name).unwrap_or_else(|| {
+                let successor = format!("{}#{}", name.collection(), hex(uuid));
+                Namespace::new(name.database(), &successor)
+            }),
+        };
+        let known = self.entries.contains_key(&lasting);
+        if !known {
+            self.entries.insert(lasting.clone(), Entry::named(name));
+        }
+        self.set_uuid(&lasting, side, uuid);
+        lasting
+    }
+
+    /// A collection of the other side that waits for one of this name on `side`.
+    fn counterpart(&self, side: Side, name: &Namespace) -> Option<Namespace> {
+        let mut found = self
+            .entries
+            .iter()
+            .filter(|(_, entry)| entry.lacks(side, name));
+        found.next().map(|(lasting, _)| lasting.clone())
+    }
+
+    /// The lasting name of whatever is called so on `side` now.
+    pub fn called(&self, side: Side, name: &Namespace) -> Option<&Namespace> {
+        let live = |entry: &Entry| entry.is_live() && !entry.gone[side];
+        let mut found = self
+            .entries
+            .iter()
+            .filter(|(_, entry)| live(entry) && entry.names[side] == *name);
+        found.next().map(|(lasting, _)| lasting)
+    }
+}
+
+fn hex(uuid: Uuid) -> String {
+    uuid.bytes()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn uuid(last: u8) -> Uuid {
+        let mut bytes = [0; 16];
+        bytes[15] = last;
+        Uuid::from_bytes(bytes)
+    }
+
+    fn orders() -> Namespace {
+        Namespace::new("shop", "orders")
+    }
+
+    #[test]
+    fn a_collection_of_the_same_name_on_both_sides_has_one_lasting_name() {
+        let mut known = Identities::default();
+        assert_eq!(known.identify(Side::A, uuid(1), &orders()), orders());
+        assert_eq!(known.identify(Side::B, uuid(2), &orders()), orders());
+        assert_eq!(
+            known.entry(&orders()).uuids,
+            Pair::new(Some(uuid(1)), Some(uuid(2)))
+        );
+    }
+
+    #[test]
+    fn a_renamed_collection_keeps_its_lasting_name_and_frees_the_other_one() {
+        let mut known = Identities::default();
+        known.identify(Side::A, uuid(1), &orders());
+        let renamed = Namespace::new("shop", "old_orders");
+        known.entry(&orders()).names.a = renamed.clone();
+        assert_eq!(known.identify(Side::A, uuid(1), &renamed), orders());
+        let successor = known.identify(Side::A, uuid(3), &orders());
+        assert_ne!(successor, orders());
+        assert_eq!(known.entry(&successor).names.a, orders());
+    }
+
+    #[test]
+    fn successors_of_a_dropped_collection_find_each_other() {
+        let mut known = Identities::default();
+        for side in Side::BOTH {
+            known.identify(side, uuid(1), &orders());
+        }
+        known.entry(&orders()).state = State::Dropped;
+        let on_a = known.identify(Side::A, uuid(3), &orders());
+        let on_b = known.identify(Side::B, uuid(4), &orders());
+        assert_ne!(on_a, orders());
+        assert_eq!(on_a, on_b);
+    }
+
+    #[test]
+    fn what_is_unpaired_stays_so_under_its_name() {
+        let mut known = Identities::default();
+        known.entry(&orders()).state = State::Unpaired;
+        assert_eq!(known.identify(Side::A, uuid(1), &orders()), orders());
+        assert!(matches!(known.entry(&orders()).state, State::Unpaired));
+    }
+}

@@ -1,0 +1,124 @@
+//! What a cluster says about a collection: its UUID, options and indexes.
+
+use bson::{Document, Uuid, doc};
+
+use crate::change::Namespace;
+use crate::cluster::{Cluster, errors};
+use crate::error::{Error, Result};
+
+/// A collection or view as it is now.
+#[derive(Debug, Clone)]
+pub struct Listed {
+    /// None for a view.
+    pub uuid: Option<Uuid>,
+    /// `collection`, `view` or `timeseries`.
+    pub kind: String,
+    pub options: Document,
+}
+
+impl Listed {
+    /// Why it cannot be replicated.
+    pub fn unsupported(&self) -> Option<&'static str> {
+        unsupported(&self.kind, &self.options)
+    }
+}
+
+/// # Errors
+/// As the cluster says.
+pub async fn list(cluster: &Cluster, namespace: &Namespace) -> Result<Option<Listed>> {
+    let doing = format!("list {namespace} on {}", cluster.name);
+    let command = doc! { "listCollections": 1, "filter": { "name": namespace.collection() } };
+    let reply = cluster
+        .command(namespace.database(), command, &doing)
+        .await?;
+    Ok(first_batch(&reply).into_iter().next().map(|found| Listed {
+        uuid: found
+            .get_document("info")
+            .ok()
+            .and_then(|info| uuid_in(info, "uuid")),
+        kind: found.get_str("type").unwrap_or("collection").to_owned(),
+        options: found.get_document("options").cloned().unwrap_or_default(),
+    }))
+}
+
+/// All indexes of a collection; none where there is nothing under the name, or a view.
+///
+/// # Errors
+/// As the cluster says.
+pub async fn indexes(cluster: &Cluster, namespace: &Namespace) -> Result<Vec<Document>> {
+    let doing = format!("list the indexes of {namespace} on {}", cluster.name);
+    let command = doc! { "listIndexes": namespace.collection(), "cursor": { "batchSize": 1000 } };
+    match cluster.command(namespace.database(), command, &doing).await {
+        Ok(reply) => Ok(first_batch(&reply)),
+        Err(error) if has_no_indexes(&error) => Ok(Vec::new()),
+        Err(error) => Err(error),
+    }
+}
+
+/// First fields of the unique secondary indexes.
+pub fn unique_fields(indexes: &[Document]) -> Vec<String> {
+    indexes
+        .iter()
+        .filter(|index| index.get_bool("unique").unwrap_or(false))
+        .filter_map(|index| index.get_document("key").ok()?.keys().next().cloned())
+        .collect()
+}
+
+/// Creates a collection with the options of its counterpart. One that is there is left as it is.
+///
+/// # Errors
+/// As the cluster says.
+pub async fn create(cluster: &Cluster, namespace: &Namespace, options: &Document) -> Result<()> {
+    const NAMESPACE_EXISTS: i32 = 48;
+    let doing = format!("create {namespace} on {}", cluster.name);
+    let mut command = doc! { "create": namespace.collection() };
+    command.extend(options.clone());
+    command.insert("writeConcern", doc! { "w": "majority" });
+    match cluster.command(namespace.database(), command, &doing).await {
+        Ok(_) => Ok(()),
+        Err(error) if errors::code_of(&error) == Some(NAMESPACE_EXISTS) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+pub fn unsupported(kind: &str, options: &Document) -> Option<&'static str> {
+    match kind {
+        "view" => return Some("it is a view"),
+        "timeseries" => return Some("it is a time series"),
+        _ => {}
+    }
+    if options.get_bool("capped").unwrap_or(false) {
+        return Some("capped collections cannot be written in transactions");
+    }
+    let locale = options
+        .get_document("collation")
+        .and_then(|collation| collation.get_str("locale"));
+    match locale {
+        Ok("simple") | Err(_) => None,
+        Ok(_) => Some("its default collation is not simple"),
+    }
+}
+
+pub fn uuid_in(document: &Document, name: &str) -> Option<Uuid> {
+    match document.get(name)? {
+        bson::Bson::Binary(binary) => binary.to_uuid().ok(),
+        _ => None,
+    }
+}
+
+/// There is nothing under the name, or a view.
+fn has_no_indexes(error: &Error) -> bool {
+    const NAMESPACE_NOT_FOUND: i32 = 26;
+    const NOT_SUPPORTED_ON_VIEW: i32 = 166;
+    let code = errors::code_of(error);
+    matches!(code, Some(NAMESPACE_NOT_FOUND | NOT_SUPPORTED_ON_VIEW))
+}
+
+fn first_batch(reply: &Document) -> Vec<Document> {
+    let batch = reply
+        .get_document("cursor")
+        .and_then(|cursor| cursor.get_array("firstBatch"));
+    let batch = batch.map_or(&[][..], |batch| batch);
+    let documents = batch.iter().filter_map(|found| found.as_document());
+    documents.cloned().collect()
+}

@@ -1,0 +1,148 @@
+//! What `__tandem.collections` holds of the pairs, on both clusters.
+
+use bson::{Document, doc};
+
+use super::Collections;
+use super::identity::{Entry, State};
+use super::listing::uuid_in;
+use crate::change::{Namespace, Pair, Position, Side};
+use crate::error::{Error, Result};
+
+impl Collections {
+    /// Reads what a former process has paired, unpaired and dropped. Returns what is passed over.
+    ///
+    /// # Errors
+    /// As the clusters say.
+    pub async fn load(&self) -> Result<Vec<Namespace>> {
+        let mut passed_over = Vec::new();
+        for side in Side::BOTH {
+            for found in self.stored(side).await? {
+                let Some(namespace) = found.get_str("namespace").ok().and_then(Namespace::parse)
+                else {
+                    continue;
+                };
+                if let Ok(single) = found.get_bool("single_lane") {
+                    self.routed().insert(namespace.clone(), single);
+                }
+                let entry = entry(&namespace, &found);
+                let mut known = self.known();
+                if matches!(entry.state, State::Unpaired | State::Dropped) {
+                    passed_over.push(namespace.clone());
+                    known.insert(namespace, entry);
+                } else if known.get(&namespace).is_none() {
+                    known.insert(namespace, entry);
+                }
+            }
+        }
+        Ok(passed_over)
+    }
+
+    /// Forgets dropped collections that no checkpoint can lead back to. `recorded` is what the
+    /// checkpoints of each cluster's pipeline have passed. Returns what was forgotten.
+    ///
+    /// # Errors
+    /// As the clusters say.
+    pub async fn forget_dropped(&self, recorded: &Pair<Position>) -> Result<Vec<Namespace>> {
+        let over: Vec<Namespace> = {
+            let known = self.known();
+            let passed = |entry: &Entry| {
+                entry
+                    .over_at
+                    .is_some_and(|at| recorded.a.covers(at.a) && recorded.b.covers(at.b))
+            };
+            let over = known.entries().filter(|(_, entry)| passed(entry));
+            over.map(|(namespace, _)| namespace.clone()).collect()
+        };
+        if over.is_empty() {
+            return Ok(over);
+        }
+        let ids: Vec<String> = over.iter().map(|name| self.id(name)).collect();
+        for side in Side::BOTH {
+            let command = doc! {
+                "delete": "collections",
+                "deletes": [{ "q": { "_id": { "$in": &ids } }, "limit": 0 }],
+                "writeConcern": { "w": "majority" },
+            };
+            self.write(side, command).await?;
+        }
+        for namespace in &over {
+            self.known().remove(namespace);
+            self.routed().remove(namespace);
+        }
+        Ok(over)
+    }
+
+    fn id(&self, namespace: &Namespace) -> String {
+        format!("{}/{namespace}", self.link)
+    }
+
+    async fn write(&self, side: Side, command: Document) -> Result<()> {
+        let cluster = &self.clusters[side];
+        let doing = format!("write {}.collections on {}", self.database, cluster.name);
+        let reply = cluster.command(&self.database, command, &doing).await?;
+        if reply.contains_key("writeErrors") || reply.contains_key("writeConcernError") {
+            return Err(Error::unreachable(format!("cannot {doing}")));
+        }
+        Ok(())
+    }
+
+    async fn stored(&self, side: Side) -> Result<Vec<Document>> {
+        let cluster = &self.clusters[side];
+        let doing = format!("read {}.collections on {}", self.database, cluster.name);
+        let collection = cluster
+            .client
+            .database(&self.database)
+            .collection::<Document>("collections");
+        let call = async {
+            let mut found = Vec::new();
+            let mut cursor = collection.find(doc! { "link": &self.link }).await?;
+            while cursor.advance().await? {
+                found.push(cursor.deserialize_current()?);
+            }
+            Ok(found)
+        };
+        cluster.within(&doing, call).await
+    }
+
+    pub(super) async fn save(&self, namespace: &Namespace, state: Document) -> Result<()> {
+        let mut set = doc! { "link": &self.link, "namespace": namespace.as_str() };
+        set.extend(state);
+        for side in Side::BOTH {
+            let command = doc! {
+                "update": "collections",
+                "updates": [{
+                    "q": { "_id": self.id(namespace) },
+                    "u": { "$set": set.clone() },
+                    "upsert": true,
+                }],
+                "writeConcern": { "w": "majority" },
+            };
+            self.write(side, command).await?;
+        }
+        Ok(())
+    }
+}
+
+fn entry(namespace: &Namespace, found: &Document) -> Entry {
+    let name = |field| {
+        let name = found.get_str(field).ok().and_then(Namespace::parse);
+        name.unwrap_or_else(|| namespace.clone())
+    };
+    let uuids = Pair::new(uuid_in(found, "a"), uuid_in(found, "b"));
+    let state = match (found.get_str("state"), uuids.a, uuids.b) {
+        (Ok("unpaired"), _, _) => State::Unpaired,
+        (Ok("dropped"), _, _) => State::Dropped,
+        (_, Some(a), Some(b)) => State::Stored(Pair::new(a, b)),
+        _ => State::Seen,
+    };
+    Entry {
+        names: Pair::new(name("name_a"), name("name_b")),
+        uuids,
+        gone: Pair::new(false, false),
+        over_at: match (found.get_timestamp("over_a"), found.get_timestamp("over_b")) {
+            (Ok(a), Ok(b)) => Some(Pair::new(a, b)),
+            _ => None,
+        },
+        state,
+    }
+}

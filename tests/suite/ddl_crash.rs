@@ -1,0 +1,218 @@
+//! Changes of collections under load and through crashes.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bson::{Document, doc};
+use mongodb::Client;
+
+use crate::support::compare::assert_converged;
+use crate::support::env::{LinkConfig, TestEnv};
+use crate::support::random::{Random, scaled, seed};
+use crate::support::schema::assert_same_schema;
+use crate::support::wait::wait_for;
+
+const SOON: Duration = Duration::from_secs(60);
+
+/// Whether collections are dropped, too.
+#[derive(Clone, Copy, PartialEq)]
+enum Drops {
+    Never,
+    Sometimes,
+}
+
+/// One change after the other, with a write behind each of them.
+async fn change_until(
+    client: Client,
+    by: &'static str,
+    drops: Drops,
+    mut random: Random,
+    stop: Arc<AtomicBool>,
+) {
+    let shop = client.database("shop");
+    let kinds = if drops == Drops::Sometimes { 8 } else { 6 };
+    let mut step = 0;
+    while !stop.load(Ordering::Relaxed) {
+        step += 1;
+        let name = format!("{by}{}", random.below(3));
+        let index = format!("i{}", random.below(3));
+        let to = format!("shop.{by}{}", random.below(3));
+        let mut rename = doc! { "renameCollection": format!("shop.{name}"), "to": to };
+        let command = match random.below(kinds) {
+            0 => doc! { "create": &name },
+            1 => {
+                let index = doc! { "key": { &index: 1 }, "name": &index };
+                doc! { "createIndexes": &name, "indexes": [index] }
+            }
+            2 => doc! { "dropIndexes": &name, "index": &index },
+            3 => doc! { "collMod": &name, "validator": { "step": { "$gte": step } } },
+            4 => doc! { "collMod": "shared", "validator": { by: { "$gte": step } } },
+            5 => rename,
+            6 => doc! { "drop": &name },
+            _ => {
+                rename.insert("dropTarget", true);
+                rename
+            }
+        };
+        // Some are refused: a name is taken, or there is nothing under it.
+        let _ = match command.contains_key("renameCollection") {
+            true => client.database("admin").run_command(command).await,
+            false => shop.run_command(command).await,
+        };
+        let collection = shop.collection::<Document>(&name);
+        let row = doc! { "$set": { "step": step, "by": by } };
+        let only = doc! { "_id": random.below(20) as i32 };
+        let _ = collection.update_one(only, row).upsert(true).await;
+        tokio::time::sleep(Duration::from_millis(random.below(60))).await;
+    }
+}
+
+async fn kill_amid_changes(env: &TestEnv, link: &LinkConfig, drops: Drops) {
+    env.create_on_both("shop", "shared").await;
+    let mut tandem = env.streaming(link).await;
+    let mut random = Random::new(seed("ddl_crash"));
+    let stop = Arc::new(AtomicBool::new(false));
+    let sides = [("a", env.a.client()), ("b", env.b.client())];
+    let changing: Vec<_> = sides
+        .into_iter()
+        .map(|(by, client)| {
+            let random = random.fork(by.len() as u64);
+            let changes = change_until(client.clone(), by, drops, random, stop.clone());
+            tokio::spawn(changes)
+        })
+        .collect();
+    for _ in 0..scaled(50) {
+        tokio::time::sleep(Duration::from_millis(200 + random.below(1500))).await;
+        tandem.kill9();
+        tandem.start();
+        tandem.wait_until_streaming().await;
+    }
+    stop.store(true, Ordering::Relaxed);
+    for task in changing {
+        task.await.unwrap();
+    }
+    assert_same_schema(env, SOON).await;
+    assert_converged(env, SOON).await;
+    let status = tandem.status();
+    assert_eq!(status["unpaired_namespaces"], serde_json::json!([]));
+    assert_eq!(status["index_problems"], serde_json::json!([]));
+    assert_eq!(tandem.total("dead_letters_total"), 0);
+    tandem.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kill_at_any_moment_loses_no_change_of_a_collection() {
+    let env = TestEnv::start().await;
+    kill_amid_changes(&env, &env.link(), Drops::Never).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kill_at_any_moment_brings_no_dropped_collection_back() {
+    let env = TestEnv::start().await;
+    let link = env.link().extra("[ddl]\ndrops = true");
+    kill_amid_changes(&env, &link, Drops::Sometimes).await;
+}
+
+/// A unique index on a collection that is being written moves its documents into one lane.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_unique_index_made_under_load_orders_the_values_that_move() {
+    const DOCUMENTS: i32 = 8;
+    let env = TestEnv::start().await;
+    env.create_on_both("shop", "orders").await;
+    let mut tandem = env.streaming(&env.link()).await;
+    let orders = env.orders_a();
+    for id in 0..DOCUMENTS {
+        orders
+            .insert_one(doc! { "_id": id, "sku": id })
+            .await
+            .unwrap();
+    }
+    let shop = env.a.client().database("shop");
+    let unique = doc! { "key": { "sku": 1 }, "name": "sku", "unique": true };
+    let steps = scaled(3000) as i32;
+    for step in 0..steps {
+        if step == steps / 3 {
+            let command = doc! { "createIndexes": "orders", "indexes": [unique.clone()] };
+            shop.run_command(command).await.unwrap();
+        }
+        // The value of one document goes on to the next one, by way of a free one.
+        let (one, next) = (step % DOCUMENTS, (step + 1) % DOCUMENTS);
+        let sku = |id: i32| {
+            let found = orders.find_one(doc! { "_id": id });
+            async move { found.await.unwrap().unwrap().get_i32("sku").unwrap() }
+        };
+        let (first, second) = (sku(one).await, sku(next).await);
+        for (id, value) in [(one, 1000 + step), (next, first), (one, second)] {
+            let set = doc! { "$set": { "sku": value } };
+            orders.update_one(doc! { "_id": id }, set).await.unwrap();
+        }
+        if step % 50 == 0 {
+            let other = env.orders_b();
+            let row = doc! { "_id": -step - 1, "sku": -step - 1 };
+            other.insert_one(row).await.unwrap();
+        }
+    }
+    assert_same_schema(&env, SOON).await;
+    assert_converged(&env, SOON).await;
+    assert_eq!(tandem.total("dead_letters_total"), 0);
+    tandem.stop().await;
+}
+
+/// The command hangs in the server, the process that sent it is killed, and the next one finds an
+/// intent without an end.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kill_between_intent_and_command_makes_the_change_once() {
+    let env = TestEnv::start().await;
+    env.create_on_both("shop", "orders").await;
+    let mut tandem = env.streaming(&env.link()).await;
+    let rename = doc! { "renameCollection": "shop.orders", "to": "shop.renamed" };
+    for (database, command) in [
+        ("shop", doc! { "create": "fresh", "validator": { "x": 1 } }),
+        (
+            "shop",
+            doc! { "createIndexes": "orders", "indexes": [{ "key": { "x": 1 }, "name": "x" }] },
+        ),
+        (
+            "shop",
+            doc! { "collMod": "orders", "index": { "name": "x", "hidden": true } },
+        ),
+        ("shop", doc! { "dropIndexes": "orders", "index": "x" }),
+        ("admin", rename),
+    ] {
+        let verb = command.keys().next().unwrap().clone();
+        let held = doc! {
+            "failCommands": [&verb], "appName": "tandem",
+            "blockConnection": true, "blockTimeMS": 2000,
+        };
+        env.b.fail_command("alwaysOn", held).await;
+        env.a
+            .client()
+            .database(database)
+            .run_command(command)
+            .await
+            .unwrap();
+        let intents = env
+            .b
+            .client()
+            .database("__tandem")
+            .collection::<Document>("ddl");
+        wait_for("an intent", SOON, || async {
+            let open = intents.find_one(doc! { "end": null, "kind": "intent" });
+            open.await.unwrap()
+        })
+        .await;
+        tandem.kill9();
+        env.b.fail_command("off", doc! {}).await;
+        tandem.start();
+        tandem.wait_until_streaming().await;
+        let row = doc! { "_id": &verb };
+        env.orders_a().insert_one(row).await.unwrap();
+        assert_same_schema(&env, SOON).await;
+        assert_converged(&env, SOON).await;
+    }
+    let from_b = tandem.pipeline("b-to-a")["operations_applied_by_type"]["ddl"].clone();
+    assert_eq!(from_b, 0, "an echo was sent back");
+    assert!(tandem.conflicts(&["--kind", "ddl"]).is_empty());
+    tandem.stop().await;
+}
