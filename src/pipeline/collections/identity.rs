@@ -36,6 +36,8 @@ pub struct Entry {
     pub gone: Pair<bool>,
     /// Nothing after these times is about it any more.
     pub over_at: Option<Pair<Timestamp>>,
+    /// The last rename of each cluster that the other one has followed.
+    pub followed: Pair<Option<Timestamp>>,
     pub state: State,
 }
 
@@ -53,6 +55,7 @@ impl Entry {
             uuids: Pair::new(None, None),
             gone: Pair::new(false, false),
             over_at: None,
+            followed: Pair::new(None, None),
             state: State::Seen,
         }
     }
@@ -136,13 +139,16 @@ impl Identities {
         lasting
     }
 
-    /// A collection of the other side that waits for one of this name on `side`.
+    /// A collection of the other side that waits for one of this name on `side`, one that is still
+    /// there rather than one that is gone.
     fn counterpart(&self, side: Side, name: &Namespace) -> Option<Namespace> {
-        let mut found = self
+        let lacking = self
             .entries
             .iter()
             .filter(|(_, entry)| entry.lacks(side, name));
-        found.next().map(|(lasting, _)| lasting.clone())
+        lacking
+            .min_by_key(|(_, entry)| entry.gone[side.other()])
+            .map(|(lasting, _)| lasting.clone())
     }
 
     /// The lasting name of whatever is called so on `side` now.
