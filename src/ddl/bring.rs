@@ -138,7 +138,7 @@ impl Worker {
         // Before the intent ends: the reader meets what was written into it right after that.
         if let (Some(collection), Some(made)) = (&subject.collection, made) {
             let collections = &self.shared.collections;
-            collections.set_counterpart(collection, side, made);
+            collections.set_counterpart(collection, side, made, &subject.name);
         }
         intents.close(side, &id, end, made).await?;
         match outcome {

@@ -147,7 +147,7 @@ fn take_echo(shared: &Shared, side: Side, event: &DdlEvent, change: &Change, sub
         return;
     };
     if let Some(created) = &subject.collection {
-        collections.set_counterpart(created, side, uuid);
+        collections.set_counterpart(created, side, uuid, &event.namespace);
     }
     if let Some(collection) = collections.of_uuid(side, uuid) {
         collections.forget_indexes(&collection);

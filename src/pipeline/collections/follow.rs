@@ -18,8 +18,9 @@ impl Collections {
     }
 
     /// The counterpart on `side` is this collection.
-    pub fn set_counterpart(&self, namespace: &Namespace, side: Side, uuid: Uuid) {
-        self.known().set_uuid(namespace, side, uuid);
+    pub fn set_counterpart(&self, namespace: &Namespace, side: Side, uuid: Uuid, name: &Namespace) {
+        let mut known = self.known();
+        known.set_counterpart(namespace, side, uuid, name);
     }
 
     /// Whether the other cluster has followed the rename that `side` made at `at`, or a later one.

@@ -131,12 +131,23 @@ impl Identities {
                 Namespace::new(name.database(), &successor)
             }),
         };
-        let known = self.entries.contains_key(&lasting);
-        if !known {
+        self.set_counterpart(&lasting, side, uuid, name);
+        lasting
+    }
+
+    /// The collection of this UUID and name on `side` is the one of the lasting name.
+    pub fn set_counterpart(
+        &mut self,
+        lasting: &Namespace,
+        side: Side,
+        uuid: Uuid,
+        name: &Namespace,
+    ) {
+        if !self.entries.contains_key(lasting) {
             self.entries.insert(lasting.clone(), Entry::named(name));
         }
-        self.set_uuid(&lasting, side, uuid);
-        lasting
+        self.set_uuid(lasting, side, uuid);
+        self.entry(lasting).names[side] = name.clone();
     }
 
     /// A collection of the other side that waits for one of this name on `side`, one that is still
@@ -217,6 +228,14 @@ mod tests {
         let on_b = known.identify(Side::B, uuid(4), &orders());
         assert_ne!(on_a, orders());
         assert_eq!(on_a, on_b);
+    }
+
+    #[test]
+    fn a_counterpart_that_is_known_first_does_not_give_its_lasting_name_as_a_name() {
+        let mut known = Identities::default();
+        let lasting = Namespace::new("shop", "orders#2");
+        known.set_counterpart(&lasting, Side::A, uuid(1), &orders());
+        assert_eq!(known.entry(&lasting).names, Pair::new(orders(), orders()));
     }
 
     #[test]
