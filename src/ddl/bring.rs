@@ -57,6 +57,7 @@ impl Worker {
             name: name.clone(),
             uuid,
             to: None,
+            collection: None,
         };
         let label = match aspect {
             Aspect::Index(index) => index,
@@ -134,6 +135,11 @@ impl Worker {
             true => self.uuid_of(side, &subject.name).await,
             false => None,
         };
+        // Before the intent ends: the reader meets what was written into it right after that.
+        if let (Some(collection), Some(made)) = (&subject.collection, made) {
+            let collections = &self.shared.collections;
+            collections.set_counterpart(collection, side, made, &subject.name);
+        }
         intents.close(side, &id, end, made).await?;
         match outcome {
             Ok(_) => {

@@ -42,7 +42,7 @@ impl Worker {
         // The name of the event: what the collection is called by now may still be taken there.
         let name = &event.namespace;
         let made = match list(self.cluster(target), name).await? {
-            None => self.make(target, name, &options).await?,
+            None => self.make(target, name, collection, &options).await?,
             Some(there) => {
                 let free = there.uuid.filter(|there| {
                     let holder = collections.of_uuid(target, *there);
@@ -68,7 +68,13 @@ impl Worker {
         self.settle_creation(side, pending, collection).await
     }
 
-    async fn make(&self, side: Side, name: &Namespace, options: &Document) -> Result<Option<Uuid>> {
+    async fn make(
+        &self,
+        side: Side,
+        name: &Namespace,
+        collection: &Namespace,
+        options: &Document,
+    ) -> Result<Option<Uuid>> {
         const NAMESPACE_EXISTS: i32 = 48;
         let mut command = bson::doc! { "create": name.collection() };
         command.extend(options.clone());
@@ -76,6 +82,7 @@ impl Worker {
             name: name.clone(),
             uuid: None,
             to: None,
+            collection: Some(collection.clone()),
         };
         match self
             .execute(side, &subject, &step("create", command))

@@ -24,6 +24,8 @@ pub struct Subject {
     pub uuid: Option<Uuid>,
     /// Where a rename leads to.
     pub to: Option<Namespace>,
+    /// The lasting name of what the command creates.
+    pub collection: Option<Namespace>,
 }
 
 #[derive(Debug, Clone)]
@@ -48,7 +50,7 @@ pub struct Intents {
 }
 
 enum Verdict {
-    Echo,
+    Echo(Subject),
     Local,
     /// A command on the same collection is under way.
     Unclear,
@@ -137,15 +139,16 @@ impl Intents {
         Ok(())
     }
 
-    /// Whether an event of `side` is the echo of a command of tandem. Waits where one is under way.
-    pub async fn is_echo(&self, side: Side, event: &DdlEvent) -> bool {
+    /// What the command was about whose echo an event of `side` is; none for any other event.
+    /// Waits where a command on the same collection is under way.
+    pub async fn echo_of(&self, side: Side, event: &DdlEvent) -> Option<Subject> {
         loop {
             let changed = self.changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
             match self.judge(side, event) {
-                Verdict::Echo => return true,
-                Verdict::Local => return false,
+                Verdict::Echo(subject) => return Some(subject),
+                Verdict::Local => return None,
                 Verdict::Unclear => changed.await,
             }
         }
@@ -160,7 +163,7 @@ impl Intents {
                 None if intent.concerns(event) => verdict = Verdict::Unclear,
                 Some(end) if at <= end && !intent.seen && intent.causes(event) => {
                     intent.seen = true;
-                    return Verdict::Echo;
+                    return Verdict::Echo(intent.subject.clone());
                 }
                 None | Some(_) => {}
             }
@@ -219,8 +222,14 @@ impl Intent {
         self.operation == event.operation
             && self.subject.name == event.namespace
             && self.subject.to == event.to
-            && self.subject.uuid == event.collection_uuid
+            && self.is_of(event)
             && same_index
+    }
+
+    /// Of a creation that a crash has cut off, nobody knows the UUID.
+    fn is_of(&self, event: &DdlEvent) -> bool {
+        let cut_off = self.subject.collection.is_some() && self.subject.uuid.is_none();
+        cut_off || self.subject.uuid == event.collection_uuid
     }
 
     fn document(&self, link: &str) -> Document {
@@ -230,6 +239,7 @@ impl Intent {
             "namespace": self.subject.name.as_str(),
             "to": self.subject.to.as_ref().map(|to| to.to_string()),
             "uuid": self.subject.uuid.map_or(Bson::Null, Bson::from),
+            "collection": self.subject.collection.as_ref().map(|name| name.to_string()),
             "operation": &self.operation,
             "index": self.index.clone(),
             "start": self.start,
@@ -249,6 +259,7 @@ impl Intent {
                     _ => None,
                 },
                 to: name("to"),
+                collection: name("collection"),
             },
             operation: found.get_str("operation").ok()?.to_owned(),
             index: found.get_str("index").ok().map(str::to_owned),

@@ -2,6 +2,7 @@
 
 use super::Ddl;
 use super::change::Change;
+use super::intent::Subject;
 use super::queue::Pending;
 use crate::change::{Namespace, Side};
 use crate::error::Result;
@@ -27,16 +28,11 @@ impl Ddl {
     /// As the clusters say.
     pub async fn observe(&self, shared: &Shared, side: Side, event: &DdlEvent) -> Result<Seen> {
         let change = Change::of(event);
-        let collection = self.identify(shared, side, event, &change).await;
-        if self.intents.is_echo(side, event).await {
-            if let Some(collection) = &collection {
-                shared.collections.forget_indexes(collection);
-                if let Change::Rename { to, .. } = &change {
-                    shared.collections.renamed(collection, side, to);
-                }
-            }
+        if let Some(subject) = self.intents.echo_of(side, event).await {
+            take_echo(shared, side, event, &change, subject);
             return Ok(Seen::Passing);
         }
+        let collection = self.identify(shared, side, event, &change).await;
         if let Some(collection) = &collection {
             match change {
                 Change::Define(_) => shared.collections.forget_indexes(collection),
@@ -140,6 +136,23 @@ impl Ddl {
             | Change::DropDatabase
             | Change::Nothing
             | Change::Unsupported(_) => {}
+        }
+    }
+}
+
+/// An echo tells nothing new of this process, but of a former one.
+fn take_echo(shared: &Shared, side: Side, event: &DdlEvent, change: &Change, subject: Subject) {
+    let collections = &shared.collections;
+    let Some(uuid) = event.collection_uuid else {
+        return;
+    };
+    if let Some(created) = &subject.collection {
+        collections.set_counterpart(created, side, uuid, &event.namespace);
+    }
+    if let Some(collection) = collections.of_uuid(side, uuid) {
+        collections.forget_indexes(&collection);
+        if let Change::Rename { to, .. } = change {
+            collections.renamed(&collection, side, to);
         }
     }
 }

@@ -91,7 +91,8 @@ impl Worker {
             return Ok(());
         };
         // After a crash, all names of a chain are met again that its last one has long followed.
-        if name == collections.place(collection, side).0 && name != *to {
+        let at = pending.event.position.time;
+        if collections.has_followed(collection, side, at) {
             return Ok(());
         }
         let there = list(self.cluster(target), to).await?;
@@ -121,6 +122,7 @@ impl Worker {
                 name,
                 uuid: Some(uuid),
                 to: Some(to.clone()),
+                collection: None,
             };
             self.run_rename(target, collection, subject, drop_target)
                 .await?;
@@ -131,6 +133,7 @@ impl Worker {
             self.ddl.problems.clear_all(target, to).await?;
         }
         collections.renamed(collection, target, to);
+        collections.set_followed(collection, side, at);
         let uuids = Pair::new(
             collections.place(collection, Side::A).1,
             collections.place(collection, Side::B).1,

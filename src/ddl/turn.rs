@@ -183,6 +183,7 @@ impl Worker {
                 name: name.clone(),
                 uuid: Some(uuid),
                 to: None,
+                collection: None,
             };
             let step = step("drop", doc! { "drop": name.collection() });
             match self.execute(target, &subject, &step).await? {
@@ -241,6 +242,7 @@ impl Worker {
             name: name.clone(),
             uuid: None,
             to: None,
+            collection: None,
         };
         for step in &steps {
             match self.execute(side, &subject, step).await? {

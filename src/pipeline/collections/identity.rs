@@ -36,6 +36,8 @@ pub struct Entry {
     pub gone: Pair<bool>,
     /// Nothing after these times is about it any more.
     pub over_at: Option<Pair<Timestamp>>,
+    /// The last rename of each cluster that the other one has followed.
+    pub followed: Pair<Option<Timestamp>>,
     pub state: State,
 }
 
@@ -53,6 +55,7 @@ impl Entry {
             uuids: Pair::new(None, None),
             gone: Pair::new(false, false),
             over_at: None,
+            followed: Pair::new(None, None),
             state: State::Seen,
         }
     }
@@ -128,21 +131,35 @@ impl Identities {
                 Namespace::new(name.database(), &successor)
             }),
         };
-        let known = self.entries.contains_key(&lasting);
-        if !known {
-            self.entries.insert(lasting.clone(), Entry::named(name));
-        }
-        self.set_uuid(&lasting, side, uuid);
+        self.set_counterpart(&lasting, side, uuid, name);
         lasting
     }
 
-    /// A collection of the other side that waits for one of this name on `side`.
+    /// The collection of this UUID and name on `side` is the one of the lasting name.
+    pub fn set_counterpart(
+        &mut self,
+        lasting: &Namespace,
+        side: Side,
+        uuid: Uuid,
+        name: &Namespace,
+    ) {
+        if !self.entries.contains_key(lasting) {
+            self.entries.insert(lasting.clone(), Entry::named(name));
+        }
+        self.set_uuid(lasting, side, uuid);
+        self.entry(lasting).names[side] = name.clone();
+    }
+
+    /// A collection of the other side that waits for one of this name on `side`, one that is still
+    /// there rather than one that is gone.
     fn counterpart(&self, side: Side, name: &Namespace) -> Option<Namespace> {
-        let mut found = self
+        let lacking = self
             .entries
             .iter()
             .filter(|(_, entry)| entry.lacks(side, name));
-        found.next().map(|(lasting, _)| lasting.clone())
+        lacking
+            .min_by_key(|(_, entry)| entry.gone[side.other()])
+            .map(|(lasting, _)| lasting.clone())
     }
 
     /// The lasting name of whatever is called so on `side` now.
@@ -211,6 +228,14 @@ mod tests {
         let on_b = known.identify(Side::B, uuid(4), &orders());
         assert_ne!(on_a, orders());
         assert_eq!(on_a, on_b);
+    }
+
+    #[test]
+    fn a_counterpart_that_is_known_first_does_not_give_its_lasting_name_as_a_name() {
+        let mut known = Identities::default();
+        let lasting = Namespace::new("shop", "orders#2");
+        known.set_counterpart(&lasting, Side::A, uuid(1), &orders());
+        assert_eq!(known.entry(&lasting).names, Pair::new(orders(), orders()));
     }
 
     #[test]

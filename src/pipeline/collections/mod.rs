@@ -1,5 +1,6 @@
 //! Which collection of one cluster belongs to which of the other, by UUID.
 
+mod follow;
 mod identity;
 mod listing;
 mod stored;
@@ -91,27 +92,6 @@ impl Collections {
             Some(name) if name != *shown.namespace() => shown.within(&name),
             _ => shown.clone(),
         }
-    }
-
-    /// The collection is called otherwise on `side` from now on.
-    pub fn renamed(&self, namespace: &Namespace, side: Side, name: &Namespace) {
-        let mut known = self.known();
-        let entry = known.entry(namespace);
-        entry.names[side] = name.clone();
-        if let State::Paired(pair) = &mut entry.state {
-            pair[side].name = name.clone();
-        }
-    }
-
-    /// The reader of `side` has passed the collection's drop.
-    pub fn set_gone(&self, namespace: &Namespace, side: Side) {
-        self.known().entry(namespace).gone[side] = true;
-    }
-
-    pub fn is_gone(&self, namespace: &Namespace, side: Side) -> bool {
-        self.known()
-            .get(namespace)
-            .is_some_and(|entry| entry.gone[side])
     }
 
     pub fn is_paired(&self, namespace: &Namespace) -> bool {
@@ -225,10 +205,13 @@ impl Collections {
     }
 
     async fn set_paired(&self, namespace: &Namespace, uuids: Pair<Uuid>) -> Result<()> {
-        let names = self.known().entry(namespace).names.clone();
+        let Entry {
+            names, followed, ..
+        } = self.known().entry(namespace).clone();
         let state = doc! {
             "state": "paired", "a": uuids.a, "b": uuids.b,
             "name_a": names.a.as_str(), "name_b": names.b.as_str(),
+            "followed_a": followed.a, "followed_b": followed.b,
         };
         self.save(namespace, state).await?;
         let mut known = self.known();

@@ -139,6 +139,10 @@ fn entry(namespace: &Namespace, found: &Document) -> Entry {
         names: Pair::new(name("name_a"), name("name_b")),
         uuids,
         gone: Pair::new(false, false),
+        followed: Pair::new(
+            found.get_timestamp("followed_a").ok(),
+            found.get_timestamp("followed_b").ok(),
+        ),
         over_at: match (found.get_timestamp("over_a"), found.get_timestamp("over_b")) {
             (Ok(a), Ok(b)) => Some(Pair::new(a, b)),
             _ => None,

@@ -1,0 +1,48 @@
+//! What changes of collections leave behind: names, counterparts, and what is gone.
+
+use bson::{Timestamp, Uuid};
+
+use super::Collections;
+use super::identity::State;
+use crate::change::{Namespace, Side};
+
+impl Collections {
+    /// The collection is called otherwise on `side` from now on.
+    pub fn renamed(&self, namespace: &Namespace, side: Side, name: &Namespace) {
+        let mut known = self.known();
+        let entry = known.entry(namespace);
+        entry.names[side] = name.clone();
+        if let State::Paired(pair) = &mut entry.state {
+            pair[side].name = name.clone();
+        }
+    }
+
+    /// The counterpart on `side` is this collection.
+    pub fn set_counterpart(&self, namespace: &Namespace, side: Side, uuid: Uuid, name: &Namespace) {
+        let mut known = self.known();
+        known.set_counterpart(namespace, side, uuid, name);
+    }
+
+    /// Whether the other cluster has followed the rename that `side` made at `at`, or a later one.
+    pub fn has_followed(&self, namespace: &Namespace, side: Side, at: Timestamp) -> bool {
+        let known = self.known();
+        let entry = known.get(namespace);
+        entry.is_some_and(|entry| entry.followed[side] >= Some(at))
+    }
+
+    /// Goes on record with the next [`Collections::put_pair`].
+    pub fn set_followed(&self, namespace: &Namespace, side: Side, at: Timestamp) {
+        self.known().entry(namespace).followed[side] = Some(at);
+    }
+
+    /// The reader of `side` has passed the collection's drop.
+    pub fn set_gone(&self, namespace: &Namespace, side: Side) {
+        self.known().entry(namespace).gone[side] = true;
+    }
+
+    pub fn is_gone(&self, namespace: &Namespace, side: Side) -> bool {
+        self.known()
+            .get(namespace)
+            .is_some_and(|entry| entry.gone[side])
+    }
+}
