@@ -129,6 +129,10 @@ impl LinkObserver {
         let namespace = &event.namespace;
         match event.operation.as_str() {
             "create" | "shardCollection" | "invalidate" | "endOfTransaction" => return Ok(()),
+            "createIndexes" if side == Side::B && self.shared.is_building(namespace) => {
+                self.shared.collections.forget_indexes(namespace);
+                return Ok(());
+            }
             "createIndexes" | "dropIndexes" | "modify" => {
                 self.shared.collections.forget_indexes(namespace);
             }
