@@ -1,8 +1,8 @@
 //! One of the parallel appliers of a pipeline: takes batches until it is told to stop.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bson::{RawDocumentBuf, Timestamp};
@@ -34,6 +34,8 @@ pub struct Shared {
     pub database: String,
     /// How far b's clock is ahead of a's, ms; `i64::MIN` while unknown.
     clock_skew_ms: AtomicI64,
+    /// Collections of b whose indexes tandem builds: their events are its own.
+    building: Mutex<HashSet<Namespace>>,
 }
 
 /// How a lane works.
@@ -94,7 +96,22 @@ impl Shared {
             facts,
             database: database.to_owned(),
             clock_skew_ms: AtomicI64::new(SKEW_UNKNOWN),
+            building: Mutex::default(),
         }
+    }
+
+    /// From here on, or no longer, tandem builds indexes of a collection of b.
+    pub fn set_building(&self, namespace: &Namespace, builds: bool) {
+        let mut building = self.building.lock().unwrap_or_else(PoisonError::into_inner);
+        match builds {
+            true => building.insert(namespace.clone()),
+            false => building.remove(namespace),
+        };
+    }
+
+    pub fn is_building(&self, namespace: &Namespace) -> bool {
+        let building = self.building.lock().unwrap_or_else(PoisonError::into_inner);
+        building.contains(namespace)
     }
 
     pub fn clock_skew_ms(&self) -> Option<i64> {

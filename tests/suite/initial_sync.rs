@@ -175,6 +175,7 @@ async fn ids_of_every_type_options_and_indexes_are_copied() {
     let of = |name: &str| listed.iter().find(|found| found.name == name).unwrap();
     assert_eq!(of("orders").options.validator, Some(validator));
     assert_eq!(of("seen").options.view_on.as_deref(), Some("orders"));
+    assert_eq!(tandem.conflicts(&[]), Vec::<serde_json::Value>::new());
     // The next run has nothing to copy.
     tandem.run_with(&["--until-caught-up"]);
     let again = tandem.run(&["run", "--until-caught-up"]);

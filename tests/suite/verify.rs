@@ -381,11 +381,11 @@ fn contains(bytes: &[u8], part: &[u8]) -> bool {
 /// What one side lacks is found in full, though it is far more than is ever held at once.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_long_run_of_missing_documents_is_counted_once_each() {
-    const DOCUMENTS: i32 = 30_000;
+    const DOCUMENTS: i32 = 12_000;
     let env = TestEnv::start().await;
     let all: Vec<Document> = (0..DOCUMENTS).map(|id| doc! { "_id": id }).collect();
     env.orders_a().insert_many(&all).await.unwrap();
-    env.orders_b().insert_many(&all[25_000..]).await.unwrap();
+    env.orders_b().insert_many(&all[7_000..]).await.unwrap();
     let tandem = env.tandem(&env.link());
     let (code, found) = verify(
         &tandem,
@@ -393,6 +393,6 @@ async fn a_long_run_of_missing_documents_is_counted_once_each() {
     );
     assert_eq!(code, DIFFERENT);
     let counts = &found["namespaces"][0];
-    assert_eq!(counts["differing"], 25_000);
+    assert_eq!(counts["differing"], 7_000);
     assert_eq!(counts["documents"], json!({ "a": DOCUMENTS, "b": 5_000 }));
 }

@@ -72,8 +72,7 @@ impl InitialSync {
         self.catch_up().await?;
         self.progress.enter(SyncState::BuildingIndexes);
         for namespace in &collections {
-            let (a, b) = (&self.clusters.a, &self.clusters.b);
-            insist(|| indexes::build(a, b, namespace, &self.progress)).await?;
+            self.build_indexes(namespace).await?;
         }
         self.create_views(&found).await?;
         self.finish().await
@@ -207,6 +206,17 @@ impl InitialSync {
             }
             tokio::time::sleep(LOOK_INTERVAL).await;
         }
+    }
+
+    /// The events of the builds are tandem's own, until b's reader has passed them.
+    async fn build_indexes(&self, namespace: &Namespace) -> Result<()> {
+        let (a, b) = (&self.clusters.a, &self.clusters.b);
+        self.shared.set_building(namespace, true);
+        insist(|| indexes::build(a, b, namespace, &self.progress)).await?;
+        let now = insist(|| self.own.b.operation_time()).await?;
+        self.shared.exchange.wait_passed(Side::B, now).await;
+        self.shared.set_building(namespace, false);
+        Ok(())
     }
 
     async fn create_views(&self, found: &[Surveyed]) -> Result<()> {
