@@ -21,7 +21,7 @@ pub struct DryRun {
 /// Looks at both clusters and writes nothing.
 ///
 /// # Errors
-/// As [`connect_both`]; a target that holds data (3), unless it is to be dropped.
+/// Where a cluster cannot be connected (4); a target that holds data (3), unless it is to be dropped.
 pub async fn dry_run(config: &Config, drop_target: bool) -> Result<DryRun> {
     let connected = connect_both(config).await?;
     let found = survey(&connected.clusters.a, &config.namespaces).await?;
