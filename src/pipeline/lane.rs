@@ -1,42 +1,25 @@
 //! One of the parallel appliers of a pipeline: takes batches until it is told to stop.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bson::{RawDocumentBuf, Timestamp};
+use bson::Timestamp;
 use tokio_util::sync::CancellationToken;
 
 use super::Applied;
 use super::caution::Trouble;
-use super::collections::{Collections, Pairing};
+use super::collections::Pairing;
 use super::counters::Counters;
-use super::exchange::Exchange;
-use super::records::{LinkFacts, Records};
 use super::retry::Pause;
+use super::shared::Shared;
 use crate::change::{AppliedThrough, DocumentKey, Namespace, Pair, PipelineId, RecordStatus};
 use crate::cluster::Cluster;
 use crate::config::FenceKind;
 use crate::error::Result;
 use crate::resolve::{BatchLimits, Next, Plan, WaitingOn};
-use crate::store::{Store, StoredCheckpoint};
+use crate::store::StoredCheckpoint;
 use crate::target::{Checkpoint, CollectionInfo, Refusal, Snapshot, TagSession, Transaction};
-
-/// What all lanes of a link share.
-pub struct Shared {
-    pub exchange: Exchange,
-    pub collections: Collections,
-    pub counters: Pair<Counters>,
-    pub store: Store,
-    pub facts: LinkFacts,
-    /// The database of tandem's own state.
-    pub database: String,
-    /// How far b's clock is ahead of a's, ms; `i64::MIN` while unknown.
-    clock_skew_ms: AtomicI64,
-    /// Collections of b whose indexes tandem builds: their events are its own.
-    building: Mutex<HashSet<Namespace>>,
-}
 
 /// How a lane works.
 #[derive(Debug, Clone)]
@@ -76,79 +59,6 @@ const LOOK_AROUND_INTERVAL: Duration = Duration::from_millis(200);
 
 /// How often a lane that waits for more looks whether the other lanes still commit.
 const FILL_STEP: Duration = Duration::from_millis(1);
-
-const SKEW_UNKNOWN: i64 = i64::MIN;
-
-impl Shared {
-    pub fn new(
-        exchange: Exchange,
-        collections: Collections,
-        counters: Pair<Counters>,
-        store: Store,
-        facts: LinkFacts,
-        database: &str,
-    ) -> Self {
-        Self {
-            exchange,
-            collections,
-            counters,
-            store,
-            facts,
-            database: database.to_owned(),
-            clock_skew_ms: AtomicI64::new(SKEW_UNKNOWN),
-            building: Mutex::default(),
-        }
-    }
-
-    /// From here on, or no longer, tandem builds indexes of a collection of b.
-    pub fn set_building(&self, namespace: &Namespace, builds: bool) {
-        let mut building = self.building.lock().unwrap_or_else(PoisonError::into_inner);
-        match builds {
-            true => building.insert(namespace.clone()),
-            false => building.remove(namespace),
-        };
-    }
-
-    pub fn is_building(&self, namespace: &Namespace) -> bool {
-        let building = self.building.lock().unwrap_or_else(PoisonError::into_inner);
-        building.contains(namespace)
-    }
-
-    pub fn clock_skew_ms(&self) -> Option<i64> {
-        let skew = self.clock_skew_ms.load(Ordering::Relaxed);
-        (skew != SKEW_UNKNOWN).then_some(skew)
-    }
-
-    /// Copies records to the local log. A loser counts once, for the pipeline that it came from,
-    /// whichever pipeline settled its conflict first.
-    fn put_on_record(&self, records: &Records) -> Result<()> {
-        for pipeline in PipelineId::BOTH {
-            let of_pipeline =
-                |raw: &&RawDocumentBuf| raw.get_str("pipeline").ok() == Some(pipeline.as_str());
-            let (letters, conflicts): (Vec<_>, Vec<_>) = records
-                .raw
-                .iter()
-                .filter(of_pipeline)
-                .cloned()
-                .partition(|raw| matches!(raw.get_str("kind"), Ok("dead_letter")));
-            self.store.put_records(&letters)?;
-            let new = self.store.put_records(&conflicts)? as u64;
-            self.counters[pipeline.source()].totals().conflicts += new;
-        }
-        Ok(())
-    }
-
-    /// Keeps the totals locked meanwhile: an older count must not be saved over a newer one.
-    pub(super) fn save_checkpoint(&self, checkpoint: &StoredCheckpoint) -> Result<()> {
-        let counted = self.counters.as_ref().map(Counters::totals);
-        let totals = Pair::new(*counted.a, *counted.b);
-        self.store.save_checkpoint(checkpoint, &totals)
-    }
-
-    pub fn set_clock_skew_ms(&self, skew: i64) {
-        self.clock_skew_ms.store(skew, Ordering::Relaxed);
-    }
-}
 
 impl Lane {
     pub fn new(

@@ -9,14 +9,16 @@ mod lane;
 mod records;
 mod refusals;
 mod retry;
+mod shared;
 mod witness;
 
 pub use collections::{Collections, Listed, Pairing, indexes, list, unsupported};
 pub use counters::Counters;
 pub use exchange::{Exchange, HandedOver};
-pub use lane::{Lane, LaneSettings, Shared};
+pub use lane::{Lane, LaneSettings};
 pub use records::LinkFacts;
 pub use retry::Pause;
+pub use shared::Shared;
 pub use witness::Witness;
 
 use std::sync::Arc;

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::lane::Shared;
 use super::retry::Pause;
+use super::shared::Shared;
 use crate::change::{AppliedThrough, PipelineId};
 use crate::error::{Error, Result};
 use crate::resolve::{BatchLimits, Caution, Next, Plan};

@@ -123,7 +123,10 @@ impl Ledger {
                 moved.extend(lane.take_out(namespace));
             }
             let lane = &mut lanes[chosen];
-            lane.queue_bytes += moved.iter().map(|event| event.memory_bytes()).sum::<usize>();
+            lane.queue_bytes += moved
+                .iter()
+                .map(|event| event.memory_bytes())
+                .sum::<usize>();
             lane.queue.extend(moved);
             let queue = lane.queue.make_contiguous();
             queue.sort_by(|one, other| one.position.cmp(&other.position));
@@ -138,7 +141,10 @@ impl Lane {
             .into_iter()
             .partition(|event| event.key.namespace() == namespace);
         self.queue = left.into();
-        self.queue_bytes -= taken.iter().map(|event| event.memory_bytes()).sum::<usize>();
+        self.queue_bytes -= taken
+            .iter()
+            .map(|event| event.memory_bytes())
+            .sum::<usize>();
         taken
     }
 }

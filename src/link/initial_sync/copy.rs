@@ -72,6 +72,9 @@ impl Copier {
 
     async fn copy(&self, scanned: &Scanned, range: &mut StoredRange) -> Result<()> {
         let doing = format!("copy {}", scanned.namespace);
+        let collections = &self.shared.collections;
+        let source = self.pipeline.source();
+        let lasting = collections.identify(source, scanned.uuid, &scanned.namespace);
         let mut reader = ranges::read(
             &self.source,
             scanned,
@@ -89,7 +92,7 @@ impl Copier {
                 if range.documents > 0 && range.starts_with(document) {
                     continue;
                 }
-                let key = DocumentKey::of(&scanned.namespace, document)
+                let key = DocumentKey::of(&lasting, document)
                     .ok_or_else(|| Error::bug("a document without _id"))?;
                 wanted.push((key, document.as_bytes().len()));
             }

@@ -156,18 +156,22 @@ impl InitialSync {
 
     /// Makes sure that the collection is there on the target, with its options and its lanes.
     async fn pair(&self, one: &Surveyed) -> Result<Option<Scanned>> {
-        let namespace = &one.namespace;
-        let paired = match self.shared.collections.pair(namespace, Side::A).await? {
+        let collections = &self.shared.collections;
+        let Some(uuid) = one.uuid else {
+            return Ok(None);
+        };
+        let lasting = &collections.identify(Side::A, uuid, &one.namespace);
+        let paired = match collections.pair(lasting, Side::A).await? {
             Pairing::Paired(pair) => pair,
             Pairing::Unpaired | Pairing::Unclear => {
                 self.not_copied(one);
                 return Ok(None);
             }
         };
-        let single = self.shared.collections.needs_one_lane(namespace).await?;
-        self.shared.exchange.route(namespace.clone(), single);
+        let single = collections.needs_one_lane(lasting).await?;
+        self.shared.exchange.route(lasting.clone(), single);
         Ok(Some(Scanned {
-            namespace: namespace.clone(),
+            namespace: one.namespace.clone(),
             uuid: paired.a.uuid,
             order: Order::of(&one.options),
         }))
