@@ -1,7 +1,7 @@
 //! Changes of collections: read on one cluster, brought over to the other behind a barrier.
 //!
 //! A DDL event closes a gate in its pipeline ([`crate::resolve::Ledger::close_gate`]). Once
-//! everything before it has arrived, it gets its turn ([`turn`]): what it changed is made on the
+//! everything before it has arrived, it gets its turn (`turn`): what it changed is made on the
 //! other cluster as it is now on this one, and the gate opens. A turn that is taken twice finds
 //! nothing left to do, so a crash needs no further care.
 
