@@ -72,9 +72,22 @@ pub async fn run(
         connected = connect_both(config) => connected?,
         () = stop.cancelled() => return Ok(Completed::before_anything()),
     };
+    let outcome = run_connected(config, options, &stop, &connected).await;
+    for cluster in [connected.clusters.a, connected.clusters.b] {
+        cluster.shutdown().await;
+    }
+    outcome
+}
+
+async fn run_connected(
+    config: &Config,
+    options: RunOptions,
+    stop: &CancellationToken,
+    connected: &Connected,
+) -> Result<Completed> {
     let store = super::reporting::open_to_run(&config.link.state_dir).await?;
     let open = OpenRun::begin(&store)?;
-    let outcome = run_with_store(config, options, &stop, &connected, &store).await;
+    let outcome = run_with_store(config, options, stop, connected, &store).await;
     if let Err(error) = &outcome {
         super::monitor::save_failure(config, &store, error);
     }

@@ -191,8 +191,8 @@ async fn a_target_that_holds_data_is_refused_by_name_and_dropped_only_when_told(
     let tandem = env.tandem(&env.link().extra(COPY));
     for arguments in [&["run"][..], &["run", "--dry-run"]] {
         let refused = tandem.run(arguments);
-        assert_eq!(refused.status.code(), Some(3));
         let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert_eq!(refused.status.code(), Some(3), "{said}");
         assert!(
             said.contains("shop.orders") && said.contains("--drop-target"),
             "{said}"

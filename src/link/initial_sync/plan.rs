@@ -8,7 +8,7 @@ use super::survey::{Surveyed, holding_data, survey};
 use crate::cluster::Cluster;
 use crate::config::Config;
 use crate::error::{Error, Result};
-use crate::link::start::connect_both;
+use crate::link::start::{Connected, connect_both};
 
 /// Names shown of a long list.
 const NAMES_SHOWN: usize = 10;
@@ -24,14 +24,18 @@ pub struct DryRun {
 /// Where a cluster cannot be connected (4); a target that holds data (3), unless it is to be dropped.
 pub async fn dry_run(config: &Config, drop_target: bool) -> Result<DryRun> {
     let connected = connect_both(config).await?;
-    let found = survey(&connected.clusters.a, &config.namespaces).await?;
-    if !drop_target {
-        must_be_empty(config, &connected.clusters.b).await?;
-    }
+    let found = look(config, &connected, drop_target).await;
     for cluster in [connected.clusters.a, connected.clusters.b] {
         cluster.shutdown().await;
     }
-    Ok(DryRun { found })
+    Ok(DryRun { found: found? })
+}
+
+async fn look(config: &Config, connected: &Connected, drop_target: bool) -> Result<Vec<Surveyed>> {
+    if !drop_target {
+        must_be_empty(config, &connected.clusters.b).await?;
+    }
+    survey(&connected.clusters.a, &config.namespaces).await
 }
 
 impl DryRun {
