@@ -16,7 +16,7 @@ pub use counters::Counters;
 pub use exchange::{Exchange, HandedOver};
 pub use lane::{Lane, LaneSettings, Shared};
 pub use records::LinkFacts;
-pub use retry::Pause;
+pub use retry::{Pause, insist};
 pub use witness::Witness;
 
 use std::sync::Arc;
