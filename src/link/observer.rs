@@ -11,7 +11,7 @@ use crate::change::{ChangeEvent, DocumentKey, Namespace, Pair, PipelineId, Share
 use crate::config::ConflictsConfig;
 use crate::ddl::{Ddl, Seen, put_on_record};
 use crate::error::{Error, Result};
-use crate::pipeline::{HandedOver, Pause, Shared};
+use crate::pipeline::{HandedOver, Shared, insist};
 use crate::source::{DdlEvent, Moment, Observed, Observer};
 use crate::telemetry::status::IndexProblem;
 
@@ -268,22 +268,5 @@ impl Observer for LinkObserver {
             tracing::info!(cluster = %self.shared.facts.names[side], "change stream works again");
         }
         broken[side] = error.map(ToString::to_string);
-    }
-}
-
-/// Tries again for as long as it may help.
-async fn insist<T, F>(mut attempt: impl FnMut() -> F) -> Result<T>
-where
-    F: Future<Output = Result<T>>,
-{
-    let mut pause = Pause::of_outages();
-    loop {
-        match attempt().await {
-            Err(error) if error.is_retryable() => {
-                tracing::warn!(%error, "trying again");
-                tokio::time::sleep(pause.wait()).await;
-            }
-            outcome => return outcome,
-        }
     }
 }

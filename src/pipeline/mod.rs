@@ -17,7 +17,7 @@ pub use counters::Counters;
 pub use exchange::{Exchange, HandedOver};
 pub use lane::{Lane, LaneSettings};
 pub use records::LinkFacts;
-pub use retry::Pause;
+pub use retry::{Pause, insist};
 pub use shared::Shared;
 pub use witness::Witness;
 

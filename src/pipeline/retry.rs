@@ -5,6 +5,8 @@ use std::time::Duration;
 use backoff::ExponentialBackoff;
 use backoff::backoff::Backoff as _;
 
+use crate::error::Result;
+
 /// Growing waits that never give up: whoever retries decides when to stop.
 #[derive(Debug)]
 pub struct Pause {
@@ -43,6 +45,26 @@ impl Pause {
     /// It worked: start again with short waits.
     pub fn reset(&mut self) {
         self.backoff.reset();
+    }
+}
+
+/// Tries again for as long as it may help.
+///
+/// # Errors
+/// What no retry helps against.
+pub async fn insist<T, F>(mut attempt: impl FnMut() -> F) -> Result<T>
+where
+    F: Future<Output = Result<T>>,
+{
+    let mut pause = Pause::of_outages();
+    loop {
+        match attempt().await {
+            Err(error) if error.is_retryable() => {
+                tracing::warn!(%error, "trying again");
+                tokio::time::sleep(pause.wait()).await;
+            }
+            outcome => return outcome,
+        }
     }
 }
 

@@ -22,7 +22,7 @@ use crate::change::{Namespace, Pair, PipelineId, Side};
 use crate::cluster::Cluster;
 use crate::config::Config;
 use crate::error::{Error, Result};
-use crate::pipeline::{Pairing, Pause, Shared};
+use crate::pipeline::{Pairing, Shared, insist};
 use crate::ranges::{self, Order, RANGE_BYTES_TARGET, Scanned};
 use copy::Copier;
 use progress::{NotDone, StoredRange, store_ranges, stored_ranges};
@@ -282,23 +282,6 @@ impl InitialSync {
                 seconds_left = numbers.seconds_left,
                 "initial sync"
             );
-        }
-    }
-}
-
-/// Tries again for as long as it may help.
-async fn insist<T, F>(mut attempt: impl FnMut() -> F) -> Result<T>
-where
-    F: Future<Output = Result<T>>,
-{
-    let mut pause = Pause::of_outages();
-    loop {
-        match attempt().await {
-            Err(error) if error.is_retryable() => {
-                tracing::warn!(%error, "trying again");
-                tokio::time::sleep(pause.wait()).await;
-            }
-            outcome => return outcome,
         }
     }
 }
