@@ -5,7 +5,7 @@ use std::time::Duration;
 use bson::{Bson, Document, RawDocumentBuf, doc, rawdoc};
 use futures_util::TryStreamExt;
 
-use crate::support::compare::assert_converged;
+use crate::support::compare::{assert_converged, assert_converged_by};
 use crate::support::env::{TestEnv, raw_by_id};
 use crate::support::oplog::{entries_after, from_tandem, now};
 use crate::support::oracle::Side;
@@ -223,7 +223,7 @@ async fn a_field_that_is_put_before_others_in_the_transaction_of_the_insert_arri
     let update = orders.update_one(doc! { "_id": 1 }, moved);
     update.session(&mut session).await.unwrap();
     session.commit_transaction().await.unwrap();
-    tandem.assert_converged(&env, SOON).await;
+    assert_converged_by(&tandem, &env, SOON).await;
     tandem.stop().await;
 }
 

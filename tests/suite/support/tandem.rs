@@ -11,7 +11,6 @@ use bson::{Document, doc};
 use futures_util::TryStreamExt;
 use serde_json::Value;
 
-use super::compare;
 use super::env::TestEnv;
 use super::mongod::{guard_of, send_signal};
 use super::wait::wait_for;
@@ -147,17 +146,6 @@ impl Tandem {
     pub fn status(&self) -> Value {
         let output = self.run(&["status", "--json"]);
         serde_json::from_slice(&output.stdout).unwrap_or(Value::Null)
-    }
-
-    /// As [`compare::assert_converged`], with what tandem says of itself where it fails.
-    pub async fn assert_converged(&self, env: &TestEnv, deadline: Duration) {
-        if let Err(differences) = compare::converge(env, deadline).await {
-            let status = format!("{:#}", self.status());
-            let log = self.log();
-            let lines: Vec<&str> = log.lines().rev().take(LOG_LINES_SHOWN).collect();
-            let log = lines.into_iter().rev().collect::<Vec<_>>().join("\n");
-            panic!("{differences}\n{status}\n{log}");
-        }
     }
 
     /// One pipeline's part of the status, null where there is none.
@@ -332,7 +320,8 @@ impl Tandem {
         assert_eq!(code, 0, "tandem stopped when asked\n{}", self.tail());
     }
 
-    fn tail(&self) -> String {
+    /// The end of the log, for a failing test.
+    pub fn tail(&self) -> String {
         let log = self.log();
         let lines: Vec<&str> = log.lines().collect();
         lines[lines.len().saturating_sub(LOG_LINES_SHOWN)..].join("\n")
