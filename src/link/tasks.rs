@@ -23,7 +23,7 @@ use crate::error::Result;
 use crate::pipeline::{
     Collections, Counters, Exchange, Lane, LaneSettings, LinkFacts, Shared, Witness,
 };
-use crate::resolve::{BatchLimits, Ledger, Room, Rules};
+use crate::resolve::{BatchLimits, DocumentRules, Ledger, Room, Rules};
 use crate::store::Store;
 use crate::target::{Checkpoint, TagSession};
 
@@ -56,15 +56,23 @@ pub(super) async fn share(
         Pair::new(counters(PipelineId::AToB)?, counters(PipelineId::BToA)?),
         store.clone(),
         facts(config, connected),
+        document_rules(config),
         &link.database,
     )))
 }
 
+fn document_rules(config: &Config) -> DocumentRules {
+    DocumentRules {
+        rules: Rules {
+            mode: config.link.mode,
+            policy: config.conflicts.policy,
+        },
+        tie: config.conflicts.tie,
+        version_field: config.conflicts.version_field.clone(),
+    }
+}
+
 fn facts(config: &Config, connected: &Connected) -> LinkFacts {
-    let rules = Rules {
-        mode: config.link.mode,
-        policy: config.conflicts.policy,
-    };
     LinkFacts {
         link: config.link.name.clone(),
         names: config.clusters.as_ref().map(|cluster| cluster.name.clone()),
@@ -72,7 +80,7 @@ fn facts(config: &Config, connected: &Connected) -> LinkFacts {
             .servers
             .as_ref()
             .map(|server| server.replica_set_id.clone()),
-        policy: rules.name(),
+        policy: document_rules(config).rules.name(),
     }
 }
 

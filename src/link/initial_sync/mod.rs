@@ -215,11 +215,11 @@ impl InitialSync {
     /// The events of the builds are tandem's own, until b's reader has passed them.
     async fn build_indexes(&self, namespace: &Namespace) -> Result<()> {
         let (a, b) = (&self.clusters.a, &self.clusters.b);
-        self.shared.set_building(namespace, true);
+        self.shared.set_building(Side::B, namespace, true);
         insist(|| indexes::build(a, b, namespace, &self.progress)).await?;
         let now = insist(|| self.own.b.operation_time()).await?;
         self.shared.exchange.wait_passed(Side::B, now).await;
-        self.shared.set_building(namespace, false);
+        self.shared.set_building(Side::B, namespace, false);
         Ok(())
     }
 
