@@ -7,6 +7,7 @@ use bson::DateTime;
 use tokio_util::sync::CancellationToken;
 
 use super::initial_sync::Progress;
+use super::merge::{Desk, Job, Repair, Repairs};
 use super::monitor::{Monitor, pipelines_of};
 use super::observer::LinkObserver;
 use super::records::fill_up_store;
@@ -21,12 +22,35 @@ use crate::pipeline::Shared;
 use crate::resolve::Ledger;
 use crate::store::{Run, RunOutcome, Store};
 
-/// How a run ends by itself.
-#[derive(Debug, Clone, Copy, Default)]
+/// What a run does besides replicating.
+#[derive(Debug, Clone, Default)]
+pub enum Work {
+    #[default]
+    Nothing,
+    Resync {
+        job: Job,
+        progress: Arc<Progress>,
+    },
+    /// Done once everything has been caught up.
+    Repair(Repairs),
+}
+
+impl Work {
+    pub(super) fn resync(&self) -> Option<&Job> {
+        match self {
+            Work::Resync { job, .. } => Some(job),
+            Work::Nothing | Work::Repair(_) => None,
+        }
+    }
+}
+
+/// How a run ends by itself, and what it does until then.
+#[derive(Debug, Clone, Default)]
 pub struct RunOptions {
     pub until_caught_up: bool,
     pub timeout: Option<Duration>,
     pub first_start: FirstStart,
+    pub work: Work,
 }
 
 /// What a run has come to.
@@ -106,7 +130,7 @@ async fn run_with_store(
     connected: &Connected,
     store: &Store,
 ) -> Result<Ended> {
-    let (started, ledger) = take_over(config, connected, store, &options.first_start).await?;
+    let (started, ledger) = take_over(config, connected, store, &options).await?;
     fill_up_store(store, &connected.own).await?;
     let lease = started.lease.clone();
     let writers = started.writers.clone();
@@ -134,14 +158,15 @@ async fn replicate(
     let epoch = started.epoch();
     let from = started.started_from;
     let mut rest = Tasks::new();
-    let progress = tasks::spawn_initial_sync(&mut rest, config, connected, &shared, &started);
+    let work = &options.work;
+    let desk = tasks::spawn_initial_sync(&mut rest, config, connected, &shared, &started, work);
     let monitor = Monitor::new(
         config,
         connected,
         shared.clone(),
         observer.clone(),
         from,
-        progress.clone(),
+        desk.clone(),
     );
     let started_at = started.recover_to;
 
@@ -156,6 +181,7 @@ async fn replicate(
         &shared,
         &connected.own,
         &monitor,
+        desk.clone(),
         &rest_stop,
     )?;
     let mut lanes = Tasks::new();
@@ -172,9 +198,7 @@ async fn replicate(
 
     let outcome = tokio::select! {
         () = stop.cancelled() => Ok(Ended::Stopped),
-        () = wait_until_caught_up(config, &shared, started_at, progress.as_deref()), if options.until_caught_up => {
-            Ok(Ended::CaughtUp)
-        }
+        ended = finish(config, connected, &shared, started_at, &desk, work), if options.until_caught_up => ended,
         error = first_failure(&mut lanes) => Err(error),
         error = first_failure(&mut rest) => Err(error),
         () = sleep_or_never(options.timeout) => {
@@ -223,15 +247,32 @@ fn observer(
     )
 }
 
-/// Returns once everything that was written before the start has been applied.
+/// Returns once everything that was written before the start has been applied, and repairs what is
+/// to be repaired.
+async fn finish(
+    config: &Config,
+    connected: &Connected,
+    shared: &Shared,
+    started_at: Pair<bson::Timestamp>,
+    desk: &Desk,
+    work: &Work,
+) -> Result<Ended> {
+    wait_until_caught_up(config, shared, started_at, desk).await;
+    if let Work::Repair(repairs) = work {
+        let clusters = &connected.clusters;
+        Repair { shared, clusters }.settle(repairs).await?;
+    }
+    Ok(Ended::CaughtUp)
+}
+
 async fn wait_until_caught_up(
     config: &Config,
     shared: &Shared,
     started_at: Pair<bson::Timestamp>,
-    progress: Option<&Progress>,
+    desk: &Desk,
 ) {
     const INTERVAL: Duration = Duration::from_millis(20);
-    while progress.is_some_and(|progress| !progress.is_done()) {
+    while desk.is_busy() {
         tokio::time::sleep(INTERVAL).await;
     }
     for pipeline in pipelines_of(config.link.mode) {

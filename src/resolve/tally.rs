@@ -24,6 +24,17 @@ pub struct Tally {
 }
 
 impl Tally {
+    pub fn add(&mut self, other: &Tally) {
+        for side in Side::BOTH {
+            self.copied[side] += other.copied[side];
+            self.replaced[side] += other.replaced[side];
+            self.removed[side] += other.removed[side];
+        }
+        self.same += other.same;
+        self.left_alone += other.left_alone;
+        self.impossible += other.impossible;
+    }
+
     /// Documents that lost.
     pub fn on_record(&self) -> u64 {
         self.replaced.a + self.replaced.b + self.removed.a + self.removed.b

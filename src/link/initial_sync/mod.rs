@@ -5,10 +5,10 @@
 //! on record like everything else, so it may meet writes of any kind, on either side, at any time.
 
 mod copy;
-mod indexes;
+pub(super) mod indexes;
 mod plan;
-mod progress;
-mod survey;
+pub(super) mod progress;
+pub(super) mod survey;
 
 use std::collections::HashMap;
 use std::sync::Arc;
