@@ -55,13 +55,12 @@ impl DocumentRules {
         is_newer: bool,
         found: &Found<'_>,
     ) -> Verdict {
-        let bytes = |document: Option<&RawDocument>| document.map(|raw| raw.as_bytes().to_vec());
-        if bytes(found.source) == bytes(found.target) {
+        if same(found.source, found.target) {
             return Verdict::Same;
         }
         if is_newer {
             return match found.base {
-                Base::Known(base) if bytes(base) == bytes(found.target) => Verdict::OnItsWay,
+                Base::Known(base) if same(base, found.target) => Verdict::OnItsWay,
                 _ if from == Some(source.other()) => Verdict::TargetStaysAgainstWrites,
                 Base::Known(_) | Base::Unknown => Verdict::SourceStays(Reason::Later),
             };
@@ -105,6 +104,10 @@ impl DocumentRules {
         let date = value.as_datetime().map(|date| date.timestamp_millis());
         date.or_else(|| value.as_i64())
     }
+}
+
+fn same(one: Option<&RawDocument>, other: Option<&RawDocument>) -> bool {
+    one.map(RawDocument::as_bytes) == other.map(RawDocument::as_bytes)
 }
 
 #[cfg(test)]

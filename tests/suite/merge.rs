@@ -8,7 +8,8 @@ use mongodb::{Client, Collection, IndexModel};
 use serde_json::Value;
 
 use crate::support::compare::{assert_converged, contents};
-use crate::support::env::TestEnv;
+use crate::support::env::{LinkConfig, TestEnv};
+use crate::support::oplog::{entries_after, now};
 use crate::support::oracle::Side;
 use crate::support::random::{scaled, seed};
 use crate::support::workload::{Workload, documents_of};
@@ -33,6 +34,18 @@ fn is_done(status: &Value) -> bool {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_merge_under_writes_on_both_sides_loses_no_document_and_ends_equal() {
     let env = TestEnv::start().await;
+    let link = env.link();
+    merge_under_writes(&env, &link).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_merge_with_the_waiting_fence_and_one_lane_loses_no_document_and_ends_equal() {
+    let env = TestEnv::start().await;
+    let link = env.link().fence("waiting").lanes(1);
+    merge_under_writes(&env, &link).await;
+}
+
+async fn merge_under_writes(env: &TestEnv, link: &LinkConfig) {
     let load = |number: u64| {
         let writes = scaled(4000);
         let load = Workload::new(seed("merge") + number, writes).keys(300);
@@ -44,22 +57,22 @@ async fn a_merge_under_writes_on_both_sides_loses_no_document_and_ends_equal() {
         on_b.run_side(Side::B, env.b.client())
     );
     let before = before_a.merge(before_b).before_the_start();
-    let mut tandem = env.tandem(&env.link().extra(MERGE));
+    let mut tandem = env.tandem(&link.clone().extra(MERGE));
     tandem.start();
     let syncing = |status: &Value| status["initial_sync"]["mode"] == "merge";
     tandem.wait_status("it merges", SOON, syncing).await;
     let meanwhile = load(3).run(env.a.client(), env.b.client()).await;
     let history = before.merge(meanwhile);
     tandem.wait_status("the merge is done", SOON, is_done).await;
-    assert_converged(&env, SOON).await;
+    assert_converged(env, SOON).await;
     let documents = documents_of(&contents(env.a.client()).await);
-    history.assert_accounted(&documents, &tandem.all_conflicts(&env).await);
+    history.assert_accounted(&documents, &tandem.all_conflicts(env).await);
     // From here on it is a link like any other.
     env.orders_b()
         .insert_one(doc! { "_id": "last" })
         .await
         .unwrap();
-    assert_converged(&env, SOON).await;
+    assert_converged(env, SOON).await;
     tandem.stop().await;
     tandem.start();
     tandem.wait_until_streaming().await;
@@ -207,5 +220,39 @@ async fn collections_indexes_and_views_of_either_side_are_on_both_and_difference
     assert_eq!(not_done.as_array().map(Vec::len), Some(1), "{not_done}");
     assert_eq!(not_done[0]["reason"], "index y_1: different");
     assert_eq!(tandem.all_conflicts(&env).await, Vec::<Value>::new());
+    tandem.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_way_a_decides_and_what_b_alone_has_stays_until_a_repair() {
+    let env = TestEnv::start().await;
+    let one = |id: i32, x: i32| doc! { "_id": id, "x": x };
+    insert(env.a.client(), "orders", &[one(1, 1), one(2, 1)]).await;
+    insert(env.b.client(), "orders", &[one(1, 2), one(3, 2)]).await;
+    insert(env.b.client(), "only_b", &[one(1, 2)]).await;
+    let start = now(env.a.client()).await;
+    let mut tandem = env.tandem(&env.link().one_way().extra(MERGE));
+    tandem.start();
+    tandem.wait_status("the merge is done", SOON, is_done).await;
+    let orders = env.orders_b();
+    let on_b = |id: i32| orders.find_one(doc! { "_id": id });
+    assert_eq!(on_b(1).await.unwrap(), Some(one(1, 1)));
+    assert_eq!(on_b(2).await.unwrap(), Some(one(2, 1)));
+    assert_eq!(on_b(3).await.unwrap(), Some(one(3, 2)));
+    assert_eq!(tandem.status()["initial_sync"]["tally"]["left_alone"], 1);
+    let written = entries_after(env.a.client(), start).await;
+    assert_eq!(written.len(), 0, "nothing goes to a");
+    // A write of b's own is the newest there is, and a decides all the same.
+    env.orders_b().insert_one(one(4, 2)).await.unwrap();
+    let arguments = ["verify", "--repair", "--namespace", "shop.orders"];
+    let repaired = tandem.run(&arguments);
+    let said = String::from_utf8_lossy(&repaired.stdout);
+    assert_eq!(repaired.status.code(), Some(0), "{said}");
+    assert!(
+        said.contains("removed 0 from a and 2 from b, 2 on record"),
+        "{said}"
+    );
+    assert_eq!(on_b(3).await.unwrap(), None);
+    assert_eq!(tandem.all_conflicts(&env).await.len(), 3);
     tandem.stop().await;
 }

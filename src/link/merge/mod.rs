@@ -181,7 +181,12 @@ impl Merge {
             .as_ref()
             .map(|one| one.as_ref().and_then(|one| one.uuid));
         let Some(lasting) = prepare(&self.shared, namespace, uuids).await? else {
-            self.not_merged(namespace, "it is gone or has been replaced");
+            let is_unpaired = self.shared.collections.unpaired();
+            let reason = match is_unpaired.iter().any(|name| name == namespace.as_str()) {
+                true => "it is not replicated any more",
+                false => "it is gone or has been replaced",
+            };
+            self.not_merged(namespace, reason);
             return Ok(None);
         };
         let known = [&sides.a, &sides.b].into_iter().flatten();
