@@ -35,17 +35,24 @@ fn is_done(status: &Value) -> bool {
 async fn a_merge_under_writes_on_both_sides_loses_no_document_and_ends_equal() {
     let env = TestEnv::start().await;
     let link = env.link();
-    merge_under_writes(&env, &link).await;
+    merge_under_writes(&env, &link, 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_merge_that_is_killed_under_writes_loses_no_document_and_ends_equal() {
+    let env = TestEnv::start().await;
+    let link = env.link();
+    merge_under_writes(&env, &link, 3).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_merge_with_the_waiting_fence_and_one_lane_loses_no_document_and_ends_equal() {
     let env = TestEnv::start().await;
     let link = env.link().fence("waiting").lanes(1);
-    merge_under_writes(&env, &link).await;
+    merge_under_writes(&env, &link, 0).await;
 }
 
-async fn merge_under_writes(env: &TestEnv, link: &LinkConfig) {
+async fn merge_under_writes(env: &TestEnv, link: &LinkConfig, kills: usize) {
     let load = |number: u64| {
         let writes = scaled(4000);
         let load = Workload::new(seed("merge") + number, writes).keys(300);
@@ -61,9 +68,20 @@ async fn merge_under_writes(env: &TestEnv, link: &LinkConfig) {
     tandem.start();
     let syncing = |status: &Value| status["initial_sync"]["mode"] == "merge";
     tandem.wait_status("it merges", SOON, syncing).await;
-    let meanwhile = load(3).run(env.a.client(), env.b.client()).await;
+    let writes = load(3);
+    let meanwhile = writes.run(env.a.client(), env.b.client());
+    let (meanwhile, ()) = tokio::join!(meanwhile, async {
+        for _ in 0..kills {
+            tokio::time::sleep(Duration::from_millis(700)).await;
+            tandem.kill9();
+            tandem.start();
+        }
+    });
     let history = before.merge(meanwhile);
-    tandem.wait_status("the merge is done", SOON, is_done).await;
+    // A process that found nothing left to merge says nothing of it.
+    let is_over = |status: &Value| is_done(status) || status["initial_sync"].is_null();
+    tandem.wait_until_streaming().await;
+    tandem.wait_status("the merge is over", SOON, is_over).await;
     assert_converged(env, SOON).await;
     let documents = documents_of(&contents(env.a.client()).await);
     history.assert_accounted(&documents, &tandem.all_conflicts(env).await);
