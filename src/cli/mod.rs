@@ -9,6 +9,7 @@ pub mod init;
 pub mod moment;
 pub mod output;
 pub mod reset;
+pub mod resync;
 pub mod run;
 pub mod runs;
 pub mod status;
@@ -18,6 +19,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::change::Side;
 use crate::config::{Config, Environment, Flags};
 use crate::error::{Error, ExitCode, Result};
 use crate::telemetry::logs::{self, LogFormat};
@@ -62,12 +64,29 @@ pub enum LogFormatArg {
     Json,
 }
 
+/// One of the two clusters, by its side.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum SideArg {
+    A,
+    B,
+}
+
+impl From<SideArg> for Side {
+    fn from(side: SideArg) -> Side {
+        match side {
+            SideArg::A => Side::A,
+            SideArg::B => Side::B,
+        }
+    }
+}
+
 #[derive(Debug, Subcommand)]
 pub enum Command {
     Init(init::InitArgs),
     Check(check::CheckArgs),
     Run(run::RunArgs),
     Status(status::StatusArgs),
+    Resync(resync::ResyncArgs),
     Verify(verify::VerifyArgs),
     Runs(runs::RunsArgs),
     ConflictReport(conflict_report::ConflictReportArgs),
@@ -122,6 +141,7 @@ async fn dispatch(cli: Cli) -> Result<ExitCode> {
         Command::Check(args) => check::run(&common, &args).await,
         Command::Run(args) => run::run(&common, &args).await,
         Command::Status(args) => status::run(&common, &args).await,
+        Command::Resync(args) => resync::run(&common, &args).await,
         Command::Verify(args) => verify::run(&common, &args).await,
         Command::Runs(args) => runs::run(&common, &args).await,
         Command::ConflictReport(args) => conflict_report::run(&common, &args).await,
@@ -161,6 +181,8 @@ mod tests {
             "tandem conflict restore",
             "tandem check --log-format loud",
             "tandem verify --readers 0",
+            "tandem verify --from a",
+            "tandem resync --from c",
             "tandem run --window 22:00",
             "tandem run --time-zone UTC",
         ] {

@@ -11,7 +11,7 @@ use super::Common;
 use super::runs::summary;
 use crate::config::{Window, duration, window};
 use crate::error::{Error, ExitCode, Result};
-use crate::link::{self, Ended, FirstStart, RunOptions};
+use crate::link::{self, Ended, FirstStart, RunOptions, Work};
 
 /// Replicate until stopped
 #[derive(Debug, Args)]
@@ -78,6 +78,7 @@ pub async fn run(common: &Common, args: &RunArgs) -> Result<ExitCode> {
             anew: args.first_start,
             drop_target: args.drop_target,
         },
+        work: Work::Nothing,
     };
     let completed = match args.window()? {
         None => link::run(&config, options, stop).await?,
@@ -96,7 +97,7 @@ pub async fn run(common: &Common, args: &RunArgs) -> Result<ExitCode> {
 }
 
 /// The first interrupt stops with the batches under way finished, the second one at once.
-fn listen_for_signals(stop: CancellationToken) -> Result<()> {
+pub(super) fn listen_for_signals(stop: CancellationToken) -> Result<()> {
     let failed = |error| Error::bug("cannot listen for signals").caused_by(error);
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;

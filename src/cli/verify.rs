@@ -3,18 +3,22 @@
 use std::time::Duration;
 
 use clap::Args;
+use tokio_util::sync::CancellationToken;
 
-use super::{Common, output};
+use super::run::listen_for_signals;
+use super::{Common, SideArg, output, resync};
+use crate::change::Side;
 use crate::config::duration;
 use crate::error::{ExitCode, Result};
-use crate::verify::{Outcome, VerifyOptions, as_json, as_table, verify};
+use crate::link::merge;
+use crate::verify::{Outcome, Repaired, VerifyOptions, as_json, as_table, repair, verify};
 
 /// Compare both clusters while they are written to; lag is not a difference
 #[derive(Debug, Args)]
 #[command(
     after_help = "Exits with 0 where both are equal, with 6 where they differ, and with 124 where not \
-                  everything could be compared.\n\n\
-                  Example:\n  tandem verify --namespace 'shop.*' --json"
+                  everything could be compared. After --repair: with 0 where nothing is left.\n\n\
+                  Example:\n  tandem verify --namespace 'shop.*' --json\n  tandem verify --repair"
 )]
 pub struct VerifyArgs {
     /// Only this namespace; * stands for any text
@@ -32,6 +36,12 @@ pub struct VerifyArgs {
     /// Ranges read at once; fewer are gentler to the clusters
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = positive)]
     pub readers: usize,
+    /// Settle every difference of documents by the conflict policy; losers go on record
+    #[arg(long)]
+    pub repair: bool,
+    /// With --repair: this side's documents stay, whatever the policy says
+    #[arg(long, value_name = "SIDE", requires = "repair")]
+    pub from: Option<SideArg>,
     /// Print JSON
     #[arg(long)]
     pub json: bool,
@@ -42,6 +52,11 @@ fn positive(typed: &str) -> std::result::Result<usize, String> {
         Ok(number) if number > 0 => Ok(number),
         Ok(_) | Err(_) => Err("a number above 0".to_owned()),
     }
+}
+
+fn told(link: &str, repaired: &Repaired) -> String {
+    let (done, left) = (resync::in_words(&repaired.tally), repaired.left);
+    format!("link {link}: repaired: {done}, {left} left\n")
 }
 
 /// # Errors
@@ -56,12 +71,22 @@ pub async fn run(common: &Common, args: &VerifyArgs) -> Result<ExitCode> {
         differences_max: args.differences_max,
         readers: args.readers,
     };
-    let found = verify(&config, &options).await?;
+    let from = args.from.map(Side::from);
+    merge::must_have_source(&config, from)?;
+    let mut found = verify(&config, &options).await?;
+    let mut repaired = None;
+    if args.repair {
+        let stop = CancellationToken::new();
+        listen_for_signals(stop.clone())?;
+        let settle_time = args.settle_time;
+        repaired = Some(repair(&config, &mut found, from, settle_time, stop).await?);
+    }
     let link = &config.link.name;
     output::print(&if args.json {
-        as_json(link, &found)
+        as_json(link, &found, repaired.as_ref())
     } else {
-        as_table(link, &found)
+        let told = repaired.map(|repaired| told(link, &repaired));
+        as_table(link, &found) + &told.unwrap_or_default()
     })?;
     Ok(match found.outcome() {
         Outcome::Equal => ExitCode::Done,

@@ -163,8 +163,7 @@ pub fn class_of_code(code: i32) -> Option<Class> {
 }
 
 fn verdict(error: &DriverError, code: Option<i32>) -> (ExitCode, Class, Option<&'static str>) {
-    const LOST: Option<&str> =
-        Some("`tandem reset` and a new first start, once both sides are equal");
+    const LOST: Option<&str> = Some("`tandem resync` begins from now on and merges both sides");
     if error.contains_label(NON_RESUMABLE_LABEL) {
         return (ExitCode::History, Class::Resync, LOST);
     }

@@ -170,12 +170,6 @@ fn namespaces(settings: &Settings, problems: &mut Problems) -> NamespaceFilter {
 
 fn initial_sync(settings: &Settings, problems: &mut Problems) -> InitialSync {
     let mode = settings.text("initial_sync.mode");
-    if mode == "merge" {
-        problems.add(
-            "initial_sync.mode",
-            format!("{mode:?} is not built yet: make both sides equal yourself and use \"none\""),
-        );
-    }
     let start_at = settings
         .text_given("initial_sync.start_at")
         .and_then(|text| {
@@ -188,16 +182,17 @@ fn initial_sync(settings: &Settings, problems: &mut Problems) -> InitialSync {
             }
             time
         });
-    if mode == "copy" {
-        if start_at.is_some() {
-            problems.add(
-                "initial_sync.start_at",
-                "a copy has its own start: leave it empty, or use mode \"none\"",
-            );
-        }
-        return InitialSync::Copy;
+    if mode != "none" && start_at.is_some() {
+        problems.add(
+            "initial_sync.start_at",
+            format!("a {mode} has its own start: leave it empty, or use mode \"none\""),
+        );
     }
-    InitialSync::None { start_at }
+    match mode {
+        "copy" => InitialSync::Copy,
+        "merge" => InitialSync::Merge,
+        _ => InitialSync::None { start_at },
+    }
 }
 
 /// The first position of the second that an RFC 3339 time lies in: a little history more is harmless.

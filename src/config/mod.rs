@@ -146,6 +146,8 @@ pub enum InitialSync {
     None { start_at: Option<Timestamp> },
     /// What a holds is copied to b, whose included namespaces must be empty.
     Copy,
+    /// What both sides hold is compared and brought together.
+    Merge,
 }
 
 #[derive(Debug, Clone)]

@@ -166,8 +166,8 @@ fn what_is_not_there_is_refused_with_its_key() {
             "initial_sync.start_at: a copy has its own start",
         ),
         (
-            "[initial_sync]\nmode = \"merge\"",
-            "initial_sync.mode: \"merge\" is not built yet",
+            "[initial_sync]\nmode = \"merge\"\nstart_at = \"2025-01-31T12:00:00Z\"",
+            "initial_sync.start_at: a merge has its own start",
         ),
         (
             "[initial_sync]\nstart_at = \"noon\"",

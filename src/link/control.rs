@@ -22,7 +22,10 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use super::merge::{Job, RepairKey};
+use crate::change::Side;
 use crate::error::{Class, Error, ExitCode, Result};
+use crate::resolve::Tally;
 use crate::store::{RecordFilter, Run};
 use crate::telemetry::status::LinkStatus;
 
@@ -61,14 +64,28 @@ pub enum Request {
     ConflictRestored {
         id: String,
     },
+    /// Accepted at once; [`Request::SyncProgress`] tells of it.
+    Resync {
+        job: Job,
+    },
+    /// How far the last initial sync or resync is.
+    SyncProgress,
+    Repair {
+        keys: Vec<RepairKey>,
+        from: Option<Side>,
+    },
 }
 
 impl Request {
     /// Whether asking changes nothing, so that a link that ends meanwhile is as good as none.
     pub(super) fn only_reads(&self) -> bool {
         match self {
-            Request::Status | Request::Runs | Request::Records { .. } => true,
-            Request::DeadLetterRetry { .. }
+            Request::Status | Request::Runs | Request::Records { .. } | Request::SyncProgress => {
+                true
+            }
+            Request::Resync { .. }
+            | Request::Repair { .. }
+            | Request::DeadLetterRetry { .. }
             | Request::DeadLetterDiscard { .. }
             | Request::ConflictRestored { .. } => false,
         }
@@ -88,6 +105,13 @@ pub enum Response {
     Records {
         link: String,
         complete_since: Option<DateTime>,
+    },
+    /// `initial_sync` of the status at this moment; null where there was none.
+    SyncProgress {
+        numbers: serde_json::Value,
+    },
+    Repaired {
+        tally: Tally,
     },
     /// What was asked is done, in words for people.
     Done {

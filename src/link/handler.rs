@@ -6,8 +6,9 @@ use tokio::sync::watch;
 
 use super::control::{Handler, Reply, ReplyFuture, Request, Response};
 use super::dead_letters::{DeadLetter, discard, told_discarded, told_retried};
+use super::merge::{self, Desk, Repair, RepairKey, Repairs};
 use super::record_status::{Place, mark_restored};
-use crate::change::Pair;
+use crate::change::{Pair, Side};
 use crate::cluster::Cluster;
 use crate::error::{Error, Result};
 use crate::pipeline::Shared;
@@ -19,6 +20,7 @@ pub struct LinkHandler {
     /// The newest status.
     status: watch::Receiver<LinkStatus>,
     clusters: Pair<Cluster>,
+    desk: Desk,
 }
 
 impl LinkHandler {
@@ -26,11 +28,13 @@ impl LinkHandler {
         shared: Arc<Shared>,
         status: watch::Receiver<LinkStatus>,
         clusters: Pair<Cluster>,
+        desk: Desk,
     ) -> Self {
         Self {
             shared,
             status,
             clusters,
+            desk,
         }
     }
 
@@ -49,6 +53,18 @@ impl LinkHandler {
                 complete_since: self.shared.store.complete_since()?,
                 records: Box::new(self.shared.store.records(&filter)),
             }),
+            Request::Resync { job } => {
+                self.desk.accept(job)?;
+                Ok(done("the resync has begun".to_owned()))
+            }
+            Request::SyncProgress => {
+                let current = self.desk.current();
+                let numbers = current.map(|progress| serde_json::to_value(progress.now()));
+                let numbers = numbers.and_then(|numbers| numbers.ok());
+                let numbers = numbers.unwrap_or_default();
+                Ok(Reply::Line(Response::SyncProgress { numbers }))
+            }
+            Request::Repair { keys, from } => self.repair(keys, from).await,
             Request::DeadLetterRetry { id } => self.retry(&id).map(done),
             Request::DeadLetterDiscard { id } => self.discard(&id).await.map(done),
             Request::ConflictRestored { id } => {
@@ -56,6 +72,20 @@ impl LinkHandler {
                 Ok(done(format!("record {id} is marked as restored")))
             }
         }
+    }
+
+    async fn repair(&self, keys: Vec<RepairKey>, from: Option<Side>) -> Result<Reply> {
+        let repair = Repair {
+            shared: &self.shared,
+            clusters: &self.clusters,
+        };
+        let repairs = Repairs {
+            keys,
+            from,
+            ..Repairs::default()
+        };
+        let tally = merge::answer(&repair, &repairs).await?;
+        Ok(Reply::Line(Response::Repaired { tally }))
     }
 
     fn retry(&self, id: &str) -> Result<String> {

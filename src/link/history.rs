@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bson::{Bson, DateTime, Document, RawDocumentBuf, Timestamp, Uuid, doc};
 
+use super::merge::Job;
 use super::own::Own;
 use crate::change::{
     AppliedThrough, ChangeEvent, DocumentKey, Namespace, Operation, Pair, PipelineId, Position,
@@ -80,6 +81,14 @@ impl History {
         found.is_some_and(|link| matches!(link.get_str("initial_sync"), Ok("copying")))
     }
 
+    /// The merge that has not come to its end.
+    pub fn merge(&self) -> Option<Job> {
+        let found = self.links.b.as_ref()?;
+        let merging = matches!(found.get_str("initial_sync"), Ok("merging"));
+        let resync = found.get_document("resync").ok().and_then(Job::of_document);
+        resync.or(merging.then(Job::default))
+    }
+
     fn is_ready_on(&self, side: Side) -> bool {
         let found = self.links[side].as_ref();
         found.is_some_and(|link| link.get_bool("ready").unwrap_or(false))
@@ -131,8 +140,9 @@ impl History {
             .as_ref()
             .map(|cluster| cluster.name.as_str());
         let lost = |what: String| {
-            Err(Error::history(what)
-                .hint("a restored backup? make both sides equal, then `tandem run --first-start`"))
+            Err(Error::history(what).hint(
+                "a restored backup? `tandem resync` begins from now on and merges both sides",
+            ))
         };
         if !self.is_ready() {
             return match store.checkpoints()?.is_empty() {

@@ -54,7 +54,7 @@ pub async fn run_in_window(
             std::future::pending::<()>().await;
         };
         let completed = tokio::select! {
-            completed = run(config, options, inner.clone()) => completed?,
+            completed = run(config, options.clone(), inner.clone()) => completed?,
             () = closing => continue,
         };
         // The next window goes on with what this one has begun.

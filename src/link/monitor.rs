@@ -7,7 +7,7 @@ use bson::{DateTime, doc};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::initial_sync::Progress;
+use super::merge::Desk;
 use super::observer::LinkObserver;
 use super::start::Connected;
 use crate::change::{Pair, PipelineId, Side};
@@ -38,7 +38,7 @@ pub struct Monitor {
     pipelines: &'static [PipelineId],
     clock_skew_warn: Duration,
     sender: Arc<watch::Sender<LinkStatus>>,
-    initial_sync: Option<Arc<Progress>>,
+    desk: Desk,
 }
 
 pub fn pipelines_of(mode: Mode) -> &'static [PipelineId] {
@@ -101,7 +101,7 @@ impl Monitor {
         shared: Arc<Shared>,
         observer: LinkObserver,
         started_from: Option<DateTime>,
-        initial_sync: Option<Arc<Progress>>,
+        desk: Desk,
     ) -> Self {
         let mut base = base(config, LinkState::Starting);
         base.pid = Some(std::process::id());
@@ -119,7 +119,7 @@ impl Monitor {
             pipelines: pipelines_of(config.link.mode),
             clock_skew_warn: config.conflicts.clock_skew_warn,
             sender: Arc::new(watch::Sender::new(base)),
-            initial_sync,
+            desk,
         }
     }
 
@@ -187,8 +187,8 @@ impl Monitor {
             }
             status.state = state;
             status.initial_sync = self
-                .initial_sync
-                .as_ref()
+                .desk
+                .current()
                 .and_then(|progress| serde_json::to_value(progress.now()).ok());
             status.unpaired_namespaces = self.shared.collections.unpaired();
             status.index_problems = self.observer.index_problems();
@@ -262,8 +262,7 @@ impl Monitor {
     }
 
     fn is_syncing(&self) -> bool {
-        let progress = self.initial_sync.as_ref();
-        progress.is_some_and(|progress| !progress.is_done())
+        self.desk.is_busy()
     }
 
     fn waiting_on(&self, of_a_lane: Option<String>) -> Option<String> {

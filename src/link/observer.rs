@@ -169,8 +169,8 @@ impl LinkObserver {
     /// A change of a collection waits for its turn, or is put on record.
     async fn take_ddl(&self, side: Side, event: &DdlEvent) -> Result<()> {
         let builds =
-            event.operation == "createIndexes" && self.shared.is_building(&event.namespace);
-        if side == Side::B && builds {
+            event.operation == "createIndexes" && self.shared.is_building(side, &event.namespace);
+        if builds {
             let namespace = self.lasting_of(side, event);
             self.shared.collections.forget_indexes(&namespace);
             return Ok(());

@@ -131,6 +131,7 @@ pub(super) fn unexpected(response: &Response) -> Error {
         Response::Status { .. } => "a status",
         Response::Runs { .. } => "runs",
         Response::Records { .. } => "records",
+        Response::SyncProgress { .. } | Response::Repaired { .. } => "the state of a resync",
         Response::Done { .. } | Response::Failed { .. } => "a bare answer",
     };
     Error::bug(format!("the running tandem sent {what} for something else"))

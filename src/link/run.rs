@@ -7,6 +7,7 @@ use bson::DateTime;
 use tokio_util::sync::CancellationToken;
 
 use super::initial_sync::Progress;
+use super::merge::{Desk, Job, Repair, Repairs};
 use super::monitor::{Monitor, pipelines_of};
 use super::observer::LinkObserver;
 use super::records::fill_up_store;
@@ -22,12 +23,35 @@ use crate::pipeline::Shared;
 use crate::resolve::Ledger;
 use crate::store::{Run, RunOutcome, Store};
 
-/// How a run ends by itself.
-#[derive(Debug, Clone, Copy, Default)]
+/// What a run does besides replicating.
+#[derive(Debug, Clone, Default)]
+pub enum Work {
+    #[default]
+    Nothing,
+    Resync {
+        job: Job,
+        progress: Arc<Progress>,
+    },
+    /// Done once everything has been caught up.
+    Repair(Repairs),
+}
+
+impl Work {
+    pub(super) fn resync(&self) -> Option<&Job> {
+        match self {
+            Work::Resync { job, .. } => Some(job),
+            Work::Nothing | Work::Repair(_) => None,
+        }
+    }
+}
+
+/// How a run ends by itself, and what it does until then.
+#[derive(Debug, Clone, Default)]
 pub struct RunOptions {
     pub until_caught_up: bool,
     pub timeout: Option<Duration>,
     pub first_start: FirstStart,
+    pub work: Work,
 }
 
 /// What a run has come to.
@@ -108,11 +132,20 @@ async fn run_with_store(
     store: &Store,
 ) -> Result<Ended> {
     loop {
-        let (started, ledger) = take_over(config, connected, store, &options.first_start).await?;
+        let (started, ledger) = take_over(config, connected, store, &options).await?;
         fill_up_store(store, &connected.own).await?;
         let lease = started.lease.clone();
         let writers = started.writers.clone();
-        let outcome = replicate(config, options, stop, connected, store, started, ledger).await;
+        let outcome = replicate(
+            config,
+            options.clone(),
+            stop,
+            connected,
+            store,
+            started,
+            ledger,
+        )
+        .await;
         lease.give_back().await;
         for cluster in [writers.a, writers.b] {
             cluster.shutdown().await;
@@ -141,14 +174,15 @@ async fn replicate(
     ledger: Ledger,
 ) -> Result<Finished> {
     let lanes_of = started.lane_counts();
-    let relane = relane::is_due(config, &started);
+    let relane = matches!(options.work, Work::Nothing) && relane::is_due(config, &started);
     let shared = tasks::share(config, connected, store, ledger, lanes_of).await?;
     let ddl = Arc::new(Ddl::load(config, &connected.own, started.recover_to).await?);
     let observer = observer(config, connected, &shared, &started, &ddl);
     let epoch = started.epoch();
     let mut rest = Tasks::new();
-    let progress = tasks::spawn_initial_sync(&mut rest, config, connected, &shared, &started);
-    let monitor = monitor(config, connected, &shared, &observer, &started, &progress);
+    let work = &options.work;
+    let desk = tasks::spawn_initial_sync(&mut rest, config, connected, &shared, &started, work);
+    let monitor = monitor(config, connected, &shared, &observer, &started, &desk);
     let started_at = started.recover_to;
 
     let (lanes_stop, rest_stop) = (CancellationToken::new(), CancellationToken::new());
@@ -162,6 +196,7 @@ async fn replicate(
         &shared,
         &connected.own,
         &monitor,
+        desk.clone(),
         &rest_stop,
     )?;
     let mut lanes = Tasks::new();
@@ -181,8 +216,8 @@ async fn replicate(
     let outcome = tokio::select! {
         () = stop.cancelled() => Ok(Finished::Run(Ended::Stopped)),
         () = relane::drain(config, &shared), if relane => Ok(Finished::Relaned),
-        () = wait_until_caught_up(config, &shared, started_at, progress.as_deref()), if options.until_caught_up && !relane => {
-            Ok(Finished::Run(Ended::CaughtUp))
+        ended = finish(config, connected, &shared, started_at, &desk, work), if options.until_caught_up && !relane => {
+            ended.map(Finished::Run)
         }
         error = first_failure(&mut lanes) => Err(error),
         error = first_failure(&mut rest) => Err(error),
@@ -208,7 +243,7 @@ fn monitor(
     shared: &Arc<Shared>,
     observer: &LinkObserver,
     started: &Started,
-    progress: &Option<Arc<Progress>>,
+    desk: &Desk,
 ) -> Monitor {
     Monitor::new(
         config,
@@ -216,7 +251,7 @@ fn monitor(
         shared.clone(),
         observer.clone(),
         started.started_from,
-        progress.clone(),
+        desk.clone(),
     )
 }
 
@@ -256,15 +291,32 @@ fn observer(
     )
 }
 
-/// Returns once everything that was written before the start has been applied.
+/// Returns once everything that was written before the start has been applied, and repairs what is
+/// to be repaired.
+async fn finish(
+    config: &Config,
+    connected: &Connected,
+    shared: &Shared,
+    started_at: Pair<bson::Timestamp>,
+    desk: &Desk,
+    work: &Work,
+) -> Result<Ended> {
+    wait_until_caught_up(config, shared, started_at, desk).await;
+    if let Work::Repair(repairs) = work {
+        let clusters = &connected.clusters;
+        Repair { shared, clusters }.settle(repairs).await?;
+    }
+    Ok(Ended::CaughtUp)
+}
+
 async fn wait_until_caught_up(
     config: &Config,
     shared: &Shared,
     started_at: Pair<bson::Timestamp>,
-    progress: Option<&Progress>,
+    desk: &Desk,
 ) {
     const INTERVAL: Duration = Duration::from_millis(20);
-    while progress.is_some_and(|progress| !progress.is_done()) {
+    while desk.is_busy() {
         tokio::time::sleep(INTERVAL).await;
     }
     for pipeline in pipelines_of(config.link.mode) {

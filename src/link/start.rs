@@ -4,20 +4,22 @@ use std::collections::{HashMap, HashSet};
 
 use bson::{DateTime, Timestamp, Uuid, doc};
 
+use super::first_start::{FirstSync, first_positions, make_ready, wall_time};
 use super::history::{
-    FoundCheckpoint, History, checkpoint_document, checkpoint_id, keeper, link_document,
-    must_not_overlap, notes, session_ids,
+    FoundCheckpoint, History, link_document, must_not_overlap, notes, session_ids,
 };
 use super::identity::{ServerFacts, identity_of, must_differ, must_match};
 use super::initial_sync::{drop_included, must_be_empty};
 use super::lease::Lease;
+use super::merge::Job;
 use super::own::Own;
+use super::run::RunOptions;
 use super::sweeper::clear_leftovers;
-use super::takeover::{kill_sessions, lanes_of, open_lanes, raise_epoch};
+use super::takeover::{kill_sessions, open_lanes, raise_epoch};
 use crate::change::{AppliedThrough, Pair, PipelineId, Position, Rank, Side};
 use crate::cluster::{Cluster, connect};
-use crate::config::{Config, InitialSync};
-use crate::error::{Error, Result};
+use crate::config::Config;
+use crate::error::{Class, Error, Result};
 use crate::resolve::{Ledger, Rules};
 use crate::source::oldest_entry;
 use crate::store::Store;
@@ -53,6 +55,8 @@ pub struct Started {
     pub started_from: Option<DateTime>,
     /// A copy has not come to its end.
     pub initial_sync: bool,
+    /// A merge or a resync has not come to its end.
+    pub merge: Option<Job>,
     /// Clients that carry nothing but the lanes' transactions.
     pub writers: Pair<Cluster>,
 }
@@ -84,11 +88,11 @@ pub async fn take_over(
     config: &Config,
     connected: &Connected,
     store: &Store,
-    wanted: &FirstStart,
+    options: &RunOptions,
 ) -> Result<(Started, Ledger)> {
     let own = &connected.own;
-    let history = look(config, connected, store, wanted).await?;
-    let is_first = wanted.anew || !history.is_ready();
+    let (history, is_first) = look(config, connected, store, options).await?;
+    let sync = FirstSync::of(config, &options.work);
     let lease = claim(config, connected, store).await?;
 
     let mut tags = Pair::new(HashSet::new(), HashSet::new());
@@ -100,14 +104,17 @@ pub async fn take_over(
     let epoch = history.epoch() + 1;
     let mut started_from = None;
     if is_first {
-        if config.initial_sync == InitialSync::Copy && wanted.drop_target {
+        if matches!(sync, FirstSync::Copy) && options.first_start.drop_target {
             drop_included(config, &connected.clusters.b).await?;
         }
         let from = first_positions(config, own).await?;
         started_from = Some(wall_time(from.a));
-        make_ready(config, own, epoch, from).await?;
+        make_ready(config, own, epoch, from, &sync).await?;
     } else {
         raise_epoch(config, connected, &history, epoch, &tags).await?;
+        if let Some(job) = options.work.resync() {
+            job.put_on_record(&own.b, &config.link.name).await?;
+        }
     }
     let history = History::read(config, own).await?;
     must_reach_back(&history, connected).await?;
@@ -120,6 +127,12 @@ pub async fn take_over(
     if initial_sync {
         ledger.hold(PipelineId::BToA);
     }
+    let merge = history.merge();
+    if merge.is_some() {
+        for pipeline in PipelineId::BOTH {
+            ledger.hold(pipeline);
+        }
+    }
     let read_from = |side: Side| ledger.complete_of(side).clone();
     let started = Started {
         read_from: Pair::new(read_from(Side::A), read_from(Side::B)),
@@ -129,18 +142,20 @@ pub async fn take_over(
         recover_to,
         started_from,
         initial_sync,
+        merge,
         writers,
     };
     Ok((started, ledger))
 }
 
-/// Reads what is there and refuses what does not fit. Writes nothing.
+/// Reads what is there and refuses what does not fit. Writes nothing. Tells whether it is a first
+/// start, as it is too where only a resync can help.
 async fn look(
     config: &Config,
     connected: &Connected,
     store: &Store,
-    wanted: &FirstStart,
-) -> Result<History> {
+    options: &RunOptions,
+) -> Result<(History, bool)> {
     let identity = identity_of(config, &connected.servers);
     if let Some(before) = store.identity()? {
         must_match(config, &before, &identity)?;
@@ -150,15 +165,41 @@ async fn look(
         must_match(config, &before, &identity)?;
     }
     must_not_overlap(config, &identity, &connected.own).await?;
-    let is_first = wanted.anew || !history.is_ready();
-    if is_first && config.initial_sync == InitialSync::Copy && !wanted.drop_target {
+    let FirstStart { anew, drop_target } = options.first_start;
+    let mut is_first = anew || !history.is_ready();
+    let copies = matches!(FirstSync::of(config, &options.work), FirstSync::Copy);
+    if is_first && copies && !drop_target {
         must_be_empty(config, &connected.clusters.b).await?;
     }
-    if !wanted.anew {
-        history.must_be_whole(config, store)?;
-        must_reach_back(&history, connected).await?;
+    let resync = options.work.resync();
+    if resync.is_some() && history.is_copying() {
+        return Err(Error::usage("the initial copy has not come to its end")
+            .hint("`tandem run` goes on with it"));
     }
-    Ok(history)
+    if !anew {
+        match may_go_on(config, connected, store, &history).await {
+            Err(error) if error.class == Class::Resync && begins_anew(resync) => {
+                tracing::warn!(%error, "beginning from now on, and merging everything");
+                is_first = true;
+            }
+            outcome => outcome?,
+        }
+    }
+    Ok((history, is_first))
+}
+
+fn begins_anew(resync: Option<&Job>) -> bool {
+    resync.is_some_and(Job::is_about_everything)
+}
+
+async fn may_go_on(
+    config: &Config,
+    connected: &Connected,
+    store: &Store,
+    history: &History,
+) -> Result<()> {
+    history.must_be_whole(config, store)?;
+    must_reach_back(history, connected).await
 }
 
 /// Makes the link known and takes its lease.
@@ -247,10 +288,6 @@ fn applied_of(checkpoints: &[FoundCheckpoint]) -> Vec<AppliedThrough> {
         .collect()
 }
 
-fn wall_time(time: Timestamp) -> DateTime {
-    DateTime::from_millis(i64::from(time.time) * 1000)
-}
-
 /// The oplogs must still hold everything after the lowest checkpoints.
 async fn must_reach_back(history: &History, connected: &Connected) -> Result<()> {
     for side in Side::BOTH {
@@ -266,86 +303,8 @@ async fn must_reach_back(history: &History, connected: &Connected) -> Result<()>
                 "the oplog of {} no longer reaches back to the last checkpoint",
                 cluster.name
             ))
-            .hint("make both sides equal, then `tandem run --first-start`; a larger oplog helps against it"));
+            .hint("`tandem resync` begins from now on and merges both sides; a larger oplog helps against it"));
         }
-    }
-    Ok(())
-}
-
-async fn first_positions(config: &Config, own: &Pair<Own>) -> Result<Pair<Timestamp>> {
-    let now = Pair::new(own.a.operation_time().await?, own.b.operation_time().await?);
-    let InitialSync::None {
-        start_at: Some(start_at),
-    } = config.initial_sync
-    else {
-        return Ok(now);
-    };
-    for side in Side::BOTH {
-        let name = &own[side].cluster.name;
-        if start_at > now[side] {
-            return Err(Error::config(format!(
-                "initial_sync.start_at: it is in the future of {name}"
-            )));
-        }
-        let oldest = oldest_entry(&own[side].cluster).await?;
-        if oldest.is_some_and(|oldest| oldest > start_at) {
-            return Err(Error::history(format!(
-                "the oplog of {name} does not reach back to initial_sync.start_at"
-            )));
-        }
-    }
-    Ok(Pair::new(start_at, start_at))
-}
-
-/// All checkpoints are there before anything is applied; `ready` comes last, a then b.
-async fn make_ready(
-    config: &Config,
-    own: &Pair<Own>,
-    epoch: i64,
-    from: Pair<Timestamp>,
-) -> Result<()> {
-    let link = &config.link.name;
-    let copies = config.initial_sync == InitialSync::Copy;
-    tracing::warn!(
-        link = %link,
-        from_a = %wall_time(from.a).try_to_rfc3339_string().unwrap_or_default(),
-        from_b = %wall_time(from.b).try_to_rfc3339_string().unwrap_or_default(),
-        "{}",
-        match copies {
-            true => "first start: replicating from now on, and copying what a holds",
-            false => "first start: replicating from now on, nothing older is compared",
-        }
-    );
-    for pipeline in PipelineId::BOTH {
-        let side = keeper(config.link.mode, pipeline);
-        let old = doc! { "q": { "link": link, "pipeline": pipeline.as_str() }, "limit": 0 };
-        own[side].delete("checkpoints", vec![old]).await?;
-        let lanes = lanes_of(config, pipeline);
-        let insert = |lane| {
-            let document =
-                checkpoint_document(link, pipeline, lane, lanes, epoch, from[pipeline.source()]);
-            doc! {
-                "q": { "_id": checkpoint_id(link, pipeline, lane) },
-                "u": { "$set": document },
-                "upsert": true,
-            }
-        };
-        own[side]
-            .update("checkpoints", (0..lanes).map(insert).collect())
-            .await?;
-    }
-    for side in Side::BOTH {
-        own[side]
-            .delete("keys", vec![doc! { "q": { "_id.link": link }, "limit": 0 }])
-            .await?;
-        for of_collections in ["collections", "ddl", "ranges"] {
-            let all = doc! { "q": { "link": link }, "limit": 0 };
-            own[side].delete(of_collections, vec![all]).await?;
-        }
-        let sync = if copies { "copying" } else { "none" };
-        let set = doc! { "ready": true, "initial_sync": sync };
-        let ready = doc! { "q": { "_id": link }, "u": { "$set": set } };
-        own[side].update("links", vec![ready]).await?;
     }
     Ok(())
 }

@@ -11,10 +11,12 @@ use super::handler::LinkHandler;
 use super::initial_sync::{InitialSync, Progress};
 use super::lease::Lease;
 use super::marker::write_markers;
+use super::merge::{Desk, Merge};
 use super::monitor::Monitor;
 use super::observer::LinkObserver;
 use super::own::Own;
 use super::retention::prune;
+use super::run::Work;
 use super::start::{Connected, Started};
 use super::sweeper::clear_notes;
 use crate::change::{Pair, PipelineId, Side};
@@ -23,7 +25,7 @@ use crate::error::Result;
 use crate::pipeline::{
     Collections, Counters, Exchange, Lane, LaneSettings, LinkFacts, Shared, Witness,
 };
-use crate::resolve::{BatchLimits, Ledger, Room, Rules};
+use crate::resolve::{BatchLimits, DocumentRules, Ledger, Room, Rules};
 use crate::store::Store;
 use crate::target::{Checkpoint, TagSession};
 
@@ -56,15 +58,23 @@ pub(super) async fn share(
         Pair::new(counters(PipelineId::AToB)?, counters(PipelineId::BToA)?),
         store.clone(),
         facts(config, connected),
+        document_rules(config),
         &link.database,
     )))
 }
 
+fn document_rules(config: &Config) -> DocumentRules {
+    DocumentRules {
+        rules: Rules {
+            mode: config.link.mode,
+            policy: config.conflicts.policy,
+        },
+        tie: config.conflicts.tie,
+        version_field: config.conflicts.version_field.clone(),
+    }
+}
+
 fn facts(config: &Config, connected: &Connected) -> LinkFacts {
-    let rules = Rules {
-        mode: config.link.mode,
-        policy: config.conflicts.policy,
-    };
     LinkFacts {
         link: config.link.name.clone(),
         names: config.clusters.as_ref().map(|cluster| cluster.name.clone()),
@@ -72,7 +82,7 @@ fn facts(config: &Config, connected: &Connected) -> LinkFacts {
             .servers
             .as_ref()
             .map(|server| server.replica_set_id.clone()),
-        policy: rules.name(),
+        policy: document_rules(config).rules.name(),
     }
 }
 
@@ -94,26 +104,52 @@ pub(super) fn spawn_readers(
     }
 }
 
-/// Where a copy has not come to its end: what tells how far it is.
+/// Where a copy or a merge has not come to its end, it goes on; what tells how far it is, and
+/// where others are asked for.
 pub(super) fn spawn_initial_sync(
     rest: &mut Tasks,
     config: &Config,
     connected: &Connected,
     shared: &Arc<Shared>,
     started: &Started,
-) -> Option<Arc<Progress>> {
-    let progress = started
-        .initial_sync
-        .then(|| Arc::new(Progress::new("copy")))?;
-    let sync = InitialSync {
-        config: config.clone(),
-        shared: shared.clone(),
-        clusters: connected.clusters.clone(),
-        own: connected.own.clone(),
-        progress: progress.clone(),
+    work: &Work,
+) -> Desk {
+    let (config, shared) = (config.clone(), shared.clone());
+    let (clusters, own) = (connected.clusters.clone(), connected.own.clone());
+    let progress = match (work, &started.merge) {
+        (Work::Resync { progress, .. }, Some(_)) => Some(progress.clone()),
+        (_, Some(job)) if job.is_about_everything() => Some(Arc::new(Progress::new("merge"))),
+        (_, Some(_)) => Some(Arc::new(Progress::new("resync"))),
+        (_, None) if started.initial_sync => Some(Arc::new(Progress::new("copy"))),
+        (_, None) => None,
     };
-    rest.spawn(sync.run());
-    Some(progress)
+    let (desk, jobs) = Desk::new(progress.clone());
+    if let (Some(progress), None) = (&progress, &started.merge) {
+        let sync = InitialSync {
+            config: config.clone(),
+            shared: shared.clone(),
+            clusters: clusters.clone(),
+            own: own.clone(),
+            progress: progress.clone(),
+        };
+        rest.spawn(sync.run());
+    }
+    let left = progress.zip(started.merge.clone());
+    rest.spawn(async move {
+        if let Some((progress, job)) = left {
+            let merge = Merge {
+                config: config.clone(),
+                shared: shared.clone(),
+                clusters: clusters.clone(),
+                own: own.clone(),
+                job,
+                progress,
+            };
+            merge.run().await?;
+        }
+        jobs.serve(config, shared, clusters, own).await
+    });
+    desk
 }
 
 pub(super) async fn keep_lease(lease: Lease, stop: CancellationToken) -> Result<()> {
@@ -127,6 +163,7 @@ pub(super) fn spawn_helpers(
     shared: &Arc<Shared>,
     own: &Pair<Own>,
     monitor: &Monitor,
+    desk: Desk,
     stop: &CancellationToken,
 ) -> Result<()> {
     for side in Side::BOTH {
@@ -141,7 +178,7 @@ pub(super) fn spawn_helpers(
     rest.spawn(done(async move { watcher.watch(watch_stop).await }));
     let socket = control::bind(&config.link.state_dir)?;
     let clusters = own.as_ref().map(|own| own.cluster.clone());
-    let handler = LinkHandler::new(shared.clone(), monitor.subscribe(), clusters);
+    let handler = LinkHandler::new(shared.clone(), monitor.subscribe(), clusters, desk);
     rest.spawn(done(control::serve(
         socket,
         Arc::new(handler),

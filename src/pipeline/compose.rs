@@ -18,16 +18,26 @@ pub fn wanted_of_source(plan: &Plan) -> Vec<DocumentKey> {
     let wanted = |decision: &&Decision| {
         decision.action == Action::FullState
             || decision.conflict.is_some()
+            || is_open(decision)
             || plan.dead_letters.contains(&decision.key)
     };
     let decisions = plan.decisions.iter().filter(wanted);
     decisions.map(|decision| decision.key.clone()).collect()
 }
 
-/// Keys in conflict: their documents on the target go on record.
+/// Keys in conflict, or to be settled: their documents on the target are compared, and go on
+/// record where they lose.
 pub fn contested(plan: &Plan) -> Vec<DocumentKey> {
-    let decisions = plan.decisions.iter().filter(|d| d.conflict.is_some());
-    decisions.map(|decision| decision.key.clone()).collect()
+    let decisions = plan.decisions.iter();
+    let contested = decisions.filter(|d| d.conflict.is_some() || is_open(d));
+    contested.map(|decision| decision.key.clone()).collect()
+}
+
+fn is_open(decision: &Decision) -> bool {
+    decision
+        .settle
+        .as_ref()
+        .is_some_and(|settle| settle.is_open())
 }
 
 pub fn infos_of(collections: &HashMap<Namespace, Pair<CollectionInfo>>, side: Side) -> Infos {

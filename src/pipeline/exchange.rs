@@ -8,7 +8,9 @@ use bson::Timestamp;
 use tokio::sync::{Notify, watch};
 
 use crate::change::{DocumentKey, Namespace, Pair, PipelineId, Position, SharedEvent, Side};
-use crate::resolve::{BatchLimits, Caution, Ledger, Next, NoteToClear, Plan, Room, Ticket};
+use crate::resolve::{
+    BatchLimits, Caution, Ledger, Next, NoteToClear, Plan, Room, SettleRequest, Ticket,
+};
 
 /// The ledger with its bells: every change that somebody may wait for rings one.
 pub struct Exchange {
@@ -43,7 +45,7 @@ struct Bells {
     work: Vec<usize>,
     landed: Vec<(PipelineId, usize)>,
     notes: Vec<NoteToClear>,
-    may_apply: bool,
+    everybody: bool,
 }
 
 /// How long a waiter relies on the stream alone before it asks for a marker.
@@ -137,11 +139,12 @@ impl Exchange {
         for (pipeline, lane) in moment.echoes {
             let landed = ledger.landed(pipeline, lane, time);
             bells.notes.extend(landed.notes_to_clear);
+            bells.everybody |= landed.asked;
             bells.landed.push((pipeline, lane));
         }
         ledger.complete(side, moment.through);
         bells.complete = Some(time);
-        bells.may_apply |= who_may_apply(ledger) != could_apply;
+        bells.everybody |= who_may_apply(ledger) != could_apply;
     }
 
     fn ring(&self, side: Side, bells: Bells) {
@@ -163,7 +166,7 @@ impl Exchange {
         for lane in bells.work {
             self.work[side][lane].notify_one();
         }
-        if bells.may_apply {
+        if bells.everybody {
             self.wake_all();
         }
     }
@@ -197,15 +200,50 @@ impl Exchange {
         ticket
     }
 
+    /// Asks the lanes to settle documents, beginning with the pipeline `first` of each. They are
+    /// done once nobody else holds the settlement.
+    pub fn request_settlements(&self, wanted: Vec<(PipelineId, SettleRequest)>) {
+        {
+            let mut ledger = self.ledger();
+            for (first, request) in wanted {
+                ledger.request_settlement(first, request);
+            }
+        }
+        self.wake_all();
+    }
+
+    /// The events of both pipelines wait until they are released. Returns once those under way
+    /// have landed.
+    pub async fn hold_both(&self) {
+        const INTERVAL: Duration = Duration::from_millis(2);
+        for pipeline in PipelineId::BOTH {
+            self.ledger().hold(pipeline);
+        }
+        while !self.ledger().is_quiet() {
+            tokio::time::sleep(INTERVAL).await;
+        }
+    }
+
+    /// The events of both pipelines wait no longer.
+    pub fn release_both(&self) {
+        {
+            let mut ledger = self.ledger();
+            for pipeline in PipelineId::BOTH {
+                ledger.release(pipeline);
+            }
+        }
+        self.wake_all();
+    }
+
     /// The events of the pipeline wait no longer.
     pub fn release(&self, pipeline: PipelineId) {
         self.ledger().release(pipeline);
         self.wake_all();
     }
 
-    /// A plan is about to be committed.
-    pub fn begin(&self, plan: Arc<Plan>) {
-        self.ledger().begin(plan);
+    /// A plan is about to be committed. Returns whether it may be.
+    pub fn begin(&self, plan: Arc<Plan>) -> bool {
+        self.ledger().begin(plan)
     }
 
     /// The plan's transaction will never be committed.

@@ -9,6 +9,7 @@ mod lane;
 mod records;
 mod refusals;
 mod retry;
+mod settle;
 mod shared;
 mod witness;
 
@@ -26,7 +27,7 @@ use std::time::Duration;
 
 use bson::{DateTime, Timestamp};
 
-use crate::change::DocumentKey;
+use crate::change::{DocumentKey, Side};
 use crate::config::FenceKind;
 use crate::fault::Fault;
 use crate::resolve::Plan;
@@ -45,6 +46,8 @@ struct Applied {
 struct Known {
     collections: compose::Infos,
     of_source: Documents,
+    /// What documents to be settled were before their newer writes.
+    bases: settle::Bases,
     statuses: Vec<(Arc<str>, &'static str)>,
 }
 
@@ -62,6 +65,12 @@ impl Lane {
     ///
     /// Nothing has happened where this returns a refusal, and the same events are decided again.
     async fn apply(&mut self, plan: &mut Arc<Plan>) -> Result<(), Refusal> {
+        let collections = &self.shared.collections;
+        let is_gone = |key: &DocumentKey| {
+            let mut sides = Side::BOTH.iter();
+            sides.any(|side| collections.is_gone(key.namespace(), *side))
+        };
+        Arc::make_mut(plan).pass_over_settlements(is_gone);
         let known = self.read_source(plan).await?;
         let mut transaction = match self.settings.fence {
             FenceKind::Snapshot if Fault::NoFence.is_on() => {
@@ -86,7 +95,10 @@ impl Lane {
                 return Err(refusal);
             }
         };
-        self.shared.exchange.begin(plan.clone());
+        if !self.shared.exchange.begin(plan.clone()) {
+            transaction.abort().await;
+            return Err(Refusal::Unseen { at: None, code: 0 });
+        }
         let outcome = transaction.commit().await;
         self.settle(outcome).await?;
         self.waits_on(Some("commit echo"));
@@ -107,11 +119,12 @@ impl Lane {
         // Nothing is left of what was in a dropped collection.
         let collections = &self.shared.collections;
         wanted.retain(|key| !collections.is_gone(key.namespace(), source));
-        let of_source = match read_at(&self.source, plan.read_at.time, &wanted, place_of).await {
+        let of_source = match read_at(&self.source, plan.read_at.time, &wanted, &place_of).await {
             Ok(documents) => documents,
             Err(error) => return Err(self.refused_read(error).await),
         };
         Ok(Known {
+            bases: self.read_bases(plan, place_of).await?,
             of_source,
             collections: compose::infos_of(&pairs, source.other()),
             statuses: self.statuses(plan)?,
@@ -137,6 +150,9 @@ impl Work<'_> {
         let contested = compose::contested(plan);
         let of_target = transaction.read(&contested, &known.collections).await?;
         plan.agree(|key| known.of_source.get(key) == of_target.get(key));
+        plan.settle(&self.shared.document_rules, |key| {
+            settle::found(key, &known.of_source, &of_target, &known.bases)
+        });
         let skew_ms = self.shared.clock_skew_ms();
         let now = DateTime::now();
         let target = plan.pipeline.target();

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bson::RawDocumentBuf;
 
@@ -10,8 +10,9 @@ use super::collections::Collections;
 use super::counters::Counters;
 use super::exchange::Exchange;
 use super::records::{LinkFacts, Records};
-use crate::change::{Namespace, Pair, PipelineId};
+use crate::change::{Namespace, Pair, PipelineId, Side};
 use crate::error::Result;
+use crate::resolve::DocumentRules;
 use crate::store::{Store, StoredCheckpoint};
 
 /// What all lanes of a link share.
@@ -21,12 +22,14 @@ pub struct Shared {
     pub counters: Pair<Counters>,
     pub store: Store,
     pub facts: LinkFacts,
+    /// Which document stays where no event tells why two differ.
+    pub document_rules: DocumentRules,
     /// The database of tandem's own state.
     pub database: String,
     /// How far b's clock is ahead of a's, ms; `i64::MIN` while unknown.
     clock_skew_ms: AtomicI64,
-    /// Collections of b whose indexes tandem builds: their events are its own.
-    building: Mutex<HashSet<Namespace>>,
+    /// Collections whose indexes tandem builds: their events are its own.
+    building: Pair<Mutex<HashSet<Namespace>>>,
 }
 
 const SKEW_UNKNOWN: i64 = i64::MIN;
@@ -38,6 +41,7 @@ impl Shared {
         counters: Pair<Counters>,
         store: Store,
         facts: LinkFacts,
+        document_rules: DocumentRules,
         database: &str,
     ) -> Self {
         Self {
@@ -46,24 +50,28 @@ impl Shared {
             counters,
             store,
             facts,
+            document_rules,
             database: database.to_owned(),
             clock_skew_ms: AtomicI64::new(SKEW_UNKNOWN),
-            building: Mutex::default(),
+            building: Pair::default(),
         }
     }
 
-    /// From here on, or no longer, tandem builds indexes of a collection of b.
-    pub fn set_building(&self, namespace: &Namespace, builds: bool) {
-        let mut building = self.building.lock().unwrap_or_else(PoisonError::into_inner);
+    /// From here on, or no longer, tandem builds indexes of a collection of `side`.
+    pub fn set_building(&self, side: Side, namespace: &Namespace, builds: bool) {
         match builds {
-            true => building.insert(namespace.clone()),
-            false => building.remove(namespace),
+            true => self.building(side).insert(namespace.clone()),
+            false => self.building(side).remove(namespace),
         };
     }
 
-    pub fn is_building(&self, namespace: &Namespace) -> bool {
-        let building = self.building.lock().unwrap_or_else(PoisonError::into_inner);
-        building.contains(namespace)
+    pub fn is_building(&self, side: Side, namespace: &Namespace) -> bool {
+        self.building(side).contains(namespace)
+    }
+
+    fn building(&self, side: Side) -> MutexGuard<'_, HashSet<Namespace>> {
+        let building = &self.building[side];
+        building.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub fn clock_skew_ms(&self) -> Option<i64> {

@@ -119,7 +119,10 @@ impl Witness {
             return Err(refusal);
         }
         let plan = Arc::new(plan);
-        self.shared.exchange.begin(plan.clone());
+        if !self.shared.exchange.begin(plan.clone()) {
+            transaction.abort().await;
+            return Err(Refusal::Unseen { at: None, code: 0 });
+        }
         if let Err(error) = transaction.commit().await {
             self.settle(error).await?;
         }

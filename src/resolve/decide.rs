@@ -6,6 +6,7 @@ use bson::Timestamp;
 
 use super::requests::is_unread;
 use super::rules::Rules;
+use super::settle::Settle;
 use super::state::KeyState;
 use crate::change::{DocumentKey, Reason, SharedEvent, Side};
 
@@ -57,6 +58,8 @@ pub struct Decision {
     pub same: bool,
     /// A copy of a document that the target most probably does not have.
     pub fresh: bool,
+    /// What is known of two documents that are to be settled.
+    pub settle: Option<Box<Settle>>,
 }
 
 impl Decision {
@@ -65,7 +68,10 @@ impl Decision {
     /// pays, and the fence as the time through which the document was replaced.
     pub fn replaces_lost(&self) -> bool {
         let answers_note = self.pays_note.is_some() || self.note_stays;
-        self.action == Action::FullState && (self.conflict.is_some() || answers_note)
+        // No note tells of a document that no event told of.
+        let beats = |conflict: &Conflict| !conflict.theirs.iter().all(is_unread);
+        let is_conflict = self.conflict.as_ref().is_some_and(beats);
+        self.action == Action::FullState && (is_conflict || answers_note)
     }
 
     /// Whether the target's document holds the source's history through `Plan::read_at` once this
@@ -128,23 +134,33 @@ pub(super) fn decide(
         }
         decision.conflict = Some(conflict);
     }
-    let note = state.owed[source].as_ref();
-    let dead = state.dead[source];
-    let lost = &state.lost[source];
-    let nothing_is_left = note.is_none() && lost.is_empty() && !dead;
+    let is_owed = state.owed[source].is_some() || !state.lost[source].is_empty();
+    let nothing_is_left = !is_owed && !state.dead[source];
     if decision.conflict.is_none() && nothing_is_left && !full_state_wanted {
         decision.action = Action::Deltas;
         return decision;
     }
+    full_state(&mut decision, state, source, read_at);
+    decision
+}
+
+/// The source's whole document is sent, with everything that settles.
+pub(super) fn full_state(
+    decision: &mut Decision,
+    state: &KeyState,
+    source: Side,
+    read_at: Timestamp,
+) {
+    let note = state.owed[source].as_ref();
+    let lost = &state.lost[source];
     decision.action = Action::FullState;
-    decision.revives = dead;
+    decision.revives = state.dead[source];
     let held = lost.iter().filter(|write| write.at <= read_at);
     decision.overturned = held.map(|write| write.record.clone()).collect();
     match decision.overturned.len() == lost.len() {
         true => decision.pays_note = note.cloned(),
         false => decision.note_stays = note.is_some(),
     }
-    decision
 }
 
 /// The value of a note: never the same twice.
@@ -156,7 +172,7 @@ fn note_of(event: &SharedEvent, read_at: Timestamp) -> Arc<str> {
     }
 }
 
-fn undecided(key: &DocumentKey, events: Vec<SharedEvent>) -> Decision {
+pub(super) fn undecided(key: &DocumentKey, events: Vec<SharedEvent>) -> Decision {
     Decision {
         key: key.clone(),
         events,
@@ -170,6 +186,7 @@ fn undecided(key: &DocumentKey, events: Vec<SharedEvent>) -> Decision {
         outlives_batch: false,
         same: false,
         fresh: false,
+        settle: None,
     }
 }
 

@@ -11,6 +11,7 @@ use super::plan::Plan;
 use super::requests::Request;
 use super::rules::Rules;
 use super::state::KeyState;
+use super::tally::SettleRequest;
 use super::{Action, Decision};
 use crate::change::{
     AppliedThrough, DocumentKey, Mode, Namespace, Pair, PipelineId, Position, SharedEvent, Side,
@@ -23,6 +24,7 @@ pub(super) struct Lane {
     pub queue_bytes: usize,
     pub applied_through: AppliedThrough,
     pub requests: VecDeque<Request>,
+    pub settles: VecDeque<SettleRequest>,
     /// The last transaction took requests: events are next.
     pub took_requests: bool,
     pub in_flight: Option<Arc<Plan>>,
@@ -53,6 +55,8 @@ pub struct Landed {
     pub notes_to_clear: Vec<NoteToClear>,
     /// Bytes that left the queue.
     pub bytes_released: usize,
+    /// A lane of the other pipeline, or the same one, is asked to settle something.
+    pub asked: bool,
 }
 
 /// The ledger of a link. Both readers write into it, all lanes decide from it.
@@ -141,13 +145,19 @@ impl Ledger {
         &self.clusters[side].complete
     }
 
-    /// The plan's transaction is about to be committed.
+    /// The plan's transaction is about to be committed. Returns whether it may be: not where its
+    /// pipeline has been held since the decision.
     ///
     /// From here on nobody knows whether it has been, until [`Ledger::landed`] or
     /// [`Ledger::abandon`] says so.
-    pub fn begin(&mut self, plan: Arc<Plan>) {
+    pub fn begin(&mut self, plan: Arc<Plan>) -> bool {
         let (pipeline, lane) = (plan.pipeline, plan.lane);
-        self.clusters[pipeline.source()].lanes[lane].in_flight = Some(plan);
+        let cluster = &mut self.clusters[pipeline.source()];
+        if cluster.held && plan.must_wait_while_held() {
+            return false;
+        }
+        cluster.lanes[lane].in_flight = Some(plan);
+        true
     }
 
     /// The transaction was not committed and never will be.
@@ -188,7 +198,7 @@ impl Ledger {
         for event in &plan.batch {
             self.forget_if_settled(&event.key);
         }
-        if plan.requests > 0 {
+        if plan.requests + plan.settles > 0 {
             for decision in &plan.decisions {
                 self.forget_if_settled(&decision.key);
             }
@@ -205,9 +215,11 @@ impl Ledger {
         }
         lane.queue_bytes -= landed.bytes_released;
         lane.requests.drain(..plan.requests);
-        lane.took_requests = plan.requests > 0;
+        lane.settles.drain(..plan.settles);
+        lane.took_requests = plan.requests + plan.settles > 0;
         lane.applied_through = AppliedThrough(plan.through.clone());
         landed.applied_through = Some(lane.applied_through.clone());
+        landed.asked = self.settlements_landed(&plan);
         landed
     }
 
@@ -357,6 +369,7 @@ impl Lane {
             queue_bytes: 0,
             applied_through,
             requests: VecDeque::new(),
+            settles: VecDeque::new(),
             took_requests: false,
             in_flight: None,
         }

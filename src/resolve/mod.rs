@@ -1,6 +1,7 @@
 //! Deciding: which writes raced, who won, and what must be sent. Pure; knows only `change`.
 
 mod decide;
+mod documents;
 mod gate;
 mod ledger;
 mod notes;
@@ -9,14 +10,19 @@ mod recovery;
 mod requests;
 mod routing;
 mod rules;
+mod settle;
 mod state;
+mod tally;
 #[cfg(test)]
 mod tests;
 
 pub use decide::{Action, Conflict, Decision};
+pub use documents::{Base, DocumentRules, Found};
 pub use ledger::{Landed, Ledger};
 pub use notes::{LostWrite, NoteToClear, StoredNotes};
 pub use plan::{BatchLimits, Caution, Next, Plan, WaitingOn};
 pub use recovery::Room;
 pub use requests::{Purpose, Request, Ticket};
 pub use rules::Rules;
+pub use settle::Settle;
+pub use tally::{SettleRequest, Settlement, Tally};

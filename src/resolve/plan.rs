@@ -6,8 +6,8 @@ use super::decide::{Action, Decision, decide};
 use super::gate::Gates;
 use super::ledger::{Lane, Ledger};
 use super::notes::LostWrite;
-use super::requests;
 use super::state::KeyState;
+use super::{requests, settle};
 use crate::change::{AppliedThrough, DocumentKey, Mode, PipelineId, Position, SharedEvent};
 
 /// How much one transaction may take.
@@ -37,6 +37,8 @@ pub struct Plan {
     pub decisions: Vec<Decision>,
     /// Requests for full state it takes from the front of the lane's list.
     pub requests: usize,
+    /// Documents to be settled that it takes from the front of the lane's list.
+    pub settles: usize,
     /// The target snapshot to run at: the complete time of the target's reader.
     pub fence: Position,
     /// The complete time of the source's reader: where full state is read.
@@ -56,7 +58,12 @@ pub struct Plan {
 impl Plan {
     /// Events or requests that it takes.
     pub fn size(&self) -> usize {
-        self.batch.len().max(self.requests)
+        self.batch.len().max(self.requests).max(self.settles)
+    }
+
+    /// Whether it is about events, or about documents that nobody has compared.
+    pub(super) fn must_wait_while_held(&self) -> bool {
+        !self.batch.is_empty() || self.requests > 0
     }
 
     /// Copies that are inserted, not put in the place of something.
@@ -68,7 +75,8 @@ impl Plan {
     /// Learns which documents in conflict turned out the same on both sides: nobody has lost there.
     pub fn agree(&mut self, same: impl Fn(&DocumentKey) -> bool) {
         for decision in &mut self.decisions {
-            decision.same = decision.conflict.is_some() && same(&decision.key);
+            let same = decision.conflict.is_some() && same(&decision.key);
+            decision.same |= same;
         }
     }
 
@@ -124,27 +132,35 @@ impl Ledger {
             return Next::Wait(WaitingOn::CommitEcho);
         }
         // Full state that no write asks for must not be read before a former process's write.
-        let has_requests = self.is_recovered() && !state.requests.is_empty();
+        let is_recovered = self.is_recovered();
+        let has_requests = is_recovered && !state.requests.is_empty();
+        let has_settles = is_recovered && !state.settles.is_empty();
         let has_events = !state.is_idle(gates);
-        if !has_requests && !has_events {
+        if !has_requests && !has_settles && !has_events {
             return match state.queue.is_empty() {
                 true => Next::Idle,
                 false => Next::Wait(WaitingOn::Ddl),
             };
         }
-        if self.clusters[source].held {
+        let held = self.clusters[source].held;
+        if held && !has_settles {
             return Next::Wait(WaitingOn::InitialSync);
         }
-        let events_are_next = has_events && state.took_requests;
-        let (batch, requests) = match has_requests && !events_are_next {
-            true => (Vec::new(), requests::take(state, limits)),
-            false => (take(state, gates, limits), 0),
-        };
+        let events_are_next = has_events && state.took_requests && !held;
+        let (mut batch, mut requests, mut settles) = (Vec::new(), 0, 0);
+        if has_requests && !events_are_next && !held {
+            requests = requests::take(state, limits);
+        } else if has_settles && !events_are_next {
+            settles = settle::take(state, limits);
+        } else {
+            batch = take(state, gates, limits);
+        }
         let mut plan = Plan {
             pipeline,
             lane,
             decisions: Vec::new(),
             requests,
+            settles,
             fence: self.clusters[target].complete.clone(),
             read_at: self.clusters[source].complete.clone(),
             through: through(state, &batch),
@@ -157,6 +173,7 @@ impl Ledger {
         if self.rules.mode == Mode::TwoWay || pipeline == PipelineId::AToB {
             self.decide_each_key(&mut plan, caution);
             self.decide_requests(&mut plan, caution);
+            self.decide_settlements(&mut plan, caution);
         }
         Next::Apply(plan)
     }
@@ -179,6 +196,7 @@ impl Ledger {
             batch: Vec::new(),
             decisions: Vec::new(),
             requests: 0,
+            settles: 0,
             fence: self.clusters[pipeline.target()].complete.clone(),
             read_at: self.clusters[pipeline.source()].complete.clone(),
             through: at.0,

@@ -15,6 +15,9 @@ use crate::change::{
 /// Tokens of the server are hex digits, so none begins like this.
 const UNREAD: &str = "initial-sync";
 
+/// What the token of a document begins with that is settled.
+pub(super) const DOCUMENT: &str = "document";
+
 /// Held by every request of a part of the initial sync: they are done once nobody else holds it.
 pub type Ticket = Arc<()>;
 
@@ -72,9 +75,10 @@ pub(super) fn unread_write(key: &DocumentKey, at: Timestamp) -> SharedEvent {
     })
 }
 
-/// Whether an event stands for a document that was copied.
+/// Whether an event stands for a document that no event has told of.
 pub(super) fn is_unread(event: &SharedEvent) -> bool {
-    event.position.token.starts_with(UNREAD)
+    let token = &event.position.token;
+    token.starts_with(UNREAD) || token.starts_with(DOCUMENT)
 }
 
 impl Ledger {
@@ -107,6 +111,17 @@ impl Ledger {
         self.clusters[pipeline.source()].held
     }
 
+    /// Whether no transaction is under way but those that settle documents.
+    pub fn is_quiet(&self) -> bool {
+        let mut lanes = [&self.clusters.a, &self.clusters.b]
+            .into_iter()
+            .flat_map(|cluster| &cluster.lanes);
+        lanes.all(|lane| {
+            let in_flight = lane.in_flight.as_ref();
+            in_flight.is_none_or(|plan| !plan.must_wait_while_held())
+        })
+    }
+
     pub(super) fn decide_requests(&self, plan: &mut Plan, caution: &Caution) {
         let requests = &self.clusters[plan.pipeline.source()].lanes[plan.lane].requests;
         let mut decided: HashSet<&DocumentKey> = HashSet::new();
@@ -116,7 +131,9 @@ impl Ledger {
                 continue;
             }
             let dead = caution.dead_letters.contains(key);
+            let target = plan.pipeline.target();
             let mut decision = match request.purpose {
+                Purpose::Retry if self.is_being_settled(target, key) => continue,
                 Purpose::Retry => self.decide_key(plan, key, &[], true),
                 Purpose::Copy { .. } => {
                     let unread = unread_write(key, plan.read_at.time);

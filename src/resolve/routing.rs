@@ -8,12 +8,16 @@ impl Ledger {
     /// All documents of the namespace share a lane, since a unique index binds them together. To be
     /// said before its first event is observed, and the same after every restart.
     pub fn keep_in_one_lane(&mut self, namespace: Namespace) {
-        let mut waiting = Vec::new();
+        let (mut waiting, mut settles) = (Vec::new(), Vec::new());
         self.single_lane.insert(namespace);
         for pipeline in PipelineId::BOTH {
             for lane in &mut self.clusters[pipeline.source()].lanes {
                 waiting.extend(lane.requests.drain(..).map(|request| (pipeline, request)));
+                settles.extend(lane.settles.drain(..).map(|request| (pipeline, request)));
             }
+        }
+        for (pipeline, request) in settles {
+            self.request_settlement(pipeline, request);
         }
         for (pipeline, request) in waiting {
             let lane = self.lane_of(pipeline.source(), &request.key);

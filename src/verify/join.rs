@@ -7,6 +7,16 @@ use crate::change::{DocumentKey, Pair, Side};
 /// SHA-256 of a document's bytes.
 pub type Digest = [u8; 32];
 
+/// A key whose documents differ, as far as was seen.
+#[derive(Debug, Clone)]
+pub struct Suspect {
+    pub key: DocumentKey,
+    /// Of the larger document.
+    pub bytes: usize,
+    /// The side that it was seen on, where no partner was.
+    pub only_on: Option<Side>,
+}
+
 /// Meets equal documents and keeps what stands alone.
 ///
 /// Both sides come in the same order, so once they meet at a key, what is still alone before it has
@@ -16,12 +26,13 @@ pub struct Join {
     pending: Pair<Pending>,
     ended: Pair<bool>,
     pending_max: usize,
-    suspects: Vec<DocumentKey>,
+    suspects: Vec<Suspect>,
 }
 
-#[derive(Default)]
 struct Pending {
-    alone: HashMap<DocumentKey, (u64, Digest)>,
+    side: Side,
+    /// With the number of its arrival, its digest and its size.
+    alone: HashMap<DocumentKey, (u64, Digest, usize)>,
     /// In order of arrival; keys that have met their partner since are passed over.
     order: VecDeque<(u64, DocumentKey)>,
     arrived: u64,
@@ -31,7 +42,7 @@ impl Join {
     /// Holds up to `pending_max` keys of each side.
     pub fn new(pending_max: usize) -> Self {
         Self {
-            pending: Pair::default(),
+            pending: Pair::new(Pending::of(Side::A), Pending::of(Side::B)),
             ended: Pair::default(),
             pending_max,
             suspects: Vec::new(),
@@ -48,19 +59,28 @@ impl Join {
         Pair::new(wants(Side::A), wants(Side::B))
     }
 
-    /// Takes the next document of one side.
-    pub fn push(&mut self, side: Side, key: DocumentKey, digest: Digest) {
+    /// Takes the next document of one side, with its digest and its size.
+    pub fn push(&mut self, side: Side, key: DocumentKey, digest: Digest, bytes: usize) {
         let other = side.other();
-        if let Some((arrived, digest_there)) = self.pending[other].alone.remove(&key) {
+        if let Some((arrived, digest_there, there)) = self.pending[other].alone.remove(&key) {
             self.pending[other].give_up_before(arrived, &mut self.suspects);
             self.pending[side].give_up_before(u64::MAX, &mut self.suspects);
             if digest != digest_there {
-                self.suspects.push(key);
+                self.suspects.push(Suspect {
+                    key,
+                    bytes: bytes.max(there),
+                    only_on: None,
+                });
             }
         } else if self.ended[other] {
-            self.suspects.push(key);
+            self.suspects.push(Suspect {
+                key,
+                bytes,
+                only_on: Some(side),
+            });
         } else {
-            self.pending[side].keep(key, digest, self.pending_max, &mut self.suspects);
+            let found = (digest, bytes);
+            self.pending[side].keep(key, found, self.pending_max, &mut self.suspects);
         }
     }
 
@@ -74,35 +94,49 @@ impl Join {
     }
 
     /// Keys whose documents differ, or stand on one side alone, as far as was seen.
-    pub fn take_suspects(&mut self) -> Vec<DocumentKey> {
+    pub fn take_suspects(&mut self) -> Vec<Suspect> {
         std::mem::take(&mut self.suspects)
     }
 }
 
 impl Pending {
+    fn of(side: Side) -> Self {
+        Self {
+            side,
+            alone: HashMap::new(),
+            order: VecDeque::new(),
+            arrived: 0,
+        }
+    }
+
     fn keep(
         &mut self,
         key: DocumentKey,
-        digest: Digest,
+        (digest, bytes): (Digest, usize),
         pending_max: usize,
-        suspects: &mut Vec<DocumentKey>,
+        suspects: &mut Vec<Suspect>,
     ) {
         self.arrived += 1;
         self.order.push_back((self.arrived, key.clone()));
-        self.alone.insert(key, (self.arrived, digest));
+        self.alone.insert(key, (self.arrived, digest, bytes));
         if self.order.len() > pending_max {
             self.give_up_before(self.arrived - pending_max as u64 / 2, suspects);
         }
     }
 
-    fn give_up_before(&mut self, arrived: u64, suspects: &mut Vec<DocumentKey>) {
+    fn give_up_before(&mut self, arrived: u64, suspects: &mut Vec<Suspect>) {
         while self.order.front().is_some_and(|(at, _)| *at < arrived) {
             let Some((at, key)) = self.order.pop_front() else {
                 return;
             };
-            if self.alone.get(&key).is_some_and(|(kept, _)| *kept == at) {
-                self.alone.remove(&key);
-                suspects.push(key);
+            if self.alone.get(&key).is_some_and(|(kept, ..)| *kept == at)
+                && let Some((_, _, bytes)) = self.alone.remove(&key)
+            {
+                suspects.push(Suspect {
+                    key,
+                    bytes,
+                    only_on: Some(self.side),
+                });
             }
         }
     }
@@ -122,19 +156,21 @@ mod tests {
     fn joined(a: &[(i32, u8)], b: &[(i32, u8)], pending_max: usize) -> (Vec<i32>, usize) {
         let mut join = Join::new(pending_max);
         let mut left = Pair::new(a.iter(), b.iter());
-        let (mut suspects, mut held) = (Vec::new(), 0);
+        let (mut suspects, mut held): (Vec<Suspect>, usize) = (Vec::new(), 0);
         while join.wanted() != Pair::new(false, false) {
             let wanted = join.wanted();
             for side in Side::BOTH.into_iter().filter(|side| wanted[*side]) {
                 match left[side].next() {
-                    Some((id, digest)) => join.push(side, key(*id), [*digest; 32]),
+                    Some((id, digest)) => join.push(side, key(*id), [*digest; 32], 10),
                     None => join.end(side),
                 }
             }
             held = held.max(join.pending.a.order.len() + join.pending.b.order.len());
             suspects.extend(join.take_suspects());
         }
-        let ids = suspects.iter().map(|key| key.raw().get_i32("_id").unwrap());
+        let ids = suspects
+            .iter()
+            .map(|suspect| suspect.key.raw().get_i32("_id").unwrap());
         let mut ids: Vec<i32> = ids.collect();
         ids.sort_unstable();
         ids.dedup();

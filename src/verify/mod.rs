@@ -11,14 +11,21 @@ mod lookup;
 mod outcome;
 mod piece;
 mod progress;
+mod repair;
 mod report;
 mod run;
 mod schema;
 mod settle;
 mod watch;
 
+pub(crate) use join::{Join, Suspect};
+pub(crate) use lookup::digest;
+pub(crate) use piece::PENDING_KEYS_MAX;
+pub(crate) use schema::plan as compare_schemas;
+
 pub use fields::{FieldDifference, FieldKind};
 pub use outcome::{Counts, DifferenceKind, DifferingKey, Finding, Outcome, Verification};
+pub use repair::{Repaired, repair};
 pub use report::{as_json, as_table};
 pub use run::{VerifyOptions, verify};
 pub use schema::{NotCompared, SchemaDifference};

@@ -104,7 +104,8 @@ impl Verification {
             return Outcome::Different;
         }
         let behind = |(_, reason): &(DocumentKey, Reason)| *reason == Reason::Behind;
-        if self.unsettled.iter().any(behind) || !self.not_compared.is_empty() {
+        let is_partial = self.cut_short || !self.not_compared.is_empty();
+        if self.unsettled.iter().any(behind) || is_partial {
             return Outcome::Undecided;
         }
         Outcome::Equal

@@ -21,7 +21,7 @@ use crate::ranges::{Range, RangeReader, ReadAt, documents, read};
 const BATCH_DOCUMENTS_MAX: u32 = 1000;
 
 /// Keys without a partner held of each side of a range; what is more is read again by key.
-const PENDING_KEYS_MAX: usize = 20_000;
+pub const PENDING_KEYS_MAX: usize = 20_000;
 
 /// A reader rests for this part of the time that a batch took, so that applications go first.
 const REST_SHARE: u32 = 4;
@@ -114,7 +114,9 @@ impl Reading {
                     None => {}
                 }
             }
-            if !self.hand_on(piece, join.take_suspects()).await {
+            let suspects = join.take_suspects().into_iter();
+            let keys = suspects.map(|suspect| suspect.key).collect();
+            if !self.hand_on(piece, keys).await {
                 return Ok(None);
             }
             tokio::time::sleep(took / REST_SHARE).await;
@@ -177,7 +179,7 @@ fn push(join: &mut Join, side: Side, piece: &Piece, batch: &RawBatch) -> Result<
         let document = document?;
         let key = DocumentKey::of(namespace, document)
             .ok_or_else(|| Error::bug(format!("a document of {namespace} has no _id")))?;
-        join.push(side, key, digest(document));
+        join.push(side, key, digest(document), document.as_bytes().len());
         count += 1;
     }
     Ok(count)

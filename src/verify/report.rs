@@ -4,6 +4,7 @@ use comfy_table::{Table, presets};
 use serde_json::{Value, json};
 
 use super::outcome::{DifferingKey, Outcome, Verification};
+use super::repair::Repaired;
 use crate::change::DocumentKey;
 use crate::report::{escaped, write_canonical};
 
@@ -11,8 +12,9 @@ use crate::report::{escaped, write_canonical};
 const FORMAT: u32 = 1;
 
 /// `{"format":1,"link","outcome","cut_short","namespaces","schema","differences","unsettled",
-/// "not_compared","unpaired_namespaces","dead_letters"}`; keys are canonical extended JSON.
-pub fn as_json(link: &str, found: &Verification) -> String {
+/// "not_compared","unpaired_namespaces","dead_letters","repaired"}`; `repaired` is null without a
+/// repair; keys are canonical extended JSON.
+pub fn as_json(link: &str, found: &Verification, repaired: Option<&Repaired>) -> String {
     let differences = found.differing.iter().map(|one| {
         json!({
             "namespace": one.key.namespace().as_str(),
@@ -53,6 +55,7 @@ pub fn as_json(link: &str, found: &Verification) -> String {
         "not_compared": found.not_compared,
         "unpaired_namespaces": found.unpaired,
         "dead_letters": dead_letters.collect::<Vec<_>>(),
+        "repaired": repaired,
     });
     format!("{shape}\n")
 }

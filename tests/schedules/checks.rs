@@ -2,8 +2,9 @@
 
 use tandem::change::Side;
 
-use crate::cluster::{Change, Cluster, LocalWrite, Writes, copied_id};
+use crate::cluster::{Change, Cluster, LocalWrite, Writes, id_before};
 use crate::link::Link;
+use crate::options::Before;
 
 /// What was found wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -41,30 +42,41 @@ pub fn check(link: &Link) -> Result<(), Failure> {
         }
     }
     for key in 0..link.options.keys {
-        check_copied(link, key)?;
+        for side in Side::BOTH {
+            check_before(link, side, key)?;
+        }
     }
     check_nothing_is_left(link)
 }
 
 /// What was there before the start lives on, is on record, or went with a write that had seen it:
 /// a delete, or one that is on record itself with the whole document.
-fn check_copied(link: &Link, key: usize) -> Result<(), Failure> {
-    let bit: Writes = 1 << copied_id(key);
+fn check_before(link: &Link, side: Side, key: usize) -> Result<(), Failure> {
+    let bit: Writes = 1 << id_before(side, key);
     let has = |writes: Writes| writes & bit != 0;
     let is_logged = |id: usize| {
         let on = |side: Side| link.clusters[side].records.contains_key(&id);
         Side::BOTH.into_iter().any(on)
     };
     let clusters = [&link.clusters.a, &link.clusters.b];
-    let lives = clusters.iter().any(|cluster| {
-        has(cluster.now(key).seen) || has(cluster.identical) || has(cluster.both_absent)
-    });
+    let is_final = clusters.iter().any(|cluster| has(cluster.now(key).seen));
+    let lives = is_final
+        || clusters
+            .iter()
+            .any(|cluster| has(cluster.identical) || has(cluster.both_absent));
     let gone = clusters
         .iter()
         .flat_map(|cluster| cluster.local_writes())
         .filter(|write| write.key == key && has(write.seen))
         .any(|write| matches!(write.change, Change::Delete) || is_logged(write.id));
-    match !link.options.copies || lives || is_logged(copied_id(key)) || gone {
+    let merged = link.options.before == Before::Merged;
+    if merged && is_final && is_logged(id_before(side, key)) {
+        return Err(Failure::WinnerLogged);
+    }
+    let was_there = has(link.clusters[side].read_at(key, 0).seen);
+    // Without a merge, deltas go to documents that nobody has compared.
+    let counts = was_there && link.options.before != Before::Settled;
+    match !counts || lives || is_logged(id_before(side, key)) || gone {
         true => Ok(()),
         false => Err(Failure::LoserNotLogged),
     }
@@ -76,7 +88,9 @@ fn check_write(link: &Link, write: &LocalWrite, final_writes: Writes) -> Result<
     let stands = records.contains(&Some(false));
     let is_overturned = records.contains(&Some(true));
     let is_final = final_writes & (1 << write.id) != 0;
-    if !is_final && final_writes & !write.seen == 0 {
+    // A side may be told to win though its document is not even there.
+    let told = link.options.before == Before::Merged && link.options.from.is_some();
+    if !is_final && final_writes & !write.seen == 0 && !(told && is_logged) {
         return Err(Failure::CausalityBroken);
     }
     let is_in = |of: fn(&Cluster) -> Writes| {

@@ -114,10 +114,10 @@ pub struct Cluster {
     raw: RawDocumentBuf,
 }
 
-/// The id of what a document held before the start.
-pub fn copied_id(key: usize) -> usize {
-    const FIRST: usize = 120;
-    FIRST + key
+/// The id of what a document of `side` held before the start.
+pub fn id_before(side: Side, key: usize) -> usize {
+    const FIRST: [usize; 2] = [120, 124];
+    FIRST[side.index()] + key
 }
 
 pub fn timestamp(time: u32) -> Timestamp {
@@ -155,11 +155,14 @@ impl Cluster {
     }
 
     /// What was there before the start, without a trace in the log.
-    pub fn fill(&mut self) {
-        for (key, states) in self.states.iter_mut().enumerate() {
-            states[0].document = Some([1; 2]);
-            states[0].seen = 1 << copied_id(key);
-        }
+    pub fn fill(&mut self, key: usize, document: Document) {
+        let side = self.side;
+        let first = &mut self.states[key][0];
+        first.document = document;
+        first.seen = match document {
+            Some(_) => 1 << id_before(side, key),
+            None => 0,
+        };
     }
 
     pub fn now(&self, key: usize) -> State {

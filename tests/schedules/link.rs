@@ -4,13 +4,14 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use tandem::change::{AppliedThrough, DocumentKey, Pair, PipelineId, Position, Side};
-use tandem::resolve::{BatchLimits, Caution, Ledger, Next, NoteToClear, Plan, Ticket};
+use tandem::resolve::{BatchLimits, Caution, Ledger, Next, NoteToClear, Plan, Settlement, Ticket};
 
+use crate::before::fill;
 use crate::cluster::{Cluster, Entry, keys, timestamp};
-use crate::options::{Broken, Options};
+use crate::options::{Before, Broken, Options};
 use crate::random::Random;
 use crate::trace::{Trace, describe};
-use crate::transaction::{Refused, agree, commit, fill_in_records, passed_by};
+use crate::transaction::{Refused, agree, commit, fill_in_records, passed_by, settle};
 
 /// How far a lane's next transaction has come.
 #[derive(Default)]
@@ -44,8 +45,11 @@ pub struct Link {
     foreseen: Pair<bool>,
     lanes: Pair<Vec<Lane>>,
     /// Copies that have been asked for; none once all have been made.
-    copies: Option<Ticket>,
-    copied: bool,
+    pub copies: Option<Ticket>,
+    pub copied: bool,
+    /// Documents that are to be settled; none once all have been.
+    pub settlement: Option<Arc<Settlement>>,
+    pub settled: bool,
     pub notes_to_clear: VecDeque<NoteToClear>,
     pub paid_to_forget: VecDeque<NoteToClear>,
 }
@@ -55,9 +59,7 @@ impl Link {
         let keys = keys(options.keys);
         let cluster = |side| Cluster::new(side, keys.clone(), options.lanes);
         let mut clusters = Pair::new(cluster(Side::A), cluster(Side::B));
-        if options.copies {
-            clusters.a.fill();
-        }
+        fill(&mut clusters, &options);
         let mut link = Self {
             ledger: new_ledger(&options, &clusters),
             clusters,
@@ -71,7 +73,9 @@ impl Link {
             foreseen: Pair::default(),
             lanes: Pair::new(Vec::new(), Vec::new()),
             copies: None,
-            copied: !options.copies,
+            copied: options.before != Before::Copied,
+            settlement: None,
+            settled: !matches!(options.before, Before::Merged | Before::Settled),
             notes_to_clear: VecDeque::new(),
             paid_to_forget: VecDeque::new(),
         };
@@ -105,28 +109,8 @@ impl Link {
         if !self.copied {
             self.ask_for_copies();
         }
-    }
-
-    fn ask_for_copies(&mut self) {
-        let ticket = Ticket::default();
-        for key in self.keys.iter() {
-            let key = key.clone();
-            let of_a = PipelineId::AToB;
-            self.ledger.request_copy(of_a, key, 1, ticket.clone());
-        }
-        if self.options.broken != Broken::Hold {
-            self.ledger.hold(PipelineId::BToA);
-        }
-        self.copies = Some(ticket);
-    }
-
-    /// What b wrote meanwhile goes on once every copy has been made.
-    fn finish_copies(&mut self) {
-        let made = |ticket: &mut Ticket| Arc::strong_count(ticket) == 1;
-        if self.copies.take_if(made).is_some() {
-            self.trace.step(|| "everything is copied".to_owned());
-            self.copied = true;
-            self.ledger.release(PipelineId::BToA);
+        if !self.settled {
+            self.ask_for_settlement();
         }
     }
 
@@ -216,6 +200,7 @@ impl Link {
     /// Takes a lane one step on: plan, begin, commit.
     pub fn advance(&mut self, pipeline: PipelineId, lane: usize, random: &mut Random) {
         self.finish_copies();
+        self.finish_settlement();
         let stage = &mut self.lanes[pipeline.source()][lane].stage;
         let next = match std::mem::take(stage) {
             Stage::Ready => self.plan(pipeline, lane, random),
@@ -225,10 +210,13 @@ impl Link {
                 if self.options.broken != Broken::Agreement {
                     agree(&self.clusters, &self.keys, &mut plan);
                 }
+                settle(&self.clusters, &self.keys, &mut plan, &self.options);
                 fill_in_records(&self.clusters, &self.keys, &mut plan);
                 let plan = Arc::<Plan>::from(plan);
-                self.ledger.begin(plan.clone());
-                Stage::Begun(plan)
+                match self.ledger.begin(plan.clone()) {
+                    true => Stage::Begun(plan),
+                    false => Stage::Ready,
+                }
             }
             Stage::Begun(plan) => {
                 if random.one_in(20) {
@@ -334,6 +322,7 @@ impl Link {
     pub fn is_idle(&self) -> bool {
         Side::BOTH.iter().all(|side| self.reader_is_at_head(*side))
             && self.copied
+            && self.settled
             && self.notes_to_clear.is_empty()
             && self.paid_to_forget.is_empty()
             && PipelineId::BOTH.iter().all(|pipeline| {

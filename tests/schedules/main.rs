@@ -3,6 +3,7 @@
 //! `TANDEM_SCHEDULES=n` says how many schedules, `TANDEM_SEED_BASE=n` from which seed on, and
 //! `TANDEM_SEED=n` replays one with all its steps.
 
+mod before;
 mod checks;
 mod cluster;
 mod link;
@@ -192,6 +193,19 @@ fn writes_that_meet_what_was_not_copied_yet_are_noticed() {
         Broken::Hold,
         &[Failure::LoserNotLogged, Failure::CausalityBroken],
     );
+}
+
+#[test]
+fn writes_that_meet_what_was_not_merged_yet_are_noticed() {
+    assert_noticed(
+        Broken::MergeHold,
+        &[Failure::LoserNotLogged, Failure::CausalityBroken],
+    );
+}
+
+#[test]
+fn a_merge_that_takes_lag_for_a_difference_is_noticed() {
+    assert_noticed(Broken::Base, &[Failure::WinnerLogged]);
 }
 
 #[test]

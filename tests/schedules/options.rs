@@ -23,12 +23,28 @@ pub enum Broken {
     Fence,
     /// While a's documents are copied, b's writes are sent to a as if nothing were there.
     Hold,
+    /// While both sides' documents are merged, writes are sent as if they were the same.
+    MergeHold,
+    /// A merge takes whatever differs for a difference, though it may be on its way.
+    Base,
     /// Where a losing side's document is the same, its batch is passed over and nothing settled.
     Agreement,
     /// Both readers wait for room where both are full.
     Room,
     /// After a restart nobody foresees what tandem itself had written.
     Recovery,
+}
+
+/// What was there before the start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Before {
+    Nothing,
+    /// a held documents, which are copied.
+    Copied,
+    /// Both sides held some, which are merged before anything else goes over.
+    Merged,
+    /// The same, but that everything else goes on while each document is settled.
+    Settled,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -50,8 +66,9 @@ pub struct Options {
     /// Versions have nothing to do with time, as where a field of the document holds them.
     pub versions_at_random: bool,
     pub full_state_requests: bool,
-    /// a held documents before the start, which are copied.
-    pub copies: bool,
+    pub before: Before,
+    /// The side whose documents stay in a merge, whatever the rules say.
+    pub from: Option<Side>,
     /// A reader waits where more than this waits in the queues. An event takes about 1000 bytes.
     pub room: Room,
     pub pace: Pace,
@@ -107,7 +124,19 @@ impl Options {
             skew: [random.pick(&[0, 0, 5, -5]), 0],
             versions_at_random: random.one_in(5),
             full_state_requests: random.one_in(4),
-            copies: random.one_in(4) || broken == Broken::Hold,
+            before: match broken {
+                Broken::Hold => Before::Copied,
+                Broken::MergeHold | Broken::Base => Before::Merged,
+                _ => random.pick(&[
+                    Before::Nothing,
+                    Before::Nothing,
+                    Before::Nothing,
+                    Before::Copied,
+                    Before::Merged,
+                    Before::Settled,
+                ]),
+            },
+            from: random.pick(&[None, None, Some(Side::A), Some(Side::B)]),
             room: Room {
                 queue_bytes_max: random.pick(&[1, 1500, 5000, usize::MAX]),
                 entries_max: random.pick(&[1, 1000]),

@@ -1,12 +1,13 @@
 //! A plan as one transaction on its target: the writes at the fence, records, notes, checkpoint.
 
-use tandem::change::{DocumentKey, Pair, Position, SharedEvent};
-use tandem::resolve::{Action, Decision, LostWrite, Plan};
+use bson::{Timestamp, rawdoc};
+use tandem::change::{DocumentKey, Pair, Position, SharedEvent, Side};
+use tandem::resolve::{Action, Base, Decision, DocumentRules, Found, LostWrite, Plan};
 
 use crate::cluster::{
-    Change, Cluster, Document, Entry, Logged, Paid, Writes, copied_id, timestamp,
+    Change, Cluster, Document, Entry, Logged, Paid, Writes, id_before, timestamp,
 };
-use crate::options::Broken;
+use crate::options::{Broken, Options};
 
 /// Why nothing was committed.
 #[derive(Debug)]
@@ -67,7 +68,7 @@ fn losers(
 pub fn id_of(cluster: &Cluster, keys: &[DocumentKey], event: &SharedEvent) -> usize {
     match cluster.find_local(event) {
         Some(write) => write.id,
-        None => copied_id(key_index(keys, &event.key)),
+        None => id_before(cluster.side, key_index(keys, &event.key)),
     }
 }
 
@@ -80,6 +81,45 @@ fn bits(lost: &[LostWrite]) -> Writes {
 pub fn agree(clusters: &Pair<Cluster>, keys: &[DocumentKey], plan: &mut Plan) {
     let copy = plan.clone();
     plan.agree(|key| identical(clusters, &copy, key_index(keys, key)));
+}
+
+/// Settles what the plan has left open, with the documents as they were.
+pub fn settle(clusters: &Pair<Cluster>, keys: &[DocumentKey], plan: &mut Plan, options: &Options) {
+    let (source, target) = (plan.pipeline.source(), plan.pipeline.target());
+    let rules = DocumentRules {
+        rules: options.rules,
+        tie: options.tie,
+        version_field: None,
+    };
+    let raw = |side: Side, key: usize, at: Timestamp| {
+        let time = at.time - u32::from(at.increment == 0);
+        let [x, y] = clusters[side].read_at(key, time).document?;
+        Some(rawdoc! { "x": i32::from(x), "y": i32::from(y) })
+    };
+    let mut found = Vec::new();
+    for decision in &plan.decisions {
+        let key = key_index(keys, &decision.key);
+        let base = decision.settle.as_ref().and_then(|settle| settle.base_at());
+        let base = base.filter(|_| options.broken != Broken::Base);
+        found.push((
+            decision.key.clone(),
+            raw(source, key, plan.read_at.time),
+            raw(target, key, plan.fence.time),
+            base.map(|at| raw(source, key, at)),
+        ));
+    }
+    plan.settle(&rules, |key| {
+        let this = found.iter().find(|(other, ..)| other == key);
+        let (_, source, target, base) = this.expect("every key was read");
+        Found {
+            source: source.as_deref(),
+            target: target.as_deref(),
+            base: match base {
+                Some(base) => Base::Known(base.as_deref()),
+                None => Base::Unknown,
+            },
+        }
+    });
 }
 
 /// Gives the losing writes of the plan their records' ids, as the transaction will write them.
@@ -161,9 +201,14 @@ pub fn commit(
         .map(|decision| {
             let mut writes = bits(&losers(clusters, keys, plan, decision));
             let key = key_index(keys, &decision.key);
+            let before = (1 << id_before(Side::A, key)) | (1 << id_before(Side::B, key));
             if writes != 0 {
                 let source = clusters[target.other()].read_at(key, plan.read_at.time.time);
-                writes |= source.seen & (1 << copied_id(key));
+                let seen = source.seen | clusters[target].read_at(key, fence).seen;
+                writes |= seen & before;
+            }
+            if decision.settle.is_some() && identical(clusters, plan, key) {
+                writes |= before;
             }
             (clusters[target].read_at(key, fence).document, writes)
         })

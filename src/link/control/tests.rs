@@ -67,6 +67,9 @@ impl Handler for Canned {
                 Request::DeadLetterDiscard { id } => {
                     Err(Error::usage(format!("no record {id}")).hint("a hint"))
                 }
+                Request::Resync { .. } | Request::SyncProgress | Request::Repair { .. } => {
+                    Err(Error::usage("not here"))
+                }
                 Request::ConflictRestored { .. } => {
                     self.unanswered.notify_one();
                     std::future::pending().await

@@ -14,7 +14,7 @@ use crate::pipeline::Pause;
 ///
 /// # Errors
 /// As the clusters say. An index that the target refuses is no error: it is listed.
-pub(super) async fn build(
+pub async fn build(
     source: &Cluster,
     target: &Cluster,
     namespace: &Namespace,

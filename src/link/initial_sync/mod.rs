@@ -5,10 +5,10 @@
 //! on record like everything else, so it may meet writes of any kind, on either side, at any time.
 
 mod copy;
-mod indexes;
+pub(super) mod indexes;
 mod plan;
-mod progress;
-mod survey;
+pub(super) mod progress;
+pub(super) mod survey;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -215,11 +215,11 @@ impl InitialSync {
     /// The events of the builds are tandem's own, until b's reader has passed them.
     async fn build_indexes(&self, namespace: &Namespace) -> Result<()> {
         let (a, b) = (&self.clusters.a, &self.clusters.b);
-        self.shared.set_building(namespace, true);
+        self.shared.set_building(Side::B, namespace, true);
         insist(|| indexes::build(a, b, namespace, &self.progress)).await?;
         let now = insist(|| self.own.b.operation_time()).await?;
         self.shared.exchange.wait_passed(Side::B, now).await;
-        self.shared.set_building(namespace, false);
+        self.shared.set_building(Side::B, namespace, false);
         Ok(())
     }
 

@@ -6,16 +6,19 @@ use serde_json::json;
 
 use super::survey::{Surveyed, holding_data, survey};
 use crate::cluster::Cluster;
-use crate::config::Config;
+use crate::config::{Config, InitialSync};
 use crate::error::{Error, Result};
+use crate::link::merge::MergePlan;
 use crate::link::start::{Connected, connect_both};
 
 /// Names shown of a long list.
 const NAMES_SHOWN: usize = 10;
 
-/// What an initial sync would copy from a; reads only.
-pub struct DryRun {
-    found: Vec<Surveyed>,
+/// What an initial sync would do; reads only.
+pub enum DryRun {
+    /// What it would copy from a.
+    Copy(Vec<Surveyed>),
+    Merge(MergePlan),
 }
 
 /// Looks at both clusters and writes nothing.
@@ -24,11 +27,24 @@ pub struct DryRun {
 /// Where a cluster cannot be connected (4); a target that holds data (3), unless it is to be dropped.
 pub async fn dry_run(config: &Config, drop_target: bool) -> Result<DryRun> {
     let connected = connect_both(config).await?;
-    let found = look(config, &connected, drop_target).await;
+    let plan = plan(config, &connected, drop_target).await;
     for cluster in [connected.clusters.a, connected.clusters.b] {
         cluster.shutdown().await;
     }
-    Ok(DryRun { found: found? })
+    plan
+}
+
+async fn plan(config: &Config, connected: &Connected, drop_target: bool) -> Result<DryRun> {
+    match config.initial_sync {
+        InitialSync::Merge => {
+            let plan = MergePlan::of(config, &connected.clusters).await?;
+            Ok(DryRun::Merge(plan))
+        }
+        InitialSync::Copy | InitialSync::None { .. } => {
+            let found = look(config, connected, drop_target).await?;
+            Ok(DryRun::Copy(found))
+        }
+    }
 }
 
 async fn look(config: &Config, connected: &Connected, drop_target: bool) -> Result<Vec<Surveyed>> {
@@ -40,51 +56,64 @@ async fn look(config: &Config, connected: &Connected, drop_target: bool) -> Resu
 
 impl DryRun {
     pub fn as_table(&self) -> String {
-        let mut table = Table::new();
-        table.load_preset(presets::NOTHING);
-        table.set_header(["namespace", "documents", "bytes", "indexes", "copied"]);
-        for one in &self.found {
-            table.add_row([
-                one.namespace.to_string(),
-                one.documents.to_string(),
-                one.bytes.to_string(),
-                one.indexes.len().to_string(),
-                one.fate(),
-            ]);
+        match self {
+            DryRun::Copy(found) => copy_table(found),
+            DryRun::Merge(plan) => plan.as_table(),
         }
-        let copied = self.found.iter().filter(|one| one.unsupported.is_none());
-        let (mut documents, mut bytes) = (0, 0);
-        for one in copied {
-            documents += one.documents;
-            bytes += one.bytes;
-        }
-        format!(
-            "{table}\n{} namespaces, {documents} documents, {bytes} bytes (estimated); nothing was written\n",
-            self.found.len()
-        )
     }
 
     pub fn as_json(&self) -> String {
-        let namespaces: Vec<_> = self
-            .found
-            .iter()
-            .map(|one| {
-                let names = one
-                    .indexes
-                    .iter()
-                    .filter_map(|index| index.get_str("name").ok());
-                json!({
-                    "namespace": one.namespace.as_str(),
-                    "documents": one.documents,
-                    "bytes": one.bytes,
-                    "indexes": names.collect::<Vec<_>>(),
-                    "copied": one.is_view() || one.unsupported.is_none(),
-                    "reason": if one.is_view() { None } else { one.unsupported },
-                })
-            })
-            .collect();
-        format!("{}\n", json!({ "format": 1, "namespaces": namespaces }))
+        match self {
+            DryRun::Copy(found) => copy_json(found),
+            DryRun::Merge(plan) => plan.as_json(),
+        }
     }
+}
+
+fn copy_table(found: &[Surveyed]) -> String {
+    let mut table = Table::new();
+    table.load_preset(presets::NOTHING);
+    table.set_header(["namespace", "documents", "bytes", "indexes", "copied"]);
+    for one in found {
+        table.add_row([
+            one.namespace.to_string(),
+            one.documents.to_string(),
+            one.bytes.to_string(),
+            one.indexes.len().to_string(),
+            one.fate(),
+        ]);
+    }
+    let copied = found.iter().filter(|one| one.unsupported.is_none());
+    let (mut documents, mut bytes) = (0, 0);
+    for one in copied {
+        documents += one.documents;
+        bytes += one.bytes;
+    }
+    format!(
+        "{table}\n{} namespaces, {documents} documents, {bytes} bytes (estimated); nothing was written\n",
+        found.len()
+    )
+}
+
+fn copy_json(found: &[Surveyed]) -> String {
+    let namespaces: Vec<_> = found
+        .iter()
+        .map(|one| {
+            let names = one
+                .indexes
+                .iter()
+                .filter_map(|index| index.get_str("name").ok());
+            json!({
+                "namespace": one.namespace.as_str(),
+                "documents": one.documents,
+                "bytes": one.bytes,
+                "indexes": names.collect::<Vec<_>>(),
+                "copied": one.is_view() || one.unsupported.is_none(),
+                "reason": if one.is_view() { None } else { one.unsupported },
+            })
+        })
+        .collect();
+    format!("{}\n", json!({ "format": 1, "namespaces": namespaces }))
 }
 
 impl Surveyed {

@@ -1,6 +1,6 @@
 //! How far the initial sync has come: in numbers for people, and in ranges on the target.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use bson::{Bson, Document, RawBson, RawDocument, RawDocumentBuf, doc};
@@ -10,6 +10,7 @@ use crate::change::Namespace;
 use crate::error::{Error, Result};
 use crate::link::own::Own;
 use crate::ranges::Range;
+use crate::resolve::Tally;
 
 /// What an initial sync is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -17,6 +18,8 @@ use crate::ranges::Range;
 pub enum SyncState {
     Waiting,
     Copying,
+    /// Both sides are compared, and what differs is settled.
+    Merging,
     /// Everything is copied; what was written meanwhile is applied.
     CatchingUp,
     BuildingIndexes,
@@ -49,12 +52,15 @@ pub struct Numbers {
     /// Null until there is something to reckon with.
     pub seconds_left: Option<u64>,
     pub not_done: Vec<NotDone>,
+    /// What a merge has done so far.
+    pub tally: Tally,
 }
 
 /// Shared between the initial sync and whoever tells of it.
 #[derive(Debug)]
 pub struct Progress {
     numbers: Mutex<Numbers>,
+    tally: Arc<Mutex<Tally>>,
     /// Since when, and what had been done by then.
     started: Mutex<(Instant, u64, u64)>,
 }
@@ -76,13 +82,20 @@ impl Progress {
                 documents_per_second: 0,
                 seconds_left: None,
                 not_done: Vec::new(),
+                tally: Tally::default(),
             }),
+            tally: Arc::default(),
             started: Mutex::new((Instant::now(), 0, 0)),
         }
     }
 
     pub fn numbers(&self) -> MutexGuard<'_, Numbers> {
         self.numbers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What requests to settle documents count in.
+    pub fn tally(&self) -> Arc<Mutex<Tally>> {
+        self.tally.clone()
     }
 
     /// From here on the rate is measured.
@@ -95,10 +108,12 @@ impl Progress {
     /// The numbers of this moment, with rate and time left.
     pub fn now(&self) -> Numbers {
         let mut numbers = self.numbers().clone();
+        numbers.tally = *self.tally.lock().unwrap_or_else(PoisonError::into_inner);
         let (since, documents, bytes) =
             *self.started.lock().unwrap_or_else(PoisonError::into_inner);
         let seconds = since.elapsed().as_secs_f64();
-        if numbers.state == SyncState::Copying && seconds > 0.0 {
+        let is_reading = matches!(numbers.state, SyncState::Copying | SyncState::Merging);
+        if is_reading && seconds > 0.0 {
             let rate = |done: u64, before: u64| done.saturating_sub(before) as f64 / seconds;
             numbers.documents_per_second = rate(numbers.documents_done, documents) as u64;
             let of_bytes = rate(numbers.bytes_done, bytes);

@@ -1,0 +1,135 @@
+//! A link that begins: from when on it reads, and what of it is on record before anything is applied.
+
+use bson::{DateTime, Timestamp, doc};
+
+use super::history::{checkpoint_document, checkpoint_id, keeper};
+use super::merge::Job;
+use super::own::Own;
+use super::run::Work;
+use super::takeover::lanes_of;
+use crate::change::{Pair, PipelineId, Side};
+use crate::config::{Config, InitialSync};
+use crate::error::{Error, Result};
+use crate::source::oldest_entry;
+
+/// What a first start does about what both clusters hold.
+pub(super) enum FirstSync {
+    None,
+    Copy,
+    Merge(Job),
+}
+
+impl FirstSync {
+    pub fn of(config: &Config, work: &Work) -> Self {
+        match (work.resync(), config.initial_sync) {
+            (Some(job), _) => FirstSync::Merge(job.clone()),
+            (None, InitialSync::Copy) => FirstSync::Copy,
+            (None, InitialSync::Merge) => FirstSync::Merge(Job::default()),
+            (None, InitialSync::None { .. }) => FirstSync::None,
+        }
+    }
+
+    fn as_str(&self) -> &'static str {
+        match self {
+            FirstSync::None => "none",
+            FirstSync::Copy => "copying",
+            FirstSync::Merge(_) => "merging",
+        }
+    }
+}
+
+pub(super) fn wall_time(time: Timestamp) -> DateTime {
+    DateTime::from_millis(i64::from(time.time) * 1000)
+}
+
+/// Where a first start begins to read.
+///
+/// # Errors
+/// A config error (3) or a history error (5) where that is not in the oplogs; as the clusters say.
+pub(super) async fn first_positions(config: &Config, own: &Pair<Own>) -> Result<Pair<Timestamp>> {
+    let now = Pair::new(own.a.operation_time().await?, own.b.operation_time().await?);
+    let InitialSync::None {
+        start_at: Some(start_at),
+    } = config.initial_sync
+    else {
+        return Ok(now);
+    };
+    for side in Side::BOTH {
+        let name = &own[side].cluster.name;
+        if start_at > now[side] {
+            return Err(Error::config(format!(
+                "initial_sync.start_at: it is in the future of {name}"
+            )));
+        }
+        let oldest = oldest_entry(&own[side].cluster).await?;
+        if oldest.is_some_and(|oldest| oldest > start_at) {
+            return Err(Error::history(format!(
+                "the oplog of {name} does not reach back to initial_sync.start_at"
+            )));
+        }
+    }
+    Ok(Pair::new(start_at, start_at))
+}
+
+/// All checkpoints are there before anything is applied; `ready` comes last, a then b.
+///
+/// # Errors
+/// As the clusters say.
+pub(super) async fn make_ready(
+    config: &Config,
+    own: &Pair<Own>,
+    epoch: i64,
+    from: Pair<Timestamp>,
+    sync: &FirstSync,
+) -> Result<()> {
+    let link = &config.link.name;
+    tracing::warn!(
+        link = %link,
+        from_a = %wall_time(from.a).try_to_rfc3339_string().unwrap_or_default(),
+        from_b = %wall_time(from.b).try_to_rfc3339_string().unwrap_or_default(),
+        "{}",
+        match sync {
+            FirstSync::Copy => "first start: replicating from now on, and copying what a holds",
+            FirstSync::Merge(_) => "first start: replicating from now on, and merging what both hold",
+            FirstSync::None => "first start: replicating from now on, nothing older is compared",
+        }
+    );
+    for pipeline in PipelineId::BOTH {
+        let side = keeper(config.link.mode, pipeline);
+        let old = doc! { "q": { "link": link, "pipeline": pipeline.as_str() }, "limit": 0 };
+        own[side].delete("checkpoints", vec![old]).await?;
+        let lanes = lanes_of(config, pipeline);
+        let insert = |lane| {
+            let document =
+                checkpoint_document(link, pipeline, lane, lanes, epoch, from[pipeline.source()]);
+            doc! {
+                "q": { "_id": checkpoint_id(link, pipeline, lane) },
+                "u": { "$set": document },
+                "upsert": true,
+            }
+        };
+        own[side]
+            .update("checkpoints", (0..lanes).map(insert).collect())
+            .await?;
+    }
+    for side in Side::BOTH {
+        own[side]
+            .delete("keys", vec![doc! { "q": { "_id.link": link }, "limit": 0 }])
+            .await?;
+        for of_collections in ["collections", "ddl", "ranges"] {
+            let all = doc! { "q": { "link": link }, "limit": 0 };
+            own[side].delete(of_collections, vec![all]).await?;
+        }
+        let mut set = doc! { "ready": true, "initial_sync": sync.as_str() };
+        if let FirstSync::Merge(job) = sync {
+            set.insert("resync", job.to_document());
+        }
+        let mut change = doc! { "$set": set };
+        if !matches!(sync, FirstSync::Merge(_)) {
+            change.insert("$unset", doc! { "resync": "" });
+        }
+        let ready = doc! { "q": { "_id": link }, "u": change };
+        own[side].update("links", vec![ready]).await?;
+    }
+    Ok(())
+}

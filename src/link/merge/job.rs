@@ -1,0 +1,118 @@
+//! What is to be merged, as it is typed and as the clusters remember it.
+
+use std::collections::BTreeMap;
+
+use bson::{Bson, Document, doc};
+use serde::{Deserialize, Serialize};
+
+use crate::change::{Mode, Namespace, Side, wildcard_matches};
+use crate::cluster::Cluster;
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::link::check::collections::{Shape, shapes};
+use crate::link::own::Own;
+
+/// Namespaces of both sides that are to be made the same.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Job {
+    /// Patterns with `*` for any text; everything included where there is none.
+    pub namespaces: Vec<String>,
+    /// The side whose documents stay whatever the policy says; what it lacks is removed.
+    pub from: Option<Side>,
+}
+
+impl Job {
+    pub fn is_about_everything(&self) -> bool {
+        self.namespaces.is_empty()
+    }
+
+    pub fn includes(&self, namespace: &Namespace) -> bool {
+        let matches = |pattern: &String| wildcard_matches(pattern, namespace.as_str());
+        self.is_about_everything() || self.namespaces.iter().any(matches)
+    }
+
+    /// # Errors
+    /// A usage error (2) where nothing goes from b in one-way mode, and where a pattern names no
+    /// included collection of either side; as the clusters say.
+    pub async fn check(
+        &self,
+        config: &Config,
+        clusters: &crate::change::Pair<Cluster>,
+    ) -> Result<()> {
+        must_have_source(config, self.from)?;
+        let found = [
+            shapes(config, &clusters.a).await?,
+            shapes(config, &clusters.b).await?,
+        ];
+        let names: Vec<&Namespace> = found.iter().flat_map(BTreeMap::<_, Shape>::keys).collect();
+        for pattern in &self.namespaces {
+            let named = |name: &&&Namespace| wildcard_matches(pattern, name.as_str());
+            if !names.iter().any(|name| named(&name)) {
+                let message =
+                    format!("--namespace {pattern}: no included collection has this name");
+                return Err(
+                    Error::usage(message).hint("namespaces.include says what the link replicates")
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// As a running link puts it on record, so that a killed one goes on.
+    pub fn to_document(&self) -> Document {
+        let from = self.from.map_or(Bson::Null, |side| side.as_str().into());
+        doc! { "namespaces": &self.namespaces, "from": from }
+    }
+
+    pub fn of_document(found: &Document) -> Option<Self> {
+        let namespaces = found.get_array("namespaces").ok()?.iter();
+        let from = match found.get_str("from") {
+            Ok("a") => Some(Side::A),
+            Ok("b") => Some(Side::B),
+            Ok(_) | Err(_) => None,
+        };
+        Some(Self {
+            namespaces: namespaces
+                .filter_map(|name| name.as_str().map(str::to_owned))
+                .collect(),
+            from,
+        })
+    }
+
+    /// On b, which is the last to be told of anything.
+    ///
+    /// # Errors
+    /// As the cluster says.
+    pub async fn put_on_record(&self, own: &Own, link: &str) -> Result<()> {
+        let set = doc! { "$set": { "resync": self.to_document() } };
+        let statement = doc! { "q": { "_id": link }, "u": set };
+        own.update("links", vec![statement]).await.map(|_| ())
+    }
+}
+
+/// # Errors
+/// A usage error (2).
+pub fn must_have_source(config: &Config, from: Option<Side>) -> Result<()> {
+    match (config.link.mode, from) {
+        (Mode::OneWay, Some(Side::B)) => Err(Error::usage(
+            "--from b: nothing goes from b to a in one-way mode",
+        )),
+        (Mode::OneWay | Mode::TwoWay, _) => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_job_comes_back_from_its_document() {
+        for from in [None, Some(Side::A), Some(Side::B)] {
+            let job = Job {
+                namespaces: vec!["shop.*".to_owned()],
+                from,
+            };
+            assert_eq!(Job::of_document(&job.to_document()), Some(job));
+        }
+    }
+}

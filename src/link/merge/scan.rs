@@ -1,0 +1,199 @@
+//! Compares a range of both sides, and asks the lanes to settle what differs.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bson::doc;
+use mongodb::raw_batch_cursor::RawBatch;
+
+use super::job::Job;
+use crate::change::{DocumentKey, Namespace, Pair, PipelineId, Side};
+use crate::cluster::{Cluster, errors};
+use crate::error::{Error, Result};
+use crate::link::initial_sync::Progress;
+use crate::pipeline::{Pause, Shared};
+use crate::ranges::{self, Range, RangeReader, ReadAt, Scanned};
+use crate::resolve::{SettleRequest, Settlement};
+use crate::verify::{Join, PENDING_KEYS_MAX, Suspect, digest};
+
+/// Documents of a batch of one side.
+const BATCH_DOCUMENTS_MAX: u32 = 1000;
+
+/// Documents asked for at once, and of how many such parts the lanes may be behind.
+const PART_DOCUMENTS_MAX: usize = 2000;
+const PARTS_MAX: usize = 3;
+
+/// How often it looks whether the lanes have come further.
+const LOOK_INTERVAL: Duration = Duration::from_millis(2);
+
+/// Another collection has taken the name, or it is gone.
+const COLLECTION_UUID_MISMATCH: i32 = 361;
+const NAMESPACE_NOT_FOUND: i32 = 26;
+
+/// A namespace with its collection on each side; none on b alone in one-way mode.
+#[derive(Debug, Clone)]
+pub(super) struct Both {
+    pub lasting: Namespace,
+    pub sides: Pair<Option<Scanned>>,
+}
+
+/// What comparing a range needs.
+#[derive(Clone)]
+pub(super) struct Scan {
+    pub shared: Arc<Shared>,
+    pub clusters: Pair<Cluster>,
+    pub job: Job,
+    pub progress: Arc<Progress>,
+}
+
+impl Scan {
+    /// Goes through a range until everything in it is settled, through outages.
+    ///
+    /// # Errors
+    /// What no retry helps against.
+    pub async fn settle_range(&self, both: &Both, range: &Range) -> Result<()> {
+        let mut pause = Pause::of_outages();
+        loop {
+            match self.settle_once(both, range).await {
+                Ok(()) => return Ok(()),
+                Err(error) if is_gone(&error) => {
+                    tracing::warn!(namespace = %both.lasting, "the collection is gone while it was merged");
+                    return Ok(());
+                }
+                Err(error) if error.is_retryable() => {
+                    tracing::warn!(namespace = %both.lasting, %error, "merging breaks off, going on soon");
+                    tokio::time::sleep(pause.wait()).await;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    async fn settle_once(&self, both: &Both, range: &Range) -> Result<()> {
+        let mut join = Join::new(PENDING_KEYS_MAX);
+        let mut readers = Pair::new(
+            self.open(both, range, Side::A).await?,
+            self.open(both, range, Side::B).await?,
+        );
+        let mut asked: VecDeque<Arc<Settlement>> = VecDeque::new();
+        let mut differing: Vec<Suspect> = Vec::new();
+        loop {
+            let wanted = join.wanted();
+            if wanted == Pair::new(false, false) {
+                break;
+            }
+            let (a, b) = tokio::try_join!(
+                next(&mut readers.a, wanted.a),
+                next(&mut readers.b, wanted.b)
+            )?;
+            for (side, batch) in [(Side::A, a), (Side::B, b)] {
+                match batch {
+                    Some(batch) => self.push(&mut join, side, both, &batch)?,
+                    None if wanted[side] => join.end(side),
+                    None => {}
+                }
+            }
+            differing.extend(join.take_suspects());
+            while differing.len() >= PART_DOCUMENTS_MAX {
+                let rest = differing.split_off(PART_DOCUMENTS_MAX);
+                let some = std::mem::replace(&mut differing, rest);
+                asked.push_back(self.ask(some).await?);
+                while asked.len() >= PARTS_MAX {
+                    wait_for(asked.pop_front()).await;
+                }
+            }
+        }
+        asked.push_back(self.ask(differing).await?);
+        while !asked.is_empty() {
+            wait_for(asked.pop_front()).await;
+        }
+        Ok(())
+    }
+
+    async fn open(&self, both: &Both, range: &Range, side: Side) -> Result<Option<RangeReader>> {
+        let Some(scanned) = &both.sides[side] else {
+            return Ok(None);
+        };
+        let cluster = &self.clusters[side];
+        let opened = ranges::read(
+            cluster,
+            scanned,
+            range,
+            ReadAt::Majority,
+            BATCH_DOCUMENTS_MAX,
+        );
+        opened.await.map(Some)
+    }
+
+    fn push(&self, join: &mut Join, side: Side, both: &Both, batch: &RawBatch) -> Result<()> {
+        let (mut documents, mut bytes) = (0, 0);
+        for document in ranges::documents(batch, &format!("merge {}", both.lasting))? {
+            let document = document?;
+            let key = DocumentKey::of(&both.lasting, document)
+                .ok_or_else(|| Error::bug("a document without _id"))?;
+            let size = document.as_bytes().len();
+            join.push(side, key, digest(document), size);
+            documents += 1;
+            bytes += size as u64;
+        }
+        let mut numbers = self.progress.numbers();
+        numbers.documents_done += documents;
+        numbers.bytes_done += bytes;
+        Ok(())
+    }
+
+    /// Begins with the side that a document was seen on; else with the one that wins a tie.
+    async fn ask(&self, differing: Vec<Suspect>) -> Result<Arc<Settlement>> {
+        pass_present(&self.shared, &self.clusters).await?;
+        let settlement = Arc::new(Settlement::new(self.job.from, self.progress.tally()));
+        let side = self.shared.document_rules.tie;
+        let wanted = differing.into_iter().map(|suspect| {
+            let first = self.job.from.or(suspect.only_on).unwrap_or(side);
+            let request = SettleRequest::new(suspect.key, suspect.bytes, settlement.clone());
+            (PipelineId::from_source(first), request)
+        });
+        let wanted = wanted.collect();
+        self.shared.exchange.request_settlements(wanted);
+        Ok(settlement)
+    }
+}
+
+/// Returns once both readers have passed everything that is there now: the lanes decide at what the
+/// readers have passed, and what no change stream tells of moves no reader on.
+pub(super) async fn pass_present(shared: &Shared, clusters: &Pair<Cluster>) -> Result<()> {
+    for side in Side::BOTH {
+        let cluster = &clusters[side];
+        let doing = format!("ask {} for its time", cluster.name);
+        let reply = cluster.command("admin", doc! { "ping": 1 }, &doing).await?;
+        let now = reply
+            .get_timestamp("operationTime")
+            .map_err(|_| Error::bug("a reply without an operation time"))?;
+        shared.exchange.wait_passed(side, now).await;
+    }
+    Ok(())
+}
+
+/// Returns once the lanes have done with all documents of a settlement.
+pub(super) async fn wait_for(settlement: Option<Arc<Settlement>>) {
+    while settlement
+        .as_ref()
+        .is_some_and(|s| Arc::strong_count(s) > 1)
+    {
+        tokio::time::sleep(LOOK_INTERVAL).await;
+    }
+}
+
+async fn next(reader: &mut Option<RangeReader>, wanted: bool) -> Result<Option<RawBatch>> {
+    match reader {
+        Some(reader) if wanted => reader.next().await,
+        Some(_) | None => Ok(None),
+    }
+}
+
+fn is_gone(error: &Error) -> bool {
+    matches!(
+        errors::code_of(error),
+        Some(COLLECTION_UUID_MISMATCH | NAMESPACE_NOT_FOUND)
+    )
+}
