@@ -89,14 +89,15 @@ pub async fn run(common: &Common, args: &RunArgs) -> Result<ExitCode> {
     let (link, moved) = (&config.link.name, summary(&completed.run));
     let line = match completed.ended {
         Ended::CaughtUp => format!("link {link}: caught up: {moved}\n"),
-        Ended::Stopped => format!("link {link}: stopped: {moved}\n"),
+        Ended::CutOver => format!("link {link}: ended by a cutover\n"),
+        Ended::Stopped | Ended::Turned => format!("link {link}: stopped: {moved}\n"),
     };
     super::output::print(&line)?;
     Ok(ExitCode::Done)
 }
 
 /// The first interrupt stops with the batches under way finished, the second one at once.
-fn listen_for_signals(stop: CancellationToken) -> Result<()> {
+pub(super) fn listen_for_signals(stop: CancellationToken) -> Result<()> {
     let failed = |error| Error::bug("cannot listen for signals").caused_by(error);
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;

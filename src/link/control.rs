@@ -57,6 +57,12 @@ pub enum Request {
     DeadLetterDiscard {
         id: String,
     },
+    /// Puts a cutover, or what it has come to since, among the runs.
+    PutRun {
+        run: Box<Run>,
+    },
+    /// A cutover has decided something: begin again with it.
+    Turn,
     /// The losing version of this record was written back.
     ConflictRestored {
         id: String,
@@ -70,6 +76,8 @@ impl Request {
             Request::Status | Request::Runs | Request::Records { .. } => true,
             Request::DeadLetterRetry { .. }
             | Request::DeadLetterDiscard { .. }
+            | Request::PutRun { .. }
+            | Request::Turn
             | Request::ConflictRestored { .. } => false,
         }
     }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use super::control::{Handler, Reply, ReplyFuture, Request, Response};
 use super::dead_letters::{DeadLetter, discard, told_discarded, told_retried};
@@ -19,6 +20,8 @@ pub struct LinkHandler {
     /// The newest status.
     status: watch::Receiver<LinkStatus>,
     clusters: Pair<Cluster>,
+    /// Cancelled where a cutover has decided something.
+    turned: CancellationToken,
 }
 
 impl LinkHandler {
@@ -26,11 +29,13 @@ impl LinkHandler {
         shared: Arc<Shared>,
         status: watch::Receiver<LinkStatus>,
         clusters: Pair<Cluster>,
+        turned: CancellationToken,
     ) -> Self {
         Self {
             shared,
             status,
             clusters,
+            turned,
         }
     }
 
@@ -51,6 +56,14 @@ impl LinkHandler {
             }),
             Request::DeadLetterRetry { id } => self.retry(&id).map(done),
             Request::DeadLetterDiscard { id } => self.discard(&id).await.map(done),
+            Request::PutRun { run } => {
+                self.shared.store.put_run(&run)?;
+                Ok(done("it is on record".to_owned()))
+            }
+            Request::Turn => {
+                self.turned.cancel();
+                Ok(done("the link begins again".to_owned()))
+            }
             Request::ConflictRestored { id } => {
                 mark_restored(&self.shared.store, &self.place(), &id).await?;
                 Ok(done(format!("record {id} is marked as restored")))

@@ -11,15 +11,17 @@ use super::monitor::{Monitor, pipelines_of};
 use super::observer::LinkObserver;
 use super::records::fill_up_store;
 use super::runs::OpenRun;
+use super::standing::{Standing, Turn};
 use super::start::{Connected, FirstStart, Started, connect_both, take_over};
 use super::tasks::{self, Tasks};
-use crate::change::Pair;
-use crate::config::Config;
+use crate::change::{Pair, Side};
+use crate::config::{Config, Mode};
 use crate::ddl::{Ddl, Worker};
 use crate::error::{Error, ExitCode, Result};
 use crate::pipeline::Shared;
 use crate::resolve::Ledger;
 use crate::store::{Run, RunOutcome, Store};
+use crate::telemetry::status::LinkState;
 
 /// How a run ends by itself.
 #[derive(Debug, Clone, Copy, Default)]
@@ -34,6 +36,10 @@ pub struct RunOptions {
 pub enum Ended {
     CaughtUp,
     Stopped,
+    /// A cutover has decided something: the link has to begin again with it.
+    Turned,
+    /// A cutover has ended the link.
+    CutOver,
 }
 
 /// A run that ended well, and what is on record of it.
@@ -67,18 +73,26 @@ const STOP_TIME_MAX: Duration = Duration::from_secs(25);
 /// With the exit code that says why.
 pub async fn run(
     config: &Config,
-    options: RunOptions,
+    mut options: RunOptions,
     stop: CancellationToken,
 ) -> Result<Completed> {
-    let connected = tokio::select! {
-        connected = connect_both(config) => connected?,
-        () = stop.cancelled() => return Ok(Completed::before_anything()),
-    };
-    let outcome = run_connected(config, options, &stop, &connected).await;
-    for cluster in [connected.clusters.a, connected.clusters.b] {
-        cluster.shutdown().await;
+    let mut turned = false;
+    loop {
+        let connected = tokio::select! {
+            connected = connect_both(config) => connected?,
+            () = stop.cancelled() => return Ok(Completed::before_anything()),
+        };
+        let outcome = run_connected(config, options, &stop, &connected, turned).await;
+        for cluster in [connected.clusters.a, connected.clusters.b] {
+            cluster.shutdown().await;
+        }
+        let completed = outcome?;
+        if completed.ended != Ended::Turned {
+            return Ok(completed);
+        }
+        turned = true;
+        options.first_start = FirstStart::default();
     }
-    outcome
 }
 
 async fn run_connected(
@@ -86,12 +100,20 @@ async fn run_connected(
     options: RunOptions,
     stop: &CancellationToken,
     connected: &Connected,
+    turned: bool,
 ) -> Result<Completed> {
     let store = super::reporting::open_to_run(&config.link.state_dir).await?;
     let open = OpenRun::begin(&store)?;
-    let outcome = run_with_store(config, options, stop, connected, &store).await;
-    if let Err(error) = &outcome {
-        super::monitor::save_failure(config, &store, error);
+    let standing = Standing::read(&connected.own, &config.link.name).await;
+    let outcome = match standing {
+        Ok(standing) if turned && standing.turn == Turn::Ended => Ok(Ended::CutOver),
+        Ok(standing) => run_with_store(config, options, stop, connected, &store, standing).await,
+        Err(error) => Err(error),
+    };
+    match &outcome {
+        Err(error) => super::monitor::save_failure(config, &store, error),
+        Ok(Ended::CutOver) => super::monitor::save_waiting(config, &store, LinkState::Ended)?,
+        Ok(Ended::CaughtUp | Ended::Stopped | Ended::Turned) => {}
     }
     let run = open.end(&store, &outcome);
     store.flush()?;
@@ -105,8 +127,16 @@ async fn run_with_store(
     stop: &CancellationToken,
     connected: &Connected,
     store: &Store,
+    mut standing: Standing,
 ) -> Result<Ended> {
-    let (started, ledger) = take_over(config, connected, store, &options.first_start).await?;
+    let first_start = &options.first_start;
+    standing.must_go_on(config, first_start.anew)?;
+    let config = &standing.in_force(config);
+    if let Mode::OneWay { from: Side::B } = config.link.mode {
+        let names = config.clusters.as_ref().map(|cluster| &cluster.name);
+        tracing::warn!(from = %names.b, to = %names.a, "this link was turned round by a cutover");
+    }
+    let (started, ledger) = take_over(config, connected, store, first_start, &mut standing).await?;
     fill_up_store(store, &connected.own).await?;
     let lease = started.lease.clone();
     let writers = started.writers.clone();
@@ -145,7 +175,7 @@ async fn replicate(
     );
     let started_at = started.recover_to;
 
-    let (lanes_stop, rest_stop) = (CancellationToken::new(), CancellationToken::new());
+    let [lanes_stop, rest_stop, turned] = [(); 3].map(|()| CancellationToken::new());
     tasks::spawn_readers(
         &mut rest, config, connected, &shared, &observer, &started, &rest_stop,
     );
@@ -156,6 +186,7 @@ async fn replicate(
         &shared,
         &connected.own,
         &monitor,
+        &turned,
         &rest_stop,
     )?;
     let mut lanes = Tasks::new();
@@ -172,6 +203,7 @@ async fn replicate(
 
     let outcome = tokio::select! {
         () = stop.cancelled() => Ok(Ended::Stopped),
+        () = turned.cancelled() => Ok(Ended::Turned),
         () = wait_until_caught_up(config, &shared, started_at, progress.as_deref()), if options.until_caught_up => {
             Ok(Ended::CaughtUp)
         }

@@ -5,15 +5,16 @@ use std::collections::{HashMap, HashSet};
 use bson::{DateTime, Timestamp, Uuid, doc};
 
 use super::history::{
-    FoundCheckpoint, History, checkpoint_document, checkpoint_id, keeper, link_document,
-    must_not_overlap, notes, session_ids,
+    FoundCheckpoint, History, checkpoint_document, checkpoint_id, highest_epoch, keeper,
+    link_document, must_not_overlap, notes, session_ids,
 };
 use super::identity::{ServerFacts, identity_of, must_differ, must_match};
 use super::initial_sync::{drop_included, must_be_empty};
 use super::lease::Lease;
 use super::own::Own;
+use super::standing::{Standing, Turn};
 use super::sweeper::clear_leftovers;
-use super::takeover::{kill_sessions, lanes_of, open_lanes, raise_epoch};
+use super::takeover::{kill_sessions, lanes_of, open_lanes, raise_epoch, tell_of_first};
 use crate::change::{AppliedThrough, Pair, PipelineId, Position, Rank, Side};
 use crate::cluster::{Cluster, connect};
 use crate::config::{Config, InitialSync};
@@ -85,10 +86,13 @@ pub async fn take_over(
     connected: &Connected,
     store: &Store,
     wanted: &FirstStart,
+    standing: &mut Standing,
 ) -> Result<(Started, Ledger)> {
     let own = &connected.own;
-    let history = look(config, connected, store, wanted).await?;
-    let is_first = wanted.anew || !history.is_ready();
+    let turning = standing.turn == Turn::Turning;
+    let anew = wanted.anew || turning;
+    let history = look(config, connected, store, wanted, anew).await?;
+    let is_first = anew || !history.is_ready();
     let lease = claim(config, connected, store).await?;
 
     let mut tags = Pair::new(HashSet::new(), HashSet::new());
@@ -97,15 +101,22 @@ pub async fn take_over(
         tags[side].extend(store.tag_sessions(side)?);
         kill_sessions(&connected.clusters[side], &tags[side]).await?;
     }
-    let epoch = history.epoch() + 1;
+    let epoch = highest_epoch(own, &config.link.name).await? + 1;
     let mut started_from = None;
     if is_first {
         if config.initial_sync == InitialSync::Copy && wanted.drop_target {
             drop_included(config, &connected.clusters.b).await?;
         }
-        let from = first_positions(config, own).await?;
+        let from = match standing.from.filter(|_| turning) {
+            Some(from) => from,
+            None => first_positions(config, own).await?,
+        };
         started_from = Some(wall_time(from.a));
+        tell_of_first(config, from, turning);
         make_ready(config, own, epoch, from).await?;
+        if turning {
+            standing.open(own, &config.link.name).await?;
+        }
     } else {
         raise_epoch(config, connected, &history, epoch, &tags).await?;
     }
@@ -140,6 +151,7 @@ async fn look(
     connected: &Connected,
     store: &Store,
     wanted: &FirstStart,
+    anew: bool,
 ) -> Result<History> {
     let identity = identity_of(config, &connected.servers);
     if let Some(before) = store.identity()? {
@@ -150,11 +162,11 @@ async fn look(
         must_match(config, &before, &identity)?;
     }
     must_not_overlap(config, &identity, &connected.own).await?;
-    let is_first = wanted.anew || !history.is_ready();
+    let is_first = anew || !history.is_ready();
     if is_first && config.initial_sync == InitialSync::Copy && !wanted.drop_target {
         must_be_empty(config, &connected.clusters.b).await?;
     }
-    if !wanted.anew {
+    if !anew {
         history.must_be_whole(config, store)?;
         must_reach_back(&history, connected).await?;
     }
@@ -247,7 +259,7 @@ fn applied_of(checkpoints: &[FoundCheckpoint]) -> Vec<AppliedThrough> {
         .collect()
 }
 
-fn wall_time(time: Timestamp) -> DateTime {
+pub(super) fn wall_time(time: Timestamp) -> DateTime {
     DateTime::from_millis(i64::from(time.time) * 1000)
 }
 
@@ -306,20 +318,12 @@ async fn make_ready(
 ) -> Result<()> {
     let link = &config.link.name;
     let copies = config.initial_sync == InitialSync::Copy;
-    tracing::warn!(
-        link = %link,
-        from_a = %wall_time(from.a).try_to_rfc3339_string().unwrap_or_default(),
-        from_b = %wall_time(from.b).try_to_rfc3339_string().unwrap_or_default(),
-        "{}",
-        match copies {
-            true => "first start: replicating from now on, and copying what a holds",
-            false => "first start: replicating from now on, nothing older is compared",
-        }
-    );
+    for side in Side::BOTH {
+        let old = doc! { "q": { "link": link }, "limit": 0 };
+        own[side].delete("checkpoints", vec![old]).await?;
+    }
     for pipeline in PipelineId::BOTH {
         let side = keeper(config.link.mode, pipeline);
-        let old = doc! { "q": { "link": link, "pipeline": pipeline.as_str() }, "limit": 0 };
-        own[side].delete("checkpoints", vec![old]).await?;
         let lanes = lanes_of(config, pipeline);
         let insert = |lane| {
             let document =
@@ -373,7 +377,7 @@ async fn restore_notes(config: &Config, own: &Pair<Own>, ledger: &mut Ledger) ->
             }
             ledger.restore_notes(side, key.clone(), stored);
             for event in &notes.witnessed {
-                ledger.restore_witnessed(event.clone());
+                ledger.restore_witnessed(side, event.clone());
             }
         }
     }

@@ -3,14 +3,14 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use bson::{DateTime, Uuid, doc};
+use bson::{DateTime, Timestamp, Uuid, doc};
 
 use super::history::{History, checkpoint_id, keeper};
 use super::own::Own;
-use super::start::Connected;
+use super::start::{Connected, wall_time};
 use crate::change::{Pair, PipelineId, Side};
 use crate::cluster::Cluster;
-use crate::config::{Config, Mode};
+use crate::config::{Config, InitialSync};
 use crate::error::Result;
 use crate::store::Store;
 use crate::target::{Checkpoint, TagSession};
@@ -18,6 +18,25 @@ use crate::target::{Checkpoint, TagSession};
 /// Another process's open transaction holds its checkpoint at most until its session is killed.
 const EPOCH_TIME_MAX_MS: i64 = 1000;
 const EPOCH_TRIES_MAX: usize = 20;
+
+/// Says from when a link replicates that begins.
+pub(super) fn tell_of_first(config: &Config, from: Pair<Timestamp>, turning: bool) {
+    let what = match (turning, config.initial_sync) {
+        (true, _) => "first start in the new direction: going on from where the cutover was",
+        (false, InitialSync::Copy) => {
+            "first start: replicating from now on, and copying what a holds"
+        }
+        (false, InitialSync::None { .. }) => {
+            "first start: replicating from now on, nothing older is compared"
+        }
+    };
+    tracing::warn!(
+        link = %config.link.name,
+        from_a = %wall_time(from.a).try_to_rfc3339_string().unwrap_or_default(),
+        from_b = %wall_time(from.b).try_to_rfc3339_string().unwrap_or_default(),
+        "{what}"
+    );
+}
 
 /// A dead process's open transactions would block applications, and our own epoch.
 pub(super) async fn kill_sessions(cluster: &Cluster, ids: &HashSet<Uuid>) -> Result<()> {
@@ -33,9 +52,9 @@ pub(super) async fn kill_sessions(cluster: &Cluster, ids: &HashSet<Uuid>) -> Res
 }
 
 pub(super) fn lanes_of(config: &Config, pipeline: PipelineId) -> usize {
-    match (config.link.mode, pipeline) {
-        (Mode::OneWay, PipelineId::BToA) => 1,
-        (Mode::OneWay | Mode::TwoWay, _) => config.apply.lanes,
+    match config.link.mode.sends(pipeline.source()) {
+        true => config.apply.lanes,
+        false => 1,
     }
 }
 

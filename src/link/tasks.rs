@@ -18,7 +18,7 @@ use super::retention::prune;
 use super::start::{Connected, Started};
 use super::sweeper::clear_notes;
 use crate::change::{Pair, PipelineId, Side};
-use crate::config::{Config, Mode};
+use crate::config::Config;
 use crate::error::Result;
 use crate::pipeline::{
     Collections, Counters, Exchange, Lane, LaneSettings, LinkFacts, Shared, Witness,
@@ -127,6 +127,7 @@ pub(super) fn spawn_helpers(
     shared: &Arc<Shared>,
     own: &Pair<Own>,
     monitor: &Monitor,
+    turned: &CancellationToken,
     stop: &CancellationToken,
 ) -> Result<()> {
     for side in Side::BOTH {
@@ -141,7 +142,12 @@ pub(super) fn spawn_helpers(
     rest.spawn(done(async move { watcher.watch(watch_stop).await }));
     let socket = control::bind(&config.link.state_dir)?;
     let clusters = own.as_ref().map(|own| own.cluster.clone());
-    let handler = LinkHandler::new(shared.clone(), monitor.subscribe(), clusters);
+    let handler = LinkHandler::new(
+        shared.clone(),
+        monitor.subscribe(),
+        clusters,
+        turned.clone(),
+    );
     rest.spawn(done(control::serve(
         socket,
         Arc::new(handler),
@@ -162,9 +168,9 @@ pub(super) fn spawn_lanes(
         (PipelineId::AToB, sessions.a),
         (PipelineId::BToA, sessions.b),
     ] {
-        if config.link.mode == Mode::OneWay && pipeline == PipelineId::BToA {
+        if !config.link.mode.sends(pipeline.source()) {
             for (session, checkpoint) in sessions {
-                let witness = Witness::new(shared.clone(), session, checkpoint);
+                let witness = Witness::new(pipeline, shared.clone(), session, checkpoint);
                 lanes.spawn(witness.run(stop.clone()));
             }
             continue;

@@ -67,6 +67,9 @@ impl Handler for Canned {
                 Request::DeadLetterDiscard { id } => {
                     Err(Error::usage(format!("no record {id}")).hint("a hint"))
                 }
+                Request::PutRun { .. } | Request::Turn => Ok(Reply::Line(Response::Done {
+                    message: "done".into(),
+                })),
                 Request::ConflictRestored { .. } => {
                     self.unanswered.notify_one();
                     std::future::pending().await
