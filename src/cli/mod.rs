@@ -4,6 +4,7 @@ pub mod check;
 pub mod confirm;
 pub mod conflict;
 pub mod conflict_report;
+pub mod cutover;
 pub mod dead_letter;
 pub mod init;
 pub mod moment;
@@ -69,6 +70,7 @@ pub enum Command {
     Run(run::RunArgs),
     Status(status::StatusArgs),
     Verify(verify::VerifyArgs),
+    Cutover(cutover::CutoverArgs),
     Runs(runs::RunsArgs),
     ConflictReport(conflict_report::ConflictReportArgs),
     Conflict(conflict::ConflictArgs),
@@ -119,6 +121,7 @@ async fn dispatch(cli: Cli) -> Result<ExitCode> {
         Command::Run(args) => run::run(&common, &args).await,
         Command::Status(args) => status::run(&common, &args).await,
         Command::Verify(args) => verify::run(&common, &args).await,
+        Command::Cutover(args) => cutover::run(&common, &args).await,
         Command::Runs(args) => runs::run(&common, &args).await,
         Command::ConflictReport(args) => conflict_report::run(&common, &args).await,
         Command::Conflict(args) => conflict::run(&common, &args).await,
@@ -159,6 +162,9 @@ mod tests {
             "tandem verify --readers 0",
             "tandem run --window 22:00",
             "tandem run --time-zone UTC",
+            "tandem cutover --at noon",
+            "tandem cutover --time-zone UTC",
+            "tandem cutover --abort --reverse",
         ] {
             let error = Cli::try_parse_from(typed.split(' ')).expect_err(typed);
             assert_eq!(error.exit_code(), 2, "{typed}");

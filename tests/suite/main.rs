@@ -2,6 +2,7 @@
 
 mod conflicts;
 mod crash;
+mod cutover;
 mod ddl;
 mod ddl_crash;
 mod ddl_one_way;
