@@ -33,6 +33,6 @@ mod tasks;
 
 pub use in_window::run_in_window;
 pub use monitor::pipelines_of;
-pub use run::{Completed, Ended, RunOptions, run};
+pub use run::{Completed, Ended, RunOptions, Showing, run};
 pub use standing::{Standing, Turn};
 pub use start::FirstStart;

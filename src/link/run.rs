@@ -29,6 +29,16 @@ pub struct RunOptions {
     pub until_caught_up: bool,
     pub timeout: Option<Duration>,
     pub first_start: FirstStart,
+    pub showing: Showing,
+}
+
+/// What a run shows beside its log.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Showing {
+    #[default]
+    Nothing,
+    /// Bars on standard error, which is a terminal.
+    Bars,
 }
 
 /// What a run has come to.
@@ -162,7 +172,6 @@ async fn replicate(
     let ddl = Arc::new(Ddl::load(config, &connected.own, started.recover_to).await?);
     let observer = observer(config, connected, &shared, &started, &ddl);
     let epoch = started.epoch();
-    let from = started.started_from;
     let mut rest = Tasks::new();
     let progress = tasks::spawn_initial_sync(&mut rest, config, connected, &shared, &started);
     let monitor = Monitor::new(
@@ -170,10 +179,9 @@ async fn replicate(
         connected,
         shared.clone(),
         observer.clone(),
-        from,
+        started.started_from,
         progress.clone(),
     );
-    let started_at = started.recover_to;
 
     let [lanes_stop, rest_stop, turned] = [(); 3].map(|()| CancellationToken::new());
     tasks::spawn_readers(
@@ -189,6 +197,7 @@ async fn replicate(
         &turned,
         &rest_stop,
     )?;
+    tasks::show(&mut rest, options.showing, &monitor, &rest_stop);
     let mut lanes = Tasks::new();
     tasks::spawn_lanes(
         &mut lanes,
@@ -204,7 +213,7 @@ async fn replicate(
     let outcome = tokio::select! {
         () = stop.cancelled() => Ok(Ended::Stopped),
         () = turned.cancelled() => Ok(Ended::Turned),
-        () = wait_until_caught_up(config, &shared, started_at, progress.as_deref()), if options.until_caught_up => {
+        () = wait_until_caught_up(config, &shared, started.recover_to, progress.as_deref()), if options.until_caught_up => {
             Ok(Ended::CaughtUp)
         }
         error = first_failure(&mut lanes) => Err(error),

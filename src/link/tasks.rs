@@ -15,6 +15,7 @@ use super::monitor::Monitor;
 use super::observer::LinkObserver;
 use super::own::Own;
 use super::retention::prune;
+use super::run::Showing;
 use super::start::{Connected, Started};
 use super::sweeper::clear_notes;
 use crate::change::{Pair, PipelineId, Side};
@@ -26,6 +27,7 @@ use crate::pipeline::{
 use crate::resolve::{BatchLimits, Ledger, Room, Rules};
 use crate::store::Store;
 use crate::target::{Checkpoint, TagSession};
+use crate::telemetry::live;
 
 pub(super) type Tasks = JoinSet<Result<()>>;
 
@@ -202,6 +204,19 @@ pub(super) fn spawn_lanes(
             );
             lanes.spawn(lane.run(stop.clone()));
         }
+    }
+}
+
+/// What people see of the run beside its log.
+pub(super) fn show(
+    rest: &mut Tasks,
+    showing: Showing,
+    monitor: &Monitor,
+    stop: &CancellationToken,
+) {
+    match showing {
+        Showing::Nothing => {}
+        Showing::Bars => drop(rest.spawn(done(live::follow(monitor.subscribe(), stop.clone())))),
     }
 }
 

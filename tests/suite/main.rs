@@ -11,6 +11,7 @@ mod exit_codes;
 mod fences;
 mod harness;
 mod initial_sync;
+mod live;
 mod one_way;
 mod oracle;
 mod outage;
