@@ -93,10 +93,10 @@ pub async fn run(common: &Common, args: &CutoverArgs) -> Result<ExitCode> {
     if args.json {
         output::print(&as_json(&config, &completed))?;
     }
-    let line = as_line(&config, &completed);
+    let text = as_text(&config, &completed);
     completed.outcome?;
     if !args.json {
-        output::print(&line)?;
+        output::print(&text)?;
     }
     Ok(ExitCode::Done)
 }
@@ -158,7 +158,7 @@ fn as_json(config: &Config, done: &Completed) -> String {
     format!("{shape}\n")
 }
 
-fn as_line(config: &Config, done: &Completed) -> String {
+fn as_text(config: &Config, done: &Completed) -> String {
     let names = config.clusters.as_ref().map(|cluster| &cluster.name);
     let (from, to) = (names[done.source], names[done.source.other()]);
     let link = &config.link.name;
@@ -166,15 +166,20 @@ fn as_line(config: &Config, done: &Completed) -> String {
         true => format!("{from} follows {to}; `tandem cutover --reverse` goes back"),
         false => "the link has ended".to_owned(),
     };
-    let mut line = format!(
+    let mut shown = String::new();
+    for step in &done.run.steps {
+        let seconds = step.took_ms as f64 / 1000.0;
+        shown += &format!("  {:<10} {seconds:>6.1} s  {}\n", step.step, step.found);
+    }
+    shown += &format!(
         "link {link}: cut over from {from} to {to}: {what}\n\
          the applications must write to {to} from now on\n"
     );
     if done.blocked {
-        line += &format!(
+        shown += &format!(
             "{from} goes on refusing writes, until somebody runs on it: \
              db.adminCommand({{ setUserWriteBlockMode: 1, global: false }})\n"
         );
     }
-    line
+    shown
 }

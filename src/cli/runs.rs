@@ -9,7 +9,7 @@ use super::{Common, output};
 use crate::change::{Pair, PipelineId, rfc3339};
 use crate::error::{ExitCode, Result};
 use crate::link::runs;
-use crate::store::{Moved, Run, RunKind};
+use crate::store::{Moved, Run, RunKind, RunOutcome};
 
 /// The number that changes with the shape of the JSON.
 const FORMAT: u32 = 1;
@@ -112,6 +112,7 @@ fn as_table(found: &[Run]) -> String {
             run.ended_at_ms.map(time).unwrap_or_default(),
             match run.kind {
                 RunKind::Run => run.outcome.as_str().to_owned(),
+                RunKind::Cutover if run.outcome == RunOutcome::CutOver => "cut over".to_owned(),
                 RunKind::Cutover => format!("cutover {}", run.outcome.as_str()),
             },
             run.exit_code

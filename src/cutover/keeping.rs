@@ -4,8 +4,12 @@ use bson::DateTime;
 
 use super::asking::put_run;
 use super::{Cutover, Step, server};
+use crate::cluster::errors;
 use crate::error::{Error, ExitCode, Result};
 use crate::store::{RunOutcome, RunStep};
+
+/// Server error code.
+const UNAUTHORIZED: i32 = 13;
 
 impl Cutover<'_> {
     pub(super) async fn put_step(&mut self, succeeded: bool, found: String) {
@@ -66,8 +70,16 @@ impl Cutover<'_> {
 
     pub(super) async fn unblock(&mut self) -> Result<()> {
         let cluster = &self.own[self.under_way.source].cluster;
-        server::unblock(cluster).await?;
-        tracing::info!(cluster = %cluster.name, "cutover: writes are allowed again");
+        match server::unblock(cluster).await {
+            Ok(()) => {
+                tracing::info!(cluster = %cluster.name, "cutover: writes are allowed again");
+            }
+            // It was never allowed to block them either.
+            Err(error) if errors::code_of(&error) == Some(UNAUTHORIZED) => {
+                tracing::warn!(%error, "writes were not blocked by this account");
+            }
+            Err(error) => return Err(error),
+        }
         self.under_way.blocked = false;
         let link = &self.config.link.name;
         self.under_way.save(&self.own, link, Step::Lag).await

@@ -89,6 +89,8 @@ impl Cutover<'_> {
                 Err(error) => {
                     tracing::warn!(%error, "the server does not block writes for us");
                     self.under_way.blocked = false;
+                    let step = super::Step::Block;
+                    self.under_way.save(&self.own, link, step).await?;
                 }
             }
         }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bson::{Document, doc};
+use bson::{DateTime, Document, doc};
 use mongodb::Client;
 use serde_json::Value;
 
@@ -339,6 +339,40 @@ async fn a_cutover_that_cannot_be_proven_is_taken_back() {
         .map(|run| run["outcome"].as_str().unwrap())
         .collect();
     assert_eq!(outcomes, ["running", "timed_out", "timed_out", "failed"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_interrupted_cutover_takes_everything_back() {
+    let env = TestEnv::start().await;
+    env.create_on_both("shop", "orders").await;
+    let slow = "operations_per_second_max = 10\nbatch_operations_max = 1";
+    let link = env.link().one_way().lanes(1).extra(slow);
+    let mut tandem = env.streaming(&link).await;
+    let mut interrupted = env.tandem(&link);
+    let tomorrow = DateTime::now().timestamp_millis() / 1000 - 3600;
+    let (hour, minute) = (tomorrow / 3600 % 24, tomorrow / 60 % 60);
+    let at = format!("{hour:02}:{minute:02}");
+    interrupted.start_command(&["cutover", "--yes", "--at", &at, "--time-zone", "UTC"]);
+    wait_for("it waits", SOON, || async {
+        interrupted.log().contains("cutover: waiting").then_some(())
+    })
+    .await;
+    interrupted.sigint();
+    assert_eq!(interrupted.wait_exit(SOON).await, 130);
+
+    let many = (0..100).map(|id| doc! { "_id": id });
+    env.orders_a().insert_many(many).await.unwrap();
+    interrupted.start_command(&["cutover", "--yes"]);
+    wait_for_step(env.b.client(), "drain").await;
+    assert!(is_blocked(env.a.client()).await);
+    interrupted.sigint();
+    assert_eq!(interrupted.wait_exit(SOON).await, 130);
+    assert!(!is_blocked(env.a.client()).await);
+    assert!(tandem.is_running());
+    assert_converged(&env, SOON).await;
+    let shown = must_succeed(&tandem, &[]);
+    assert_eq!(shown["outcome"], "cut_over");
+    assert_eq!(tandem.wait_exit(SOON).await, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
