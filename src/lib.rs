@@ -4,6 +4,7 @@ pub mod change;
 pub mod cli;
 pub mod cluster;
 pub mod config;
+pub mod cutover;
 pub mod ddl;
 pub mod error;
 pub mod fault;

@@ -20,7 +20,7 @@ struct Ban {
 /// One file owns all retries; nobody else may use the crate.
 const RETRY_OWNERS_MAX: usize = 1;
 
-const BANS: [Ban; 10] = [
+const BANS: [Ban; 11] = [
     Ban {
         within: "source/",
         except: &[],
@@ -95,6 +95,12 @@ const BANS: [Ban; 10] = [
         except: &["telemetry/"],
         names: &["axum"],
         why: "axum belongs to telemetry",
+    },
+    Ban {
+        within: "",
+        except: &["telemetry/"],
+        names: &["indicatif"],
+        why: "indicatif belongs to telemetry",
     },
     Ban {
         within: "",

@@ -4,6 +4,7 @@ pub mod check;
 pub mod confirm;
 pub mod conflict;
 pub mod conflict_report;
+pub mod cutover;
 pub mod dead_letter;
 pub mod init;
 pub mod moment;
@@ -88,6 +89,7 @@ pub enum Command {
     Status(status::StatusArgs),
     Resync(resync::ResyncArgs),
     Verify(verify::VerifyArgs),
+    Cutover(cutover::CutoverArgs),
     Runs(runs::RunsArgs),
     ConflictReport(conflict_report::ConflictReportArgs),
     Conflict(conflict::ConflictArgs),
@@ -143,6 +145,7 @@ async fn dispatch(cli: Cli) -> Result<ExitCode> {
         Command::Status(args) => status::run(&common, &args).await,
         Command::Resync(args) => resync::run(&common, &args).await,
         Command::Verify(args) => verify::run(&common, &args).await,
+        Command::Cutover(args) => cutover::run(&common, &args).await,
         Command::Runs(args) => runs::run(&common, &args).await,
         Command::ConflictReport(args) => conflict_report::run(&common, &args).await,
         Command::Conflict(args) => conflict::run(&common, &args).await,
@@ -185,6 +188,9 @@ mod tests {
             "tandem resync --from c",
             "tandem run --window 22:00",
             "tandem run --time-zone UTC",
+            "tandem cutover --at noon",
+            "tandem cutover --time-zone UTC",
+            "tandem cutover --abort --reverse",
         ] {
             let error = Cli::try_parse_from(typed.split(' ')).expect_err(typed);
             assert_eq!(error.exit_code(), 2, "{typed}");

@@ -1,5 +1,6 @@
 //! `tandem run`: replicate until stopped.
 
+use std::io::IsTerminal;
 use std::time::Duration;
 
 use clap::Args;
@@ -7,11 +8,11 @@ use jiff::tz::TimeZone;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use super::Common;
 use super::runs::summary;
+use super::{Common, LogFormatArg};
 use crate::config::{Window, duration, window};
 use crate::error::{Error, ExitCode, Result};
-use crate::link::{self, Ended, FirstStart, RunOptions, Work};
+use crate::link::{self, Ended, FirstStart, RunOptions, Showing, Work};
 
 /// Replicate until stopped
 #[derive(Debug, Args)]
@@ -79,6 +80,7 @@ pub async fn run(common: &Common, args: &RunArgs) -> Result<ExitCode> {
             drop_target: args.drop_target,
         },
         work: Work::Nothing,
+        showing: showing(common),
     };
     let completed = match args.window()? {
         None => link::run(&config, options, stop).await?,
@@ -90,10 +92,20 @@ pub async fn run(common: &Common, args: &RunArgs) -> Result<ExitCode> {
     let (link, moved) = (&config.link.name, summary(&completed.run));
     let line = match completed.ended {
         Ended::CaughtUp => format!("link {link}: caught up: {moved}\n"),
-        Ended::Stopped => format!("link {link}: stopped: {moved}\n"),
+        Ended::CutOver => format!("link {link}: ended by a cutover\n"),
+        Ended::Stopped | Ended::Turned => format!("link {link}: stopped: {moved}\n"),
     };
     super::output::print(&line)?;
     Ok(ExitCode::Done)
+}
+
+/// Whoever reads the log with a program gets lines only.
+fn showing(common: &Common) -> Showing {
+    let for_people = matches!(common.log_format, LogFormatArg::Text);
+    match for_people && std::io::stderr().is_terminal() {
+        true => Showing::Bars,
+        false => Showing::Nothing,
+    }
 }
 
 /// The first interrupt stops with the batches under way finished, the second one at once.

@@ -3,13 +3,13 @@
 use bson::DateTime;
 use clap::Args;
 use comfy_table::{Table, presets};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{Common, output};
 use crate::change::{Pair, PipelineId, rfc3339};
 use crate::error::{ExitCode, Result};
 use crate::link::runs;
-use crate::store::{Moved, Run};
+use crate::store::{Moved, Run, RunKind, RunOutcome};
 
 /// The number that changes with the shape of the JSON.
 const FORMAT: u32 = 1;
@@ -63,16 +63,32 @@ fn as_json(link: &str, found: &[Run]) -> String {
             })
         });
         json!({
+            "kind": run.kind,
             "started_at": time(run.started_at_ms),
             "ended_at": run.ended_at_ms.map(time),
             "outcome": run.outcome,
             "exit_code": run.exit_code,
             "error": run.error,
             "pipelines": pipelines,
+            "steps": steps_json(run),
         })
     });
     let shape = json!({ "format": FORMAT, "link": link, "runs": found.collect::<Vec<_>>() });
     format!("{shape}\n")
+}
+
+/// The steps of a cutover.
+pub fn steps_json(run: &Run) -> Vec<Value> {
+    let steps = run.steps.iter().map(|step| {
+        json!({
+            "step": step.step,
+            "started_at": rfc3339(DateTime::from_millis(step.started_at_ms)),
+            "took_ms": step.took_ms,
+            "succeeded": step.succeeded,
+            "found": step.found,
+        })
+    });
+    steps.collect()
 }
 
 fn as_table(found: &[Run]) -> String {
@@ -94,7 +110,11 @@ fn as_table(found: &[Run]) -> String {
         table.add_row([
             time(run.started_at_ms),
             run.ended_at_ms.map(time).unwrap_or_default(),
-            run.outcome.as_str().to_owned(),
+            match run.kind {
+                RunKind::Run => run.outcome.as_str().to_owned(),
+                RunKind::Cutover if run.outcome == RunOutcome::CutOver => "cut over".to_owned(),
+                RunKind::Cutover => format!("cutover {}", run.outcome.as_str()),
+            },
             run.exit_code
                 .map(|code| code.to_string())
                 .unwrap_or_default(),

@@ -3,9 +3,8 @@
 use clap::Args;
 
 use super::{Common, output};
-use crate::change::{Mode, PipelineId};
 use crate::error::{Error, ExitCode, Result};
-use crate::link::reporting;
+use crate::link::{pipelines_of, reporting};
 use crate::telemetry::status::to_text;
 
 /// Tell where the link stands, whether or not it runs
@@ -25,10 +24,7 @@ pub async fn run(common: &Common, args: &StatusArgs) -> Result<ExitCode> {
         .clusters
         .as_ref()
         .map(|cluster| cluster.name.as_str());
-    let pipelines = match config.link.mode {
-        Mode::TwoWay => &PipelineId::BOTH[..],
-        Mode::OneWay => &[PipelineId::AToB],
-    };
+    let pipelines = pipelines_of(config.link.mode);
     let link = &config.link;
     let status = reporting::status(&link.state_dir, &link.name, names, pipelines).await?;
     output::print(&if args.json {

@@ -63,6 +63,9 @@ const OPERATOR_CODES: [(i32, &str); 9] = [
     (40573, "start mongod as a replica set"),
 ];
 
+/// A cutover, or an operator, has blocked writes with `setUserWriteBlockMode`.
+pub const WRITES_BLOCKED: i32 = 371;
+
 /// The position to go on from is gone.
 const RESYNC_CODES: [i32; 2] = [
     280, // ChangeStreamFatalError

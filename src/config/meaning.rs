@@ -75,7 +75,7 @@ fn link(settings: &Settings, folder: &Path, flags: &Flags, problems: &mut Proble
     LinkConfig {
         name: name.to_owned(),
         mode: match settings.text("link.mode") {
-            "one-way" => Mode::OneWay,
+            "one-way" => Mode::OneWay { from: Side::A },
             _ => Mode::TwoWay,
         },
         state_dir,

@@ -80,12 +80,12 @@ impl Ddl {
 
     /// Whether changes on `side` are brought over at all.
     fn sends(&self, side: Side) -> bool {
-        self.replicate && (self.rules.mode == Mode::TwoWay || side == Side::A)
+        self.replicate && self.rules.mode.sends(side)
     }
 
     /// Whether dropping a collection is brought over: no fence protects what is written into it.
     fn sends_drops(&self) -> bool {
-        self.drops || self.rules.mode == Mode::OneWay
+        self.drops || self.rules.mode != Mode::TwoWay
     }
 
     fn rank(&self, side: Side) -> Rank {
@@ -96,7 +96,8 @@ impl Ddl {
     fn sources(&self) -> &'static [Side] {
         match self.rules.mode {
             Mode::TwoWay => &Side::BOTH,
-            Mode::OneWay => &[Side::A],
+            Mode::OneWay { from: Side::A } => &[Side::A],
+            Mode::OneWay { from: Side::B } => &[Side::B],
         }
     }
 }

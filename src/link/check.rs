@@ -11,6 +11,8 @@ use crate::cluster::{self, Cluster};
 use crate::config::{Config, duration};
 use crate::error::{Error, ExitCode, Result};
 
+pub(crate) use privileges::missing as missing_privileges;
+
 pub use lines::{CheckLine, Verdict, as_json, as_table};
 
 /// What a check may do to the clusters.

@@ -60,6 +60,12 @@ pub enum Request {
     DeadLetterDiscard {
         id: String,
     },
+    /// Puts a cutover, or what it has come to since, among the runs.
+    PutRun {
+        run: Box<Run>,
+    },
+    /// A cutover has decided something: begin again with it.
+    Turn,
     /// The losing version of this record was written back.
     ConflictRestored {
         id: String,
@@ -87,6 +93,8 @@ impl Request {
             | Request::Repair { .. }
             | Request::DeadLetterRetry { .. }
             | Request::DeadLetterDiscard { .. }
+            | Request::PutRun { .. }
+            | Request::Turn
             | Request::ConflictRestored { .. } => false,
         }
     }

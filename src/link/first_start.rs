@@ -71,6 +71,33 @@ pub(super) async fn first_positions(config: &Config, own: &Pair<Own>) -> Result<
     Ok(Pair::new(start_at, start_at))
 }
 
+/// Says from when a first start replicates.
+pub(super) fn tell_of_first(
+    config: &Config,
+    from: Pair<Timestamp>,
+    sync: &FirstSync,
+    turning: bool,
+) {
+    let what = match (turning, sync) {
+        (true, _) => "first start in the new direction: going on from where the cutover was",
+        (false, FirstSync::Copy) => {
+            "first start: replicating from now on, and copying what a holds"
+        }
+        (false, FirstSync::Merge(_)) => {
+            "first start: replicating from now on, and merging what both hold"
+        }
+        (false, FirstSync::None) => {
+            "first start: replicating from now on, nothing older is compared"
+        }
+    };
+    tracing::warn!(
+        link = %config.link.name,
+        from_a = %wall_time(from.a).try_to_rfc3339_string().unwrap_or_default(),
+        from_b = %wall_time(from.b).try_to_rfc3339_string().unwrap_or_default(),
+        "{what}"
+    );
+}
+
 /// All checkpoints are there before anything is applied; `ready` comes last, a then b.
 ///
 /// # Errors
@@ -83,21 +110,12 @@ pub(super) async fn make_ready(
     sync: &FirstSync,
 ) -> Result<()> {
     let link = &config.link.name;
-    tracing::warn!(
-        link = %link,
-        from_a = %wall_time(from.a).try_to_rfc3339_string().unwrap_or_default(),
-        from_b = %wall_time(from.b).try_to_rfc3339_string().unwrap_or_default(),
-        "{}",
-        match sync {
-            FirstSync::Copy => "first start: replicating from now on, and copying what a holds",
-            FirstSync::Merge(_) => "first start: replicating from now on, and merging what both hold",
-            FirstSync::None => "first start: replicating from now on, nothing older is compared",
-        }
-    );
+    for side in Side::BOTH {
+        let old = doc! { "q": { "link": link }, "limit": 0 };
+        own[side].delete("checkpoints", vec![old]).await?;
+    }
     for pipeline in PipelineId::BOTH {
         let side = keeper(config.link.mode, pipeline);
-        let old = doc! { "q": { "link": link, "pipeline": pipeline.as_str() }, "limit": 0 };
-        own[side].delete("checkpoints", vec![old]).await?;
         let lanes = lanes_of(config, pipeline);
         let insert = |lane| {
             let document =

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use super::control::{Handler, Reply, ReplyFuture, Request, Response};
 use super::dead_letters::{DeadLetter, discard, told_discarded, told_retried};
@@ -21,6 +22,8 @@ pub struct LinkHandler {
     status: watch::Receiver<LinkStatus>,
     clusters: Pair<Cluster>,
     desk: Desk,
+    /// Cancelled where a cutover has decided something.
+    turned: CancellationToken,
 }
 
 impl LinkHandler {
@@ -29,12 +32,14 @@ impl LinkHandler {
         status: watch::Receiver<LinkStatus>,
         clusters: Pair<Cluster>,
         desk: Desk,
+        turned: CancellationToken,
     ) -> Self {
         Self {
             shared,
             status,
             clusters,
             desk,
+            turned,
         }
     }
 
@@ -67,6 +72,14 @@ impl LinkHandler {
             Request::Repair { keys, from } => self.repair(keys, from).await,
             Request::DeadLetterRetry { id } => self.retry(&id).map(done),
             Request::DeadLetterDiscard { id } => self.discard(&id).await.map(done),
+            Request::PutRun { run } => {
+                self.shared.store.put_run(&run)?;
+                Ok(done("it is on record".to_owned()))
+            }
+            Request::Turn => {
+                self.turned.cancel();
+                Ok(done("the link begins again".to_owned()))
+            }
             Request::ConflictRestored { id } => {
                 mark_restored(&self.shared.store, &self.place(), &id).await?;
                 Ok(done(format!("record {id} is marked as restored")))

@@ -35,11 +35,11 @@ pub struct History {
     pub sessions: Pair<Vec<Document>>,
 }
 
-/// The cluster that keeps a pipeline's checkpoints: its target. In one-way mode nothing goes to a,
-/// so what is known of b's history stays on b.
+/// The cluster that keeps a pipeline's checkpoints: its target. In one-way mode nothing goes to
+/// the source, so what is known of the target's history stays there.
 pub fn keeper(mode: Mode, pipeline: PipelineId) -> Side {
     match (mode, pipeline) {
-        (Mode::OneWay, _) => Side::B,
+        (Mode::OneWay { from }, _) => from.other(),
         (Mode::TwoWay, pipeline) => pipeline.target(),
     }
 }
@@ -124,11 +124,6 @@ impl History {
         })
     }
 
-    pub fn epoch(&self) -> i64 {
-        let all = self.checkpoints.a.iter().chain(&self.checkpoints.b);
-        all.map(|checkpoint| checkpoint.epoch).max().unwrap_or(0)
-    }
-
     /// State that is there on one side only, or that the local store knows better, must not be
     /// mistaken for a first start.
     ///
@@ -156,9 +151,7 @@ impl History {
             if !self.is_ready_on(side) {
                 return lost(format!("{} has lost the link's state", names[side]));
             }
-            if self.sessions[side].is_empty()
-                && !(config.link.mode == Mode::OneWay && side == Side::A)
-            {
+            if self.sessions[side].is_empty() && config.link.mode.sends(side.other()) {
                 return lost(format!(
                     "{} has lost the ids of tandem's sessions",
                     names[side]
@@ -189,6 +182,20 @@ impl History {
         }
         Ok(())
     }
+}
+
+/// The highest epoch on record. Where a turned link begins, it is on the other cluster.
+///
+/// # Errors
+/// As the clusters say.
+pub async fn highest_epoch(own: &Pair<Own>, link: &str) -> Result<i64> {
+    let mut highest = 0;
+    for side in Side::BOTH {
+        let found = own[side].find("checkpoints", doc! { "link": link }).await?;
+        let epochs = found.iter().filter_map(|one| one.get_i64("epoch").ok());
+        highest = epochs.fold(highest, i64::max);
+    }
+    Ok(highest)
 }
 
 fn found_checkpoint(found: &Document) -> Option<FoundCheckpoint> {

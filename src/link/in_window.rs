@@ -59,7 +59,7 @@ pub async fn run_in_window(
         };
         // The next window goes on with what this one has begun.
         options.first_start = FirstStart::default();
-        if completed.ended == Ended::CaughtUp || stop.is_cancelled() {
+        if matches!(completed.ended, Ended::CaughtUp | Ended::CutOver) || stop.is_cancelled() {
             return Ok(Some(completed));
         }
         last = Some(completed);

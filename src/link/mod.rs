@@ -27,6 +27,7 @@ pub mod restore;
 mod retention;
 mod run;
 pub mod runs;
+mod standing;
 mod start;
 mod swap;
 mod sweeper;
@@ -35,5 +36,6 @@ mod tasks;
 
 pub use in_window::run_in_window;
 pub use monitor::pipelines_of;
-pub use run::{Completed, Ended, RunOptions, Work, run};
+pub use run::{Completed, Ended, RunOptions, Showing, Work, run};
+pub use standing::{Standing, Turn};
 pub use start::FirstStart;

@@ -44,7 +44,8 @@ pub struct Monitor {
 pub fn pipelines_of(mode: Mode) -> &'static [PipelineId] {
     match mode {
         Mode::TwoWay => &PipelineId::BOTH,
-        Mode::OneWay => &[PipelineId::AToB],
+        Mode::OneWay { from: Side::A } => &[PipelineId::AToB],
+        Mode::OneWay { from: Side::B } => &[PipelineId::BToA],
     }
 }
 
@@ -60,6 +61,10 @@ fn base(config: &Config, state: LinkState) -> LinkStatus {
         pipelines_of(config.link.mode),
     );
     status.since = Some(DateTime::now());
+    status.direction = match config.link.mode {
+        Mode::TwoWay => None,
+        Mode::OneWay { from } => Some(PipelineId::from_source(from)),
+    };
     status
 }
 
@@ -224,7 +229,9 @@ impl Monitor {
             LinkState::Waiting => Phase::Waiting,
             LinkState::Recovering => Phase::Recovering,
             LinkState::Starting | LinkState::Paused | LinkState::OutsideWindow => Phase::Starting,
-            LinkState::Stopped | LinkState::Failed | LinkState::NeverRun => Phase::Stopped,
+            LinkState::Stopped | LinkState::Ended | LinkState::Failed | LinkState::NeverRun => {
+                Phase::Stopped
+            }
         };
         let mut status = PipelineStatus::new(id, phase);
         let counters = &self.shared.counters[id.source()];

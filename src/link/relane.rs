@@ -41,7 +41,7 @@ pub(super) async fn drain(config: &Config, shared: &Shared) {
     }
     let sides: &[Side] = match config.link.mode {
         Mode::TwoWay => &Side::BOTH,
-        Mode::OneWay => &[Side::A],
+        Mode::OneWay { from } => &[from],
     };
     for side in sides {
         exchange.ledger().settle_at_gate(*side);

@@ -168,7 +168,7 @@ impl Lost {
             or(now, "(absent)"),
             or(self.document.as_deref(), "(deleted)"),
         );
-        if config.link.mode == Mode::OneWay {
+        if config.link.mode != Mode::TwoWay {
             text += &format!("\nthe link is one-way: the write stays on {cluster}\n");
         }
         escaped_lines(&text)

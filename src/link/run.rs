@@ -13,15 +13,17 @@ use super::observer::LinkObserver;
 use super::records::fill_up_store;
 use super::relane;
 use super::runs::OpenRun;
+use super::standing::{Standing, Turn};
 use super::start::{Connected, FirstStart, Started, connect_both, take_over};
 use super::tasks::{self, Tasks};
-use crate::change::Pair;
-use crate::config::Config;
+use crate::change::{Pair, Side};
+use crate::config::{Config, Mode};
 use crate::ddl::{Ddl, Worker};
 use crate::error::{Error, ExitCode, Result};
 use crate::pipeline::Shared;
 use crate::resolve::Ledger;
 use crate::store::{Run, RunOutcome, Store};
+use crate::telemetry::status::LinkState;
 
 /// What a run does besides replicating.
 #[derive(Debug, Clone, Default)]
@@ -52,6 +54,16 @@ pub struct RunOptions {
     pub timeout: Option<Duration>,
     pub first_start: FirstStart,
     pub work: Work,
+    pub showing: Showing,
+}
+
+/// What a run shows beside its log.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Showing {
+    #[default]
+    Nothing,
+    /// Bars on standard error, which is a terminal.
+    Bars,
 }
 
 /// What a run has come to.
@@ -59,6 +71,10 @@ pub struct RunOptions {
 pub enum Ended {
     CaughtUp,
     Stopped,
+    /// A cutover has decided something: the link has to begin again with it.
+    Turned,
+    /// A cutover has ended the link.
+    CutOver,
 }
 
 /// A run that ended well, and what is on record of it.
@@ -92,18 +108,26 @@ const STOP_TIME_MAX: Duration = Duration::from_secs(25);
 /// With the exit code that says why.
 pub async fn run(
     config: &Config,
-    options: RunOptions,
+    mut options: RunOptions,
     stop: CancellationToken,
 ) -> Result<Completed> {
-    let connected = tokio::select! {
-        connected = connect_both(config) => connected?,
-        () = stop.cancelled() => return Ok(Completed::before_anything()),
-    };
-    let outcome = run_connected(config, options, &stop, &connected).await;
-    for cluster in [connected.clusters.a, connected.clusters.b] {
-        cluster.shutdown().await;
+    let mut turned = false;
+    loop {
+        let connected = tokio::select! {
+            connected = connect_both(config) => connected?,
+            () = stop.cancelled() => return Ok(Completed::before_anything()),
+        };
+        let outcome = run_connected(config, options.clone(), &stop, &connected, turned).await;
+        for cluster in [connected.clusters.a, connected.clusters.b] {
+            cluster.shutdown().await;
+        }
+        let completed = outcome?;
+        if completed.ended != Ended::Turned {
+            return Ok(completed);
+        }
+        turned = true;
+        options.first_start = FirstStart::default();
     }
-    outcome
 }
 
 async fn run_connected(
@@ -111,12 +135,20 @@ async fn run_connected(
     options: RunOptions,
     stop: &CancellationToken,
     connected: &Connected,
+    turned: bool,
 ) -> Result<Completed> {
     let store = super::reporting::open_to_run(&config.link.state_dir).await?;
     let open = OpenRun::begin(&store)?;
-    let outcome = run_with_store(config, options, stop, connected, &store).await;
-    if let Err(error) = &outcome {
-        super::monitor::save_failure(config, &store, error);
+    let standing = Standing::read(&connected.own, &config.link.name).await;
+    let outcome = match standing {
+        Ok(standing) if turned && standing.turn == Turn::Ended => Ok(Ended::CutOver),
+        Ok(standing) => run_with_store(config, options, stop, connected, &store, standing).await,
+        Err(error) => Err(error),
+    };
+    match &outcome {
+        Err(error) => super::monitor::save_failure(config, &store, error),
+        Ok(Ended::CutOver) => super::monitor::save_waiting(config, &store, LinkState::Ended)?,
+        Ok(Ended::CaughtUp | Ended::Stopped | Ended::Turned) => {}
     }
     let run = open.end(&store, &outcome);
     store.flush()?;
@@ -130,22 +162,22 @@ async fn run_with_store(
     stop: &CancellationToken,
     connected: &Connected,
     store: &Store,
+    mut standing: Standing,
 ) -> Result<Ended> {
+    standing.must_go_on(config, options.first_start.anew)?;
+    let config = &standing.in_force(config);
+    if let Mode::OneWay { from: Side::B } = config.link.mode {
+        let names = config.clusters.as_ref().map(|cluster| &cluster.name);
+        tracing::warn!(from = %names.b, to = %names.a, "this link was turned round by a cutover");
+    }
     loop {
-        let (started, ledger) = take_over(config, connected, store, &options).await?;
+        let (started, ledger) =
+            take_over(config, connected, store, &options, &mut standing).await?;
         fill_up_store(store, &connected.own).await?;
         let lease = started.lease.clone();
         let writers = started.writers.clone();
-        let outcome = replicate(
-            config,
-            options.clone(),
-            stop,
-            connected,
-            store,
-            started,
-            ledger,
-        )
-        .await;
+        let options_now = options.clone();
+        let outcome = replicate(config, options_now, stop, connected, store, started, ledger).await;
         lease.give_back().await;
         for cluster in [writers.a, writers.b] {
             cluster.shutdown().await;
@@ -185,7 +217,7 @@ async fn replicate(
     let monitor = monitor(config, connected, &shared, &observer, &started, &desk);
     let started_at = started.recover_to;
 
-    let (lanes_stop, rest_stop) = (CancellationToken::new(), CancellationToken::new());
+    let [lanes_stop, rest_stop, turned] = [(); 3].map(|()| CancellationToken::new());
     tasks::spawn_readers(
         &mut rest, config, connected, &shared, &observer, &started, &rest_stop,
     );
@@ -197,8 +229,10 @@ async fn replicate(
         &connected.own,
         &monitor,
         desk.clone(),
+        &turned,
         &rest_stop,
     )?;
+    tasks::show(&mut rest, options.showing, &monitor, &rest_stop);
     let mut lanes = Tasks::new();
     tasks::spawn_lanes(
         &mut lanes,
@@ -215,6 +249,7 @@ async fn replicate(
 
     let outcome = tokio::select! {
         () = stop.cancelled() => Ok(Finished::Run(Ended::Stopped)),
+        () = turned.cancelled() => Ok(Finished::Run(Ended::Turned)),
         () = relane::drain(config, &shared), if relane => Ok(Finished::Relaned),
         ended = finish(config, connected, &shared, started_at, &desk, work), if options.until_caught_up && !relane => {
             ended.map(Finished::Run)

@@ -43,7 +43,9 @@ impl OpenRun {
         run.ended_at_ms = Some(DateTime::now().timestamp_millis());
         (run.outcome, run.exit_code) = match outcome {
             Ok(Ended::CaughtUp) => (RunOutcome::CaughtUp, Some(ExitCode::Done as i32)),
-            Ok(Ended::Stopped) => (RunOutcome::Stopped, Some(ExitCode::Done as i32)),
+            Ok(Ended::Stopped | Ended::Turned | Ended::CutOver) => {
+                (RunOutcome::Stopped, Some(ExitCode::Done as i32))
+            }
             Err(error) => (outcome_of(error), Some(error.exit as i32)),
         };
         run.error = outcome.as_ref().err().map(shortened);

@@ -4,9 +4,9 @@ use std::collections::{HashMap, HashSet};
 
 use bson::{DateTime, Timestamp, Uuid, doc};
 
-use super::first_start::{FirstSync, first_positions, make_ready, wall_time};
+use super::first_start::{FirstSync, first_positions, make_ready, tell_of_first, wall_time};
 use super::history::{
-    FoundCheckpoint, History, link_document, must_not_overlap, notes, session_ids,
+    FoundCheckpoint, History, highest_epoch, link_document, must_not_overlap, notes, session_ids,
 };
 use super::identity::{ServerFacts, identity_of, must_differ, must_match};
 use super::initial_sync::{drop_included, must_be_empty};
@@ -14,6 +14,7 @@ use super::lease::Lease;
 use super::merge::Job;
 use super::own::Own;
 use super::run::RunOptions;
+use super::standing::{Standing, Turn};
 use super::sweeper::clear_leftovers;
 use super::takeover::{kill_sessions, open_lanes, raise_epoch};
 use crate::change::{AppliedThrough, Pair, PipelineId, Position, Rank, Side};
@@ -89,9 +90,12 @@ pub async fn take_over(
     connected: &Connected,
     store: &Store,
     options: &RunOptions,
+    standing: &mut Standing,
 ) -> Result<(Started, Ledger)> {
     let own = &connected.own;
-    let (history, is_first) = look(config, connected, store, options).await?;
+    let turning = standing.turn == Turn::Turning;
+    let anew = options.first_start.anew || turning;
+    let (history, is_first) = look(config, connected, store, options, anew).await?;
     let sync = FirstSync::of(config, &options.work);
     let lease = claim(config, connected, store).await?;
 
@@ -101,15 +105,22 @@ pub async fn take_over(
         tags[side].extend(store.tag_sessions(side)?);
         kill_sessions(&connected.clusters[side], &tags[side]).await?;
     }
-    let epoch = history.epoch() + 1;
+    let epoch = highest_epoch(own, &config.link.name).await? + 1;
     let mut started_from = None;
     if is_first {
         if matches!(sync, FirstSync::Copy) && options.first_start.drop_target {
             drop_included(config, &connected.clusters.b).await?;
         }
-        let from = first_positions(config, own).await?;
+        let from = match standing.from.filter(|_| turning) {
+            Some(from) => from,
+            None => first_positions(config, own).await?,
+        };
         started_from = Some(wall_time(from.a));
+        tell_of_first(config, from, &sync, turning);
         make_ready(config, own, epoch, from, &sync).await?;
+        if turning {
+            standing.open(own, &config.link.name).await?;
+        }
     } else {
         raise_epoch(config, connected, &history, epoch, &tags).await?;
         if let Some(job) = options.work.resync() {
@@ -155,6 +166,7 @@ async fn look(
     connected: &Connected,
     store: &Store,
     options: &RunOptions,
+    anew: bool,
 ) -> Result<(History, bool)> {
     let identity = identity_of(config, &connected.servers);
     if let Some(before) = store.identity()? {
@@ -165,10 +177,9 @@ async fn look(
         must_match(config, &before, &identity)?;
     }
     must_not_overlap(config, &identity, &connected.own).await?;
-    let FirstStart { anew, drop_target } = options.first_start;
     let mut is_first = anew || !history.is_ready();
     let copies = matches!(FirstSync::of(config, &options.work), FirstSync::Copy);
-    if is_first && copies && !drop_target {
+    if is_first && copies && !options.first_start.drop_target {
         must_be_empty(config, &connected.clusters.b).await?;
     }
     let resync = options.work.resync();
@@ -332,7 +343,7 @@ async fn restore_notes(config: &Config, own: &Pair<Own>, ledger: &mut Ledger) ->
             }
             ledger.restore_notes(side, key.clone(), stored);
             for event in &notes.witnessed {
-                ledger.restore_witnessed(event.clone());
+                ledger.restore_witnessed(side, event.clone());
             }
         }
     }

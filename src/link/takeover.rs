@@ -10,7 +10,7 @@ use super::own::Own;
 use super::start::Connected;
 use crate::change::{Pair, PipelineId, Side};
 use crate::cluster::Cluster;
-use crate::config::{Config, Mode};
+use crate::config::Config;
 use crate::error::Result;
 use crate::store::Store;
 use crate::target::{Checkpoint, TagSession};
@@ -33,9 +33,9 @@ pub(super) async fn kill_sessions(cluster: &Cluster, ids: &HashSet<Uuid>) -> Res
 }
 
 pub(super) fn lanes_of(config: &Config, pipeline: PipelineId) -> usize {
-    match (config.link.mode, pipeline) {
-        (Mode::OneWay, PipelineId::BToA) => 1,
-        (Mode::OneWay | Mode::TwoWay, _) => config.apply.lanes,
+    match config.link.mode.sends(pipeline.source()) {
+        true => config.apply.lanes,
+        false => 1,
     }
 }
 

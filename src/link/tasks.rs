@@ -16,11 +16,11 @@ use super::monitor::Monitor;
 use super::observer::LinkObserver;
 use super::own::Own;
 use super::retention::prune;
-use super::run::Work;
+use super::run::{Showing, Work};
 use super::start::{Connected, Started};
 use super::sweeper::clear_notes;
 use crate::change::{Pair, PipelineId, Side};
-use crate::config::{Config, Mode};
+use crate::config::Config;
 use crate::error::Result;
 use crate::pipeline::{
     Collections, Counters, Exchange, Lane, LaneSettings, LinkFacts, Shared, Witness,
@@ -28,6 +28,7 @@ use crate::pipeline::{
 use crate::resolve::{BatchLimits, DocumentRules, Ledger, Room, Rules};
 use crate::store::Store;
 use crate::target::{Checkpoint, TagSession};
+use crate::telemetry::live;
 
 pub(super) type Tasks = JoinSet<Result<()>>;
 
@@ -164,6 +165,7 @@ pub(super) fn spawn_helpers(
     own: &Pair<Own>,
     monitor: &Monitor,
     desk: Desk,
+    turned: &CancellationToken,
     stop: &CancellationToken,
 ) -> Result<()> {
     for side in Side::BOTH {
@@ -178,7 +180,13 @@ pub(super) fn spawn_helpers(
     rest.spawn(done(async move { watcher.watch(watch_stop).await }));
     let socket = control::bind(&config.link.state_dir)?;
     let clusters = own.as_ref().map(|own| own.cluster.clone());
-    let handler = LinkHandler::new(shared.clone(), monitor.subscribe(), clusters, desk);
+    let handler = LinkHandler::new(
+        shared.clone(),
+        monitor.subscribe(),
+        clusters,
+        desk,
+        turned.clone(),
+    );
     rest.spawn(done(control::serve(
         socket,
         Arc::new(handler),
@@ -199,9 +207,9 @@ pub(super) fn spawn_lanes(
         (PipelineId::AToB, sessions.a),
         (PipelineId::BToA, sessions.b),
     ] {
-        if config.link.mode == Mode::OneWay && pipeline == PipelineId::BToA {
+        if !config.link.mode.sends(pipeline.source()) {
             for (session, checkpoint) in sessions {
-                let witness = Witness::new(shared.clone(), session, checkpoint);
+                let witness = Witness::new(pipeline, shared.clone(), session, checkpoint);
                 lanes.spawn(witness.run(stop.clone()));
             }
             continue;
@@ -233,6 +241,19 @@ pub(super) fn spawn_lanes(
             );
             lanes.spawn(lane.run(stop.clone()));
         }
+    }
+}
+
+/// What people see of the run beside its log.
+pub(super) fn show(
+    rest: &mut Tasks,
+    showing: Showing,
+    monitor: &Monitor,
+    stop: &CancellationToken,
+) {
+    match showing {
+        Showing::Nothing => {}
+        Showing::Bars => drop(rest.spawn(done(live::follow(monitor.subscribe(), stop.clone())))),
     }
 }
 

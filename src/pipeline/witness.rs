@@ -1,7 +1,8 @@
-//! One-way mode: local writes on b are never sent, but a must know of them to win over them loudly.
+//! One-way mode: local writes on the target are never sent, but the source must know of them to win
+//! over them loudly.
 //!
-//! b's reader keeps its checkpoint on b. Writes that a has not touched yet are noted there in the
-//! same transaction, so that they outlive this process and the oplog.
+//! The target's reader keeps its checkpoint on the target. Writes that the source has not touched yet
+//! are noted there in the same transaction, so that they outlive this process and the oplog.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,16 +31,24 @@ const LIMITS: BatchLimits = BatchLimits {
     bytes_max: 4 * 1024 * 1024,
 };
 
-/// Keeps b's history on record while nothing of it is applied.
+/// Keeps the target's history on record while nothing of it is applied.
 pub struct Witness {
+    /// Of which nothing is applied.
+    pipeline: PipelineId,
     shared: Arc<Shared>,
     session: TagSession,
     checkpoint: Checkpoint,
 }
 
 impl Witness {
-    pub fn new(shared: Arc<Shared>, session: TagSession, checkpoint: Checkpoint) -> Self {
+    pub fn new(
+        pipeline: PipelineId,
+        shared: Arc<Shared>,
+        session: TagSession,
+        checkpoint: Checkpoint,
+    ) -> Self {
         Self {
+            pipeline,
             shared,
             session,
             checkpoint,
@@ -85,9 +94,9 @@ impl Witness {
 
     fn next(&self, idle_too: bool) -> Option<Plan> {
         let exchange = &self.shared.exchange;
-        match exchange.plan(PipelineId::BToA, 0, LIMITS, &Caution::default()) {
+        match exchange.plan(self.pipeline, 0, LIMITS, &Caution::default()) {
             Next::Apply(plan) => Some(plan),
-            Next::Idle if idle_too => exchange.ledger().plan_idle_progress(PipelineId::BToA, 0),
+            Next::Idle if idle_too => exchange.ledger().plan_idle_progress(self.pipeline, 0),
             Next::Idle | Next::Wait(_) => None,
         }
     }
@@ -126,10 +135,10 @@ impl Witness {
         if let Err(error) = transaction.commit().await {
             self.settle(error).await?;
         }
-        self.shared.exchange.wait_landed(PipelineId::BToA, 0).await;
+        self.shared.exchange.wait_landed(self.pipeline, 0).await;
         self.checkpoint.sequence += 1;
         let stored = StoredCheckpoint {
-            pipeline: PipelineId::BToA,
+            pipeline: self.pipeline,
             lane: 0,
             lanes: 1,
             epoch: self.checkpoint.epoch,
@@ -145,14 +154,14 @@ impl Witness {
         let mut outages = Pause::of_outages();
         loop {
             tracing::debug!(%unclear, "a commit of unknown outcome");
-            if !self.shared.exchange.is_in_flight(PipelineId::BToA, 0) {
+            if !self.shared.exchange.is_in_flight(self.pipeline, 0) {
                 return Ok(());
             }
             match settle(&mut self.session, &self.shared.database, &self.checkpoint).await {
                 Ok(Settled::Committed) => return Ok(()),
                 Ok(Settled::Fenced) => return Err(Refusal::Fenced),
                 Ok(Settled::NotCommitted) => {
-                    self.shared.exchange.abandon(PipelineId::BToA, 0);
+                    self.shared.exchange.abandon(self.pipeline, 0);
                     return Err(Refusal::Unseen { at: None, code: 0 });
                 }
                 Err(error) if error.is_retryable() => unclear = error,

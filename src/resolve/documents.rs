@@ -65,7 +65,7 @@ impl DocumentRules {
                 Base::Known(_) | Base::Unknown => Verdict::SourceStays(Reason::Later),
             };
         }
-        let one_way = self.rules.mode == Mode::OneWay;
+        let one_way = self.rules.mode.is_one_way();
         match (from, found.source, found.target) {
             (Some(side), ..) => self.stays(source, side, Reason::Preferred),
             (None, None, _) if one_way => Verdict::LeftAlone,
@@ -87,7 +87,7 @@ impl DocumentRules {
 
     fn winner(&self, source: Side, mine: &RawDocument, theirs: &RawDocument) -> (Side, Reason) {
         match (self.rules.mode, self.rules.policy) {
-            (Mode::OneWay, _) => return (Side::A, Reason::Preferred),
+            (Mode::OneWay { from }, _) => return (from, Reason::Preferred),
             (Mode::TwoWay, Policy::Prefer(side)) => return (side, Reason::Preferred),
             (Mode::TwoWay, Policy::LastWriteWins) => {}
         }
@@ -193,7 +193,7 @@ mod tests {
 
     #[test]
     fn one_way_a_stays_and_what_b_alone_has_is_left_alone() {
-        let rules = rules(Mode::OneWay, Policy::Prefer(Side::B));
+        let rules = rules(Mode::OneWay { from: Side::A }, Policy::Prefer(Side::B));
         let (a, b) = (
             Some(rawdoc! { "_id": 1 }),
             Some(rawdoc! { "_id": 1, "x": 1 }),

@@ -14,7 +14,7 @@ use super::state::KeyState;
 use super::tally::SettleRequest;
 use super::{Action, Decision};
 use crate::change::{
-    AppliedThrough, DocumentKey, Mode, Namespace, Pair, PipelineId, Position, SharedEvent, Side,
+    AppliedThrough, DocumentKey, Namespace, Pair, PipelineId, Position, SharedEvent, Side,
 };
 
 /// One lane of a pipeline, as far as deciding goes.
@@ -223,9 +223,9 @@ impl Ledger {
         landed
     }
 
-    /// In one-way mode b's writes stay live until a wins over them.
+    /// In one-way mode the target's writes stay live until the source wins over them.
     pub(super) fn keeps_pending(&self, side: Side) -> bool {
-        self.rules.mode == Mode::OneWay && side == Side::B
+        !self.rules.mode.sends(side)
     }
 
     /// The events of a plan over which the other side has not won yet.
@@ -238,10 +238,10 @@ impl Ledger {
         plan.batch.iter().filter(live).cloned().collect()
     }
 
-    /// A local write of b that a former process has noted; one-way mode only.
-    pub fn restore_witnessed(&mut self, event: SharedEvent) {
+    /// A local write of `side`, of which nothing is sent, that a former process has noted.
+    pub fn restore_witnessed(&mut self, side: Side, event: SharedEvent) {
         let state = self.keys.entry(event.key.clone()).or_default();
-        state.pending.b.push_back(event);
+        state.pending[side].push_back(event);
     }
 
     fn take_pending(&mut self, source: Side, event: &SharedEvent) {
@@ -292,11 +292,11 @@ impl Ledger {
     }
 
     pub(super) fn forget_if_settled(&mut self, key: &DocumentKey) {
-        let keeps_pending = self.keeps_pending(Side::B);
+        let kept = Side::BOTH.map(|side| self.keeps_pending(side).then_some(side));
         let known = self.known_through();
         if let Some(state) = self.keys.get_mut(key) {
-            if keeps_pending {
-                state.drop_beaten(Side::B);
+            for side in kept.into_iter().flatten() {
+                state.drop_beaten(side);
             }
             state.drop_what_is_settled(known);
             if state.is_settled() {

@@ -8,7 +8,7 @@ use super::ledger::{Lane, Ledger};
 use super::notes::LostWrite;
 use super::state::KeyState;
 use super::{requests, settle};
-use crate::change::{AppliedThrough, DocumentKey, Mode, PipelineId, Position, SharedEvent};
+use crate::change::{AppliedThrough, DocumentKey, PipelineId, Position, SharedEvent};
 
 /// How much one transaction may take.
 #[derive(Debug, Clone, Copy)]
@@ -170,7 +170,7 @@ impl Ledger {
             passed_over: 0,
             batch,
         };
-        if self.rules.mode == Mode::TwoWay || pipeline == PipelineId::AToB {
+        if self.rules.mode.sends(source) {
             self.decide_each_key(&mut plan, caution);
             self.decide_requests(&mut plan, caution);
             self.decide_settlements(&mut plan, caution);

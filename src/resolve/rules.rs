@@ -13,7 +13,7 @@ impl Rules {
     /// The name of the rule as records show it.
     pub fn name(&self) -> &'static str {
         match self.mode {
-            Mode::OneWay => "one-way",
+            Mode::OneWay { .. } => "one-way",
             Mode::TwoWay => self.policy.as_str(),
         }
     }
@@ -21,7 +21,7 @@ impl Rules {
     /// The winner of two sets of concurrent writes, one per side, and why. Neither may be empty.
     pub fn winner(&self, a: &[SharedEvent], b: &[SharedEvent]) -> (Side, Reason) {
         match (self.mode, self.policy) {
-            (Mode::OneWay, _) => (Side::A, Reason::Preferred),
+            (Mode::OneWay { from }, _) => (from, Reason::Preferred),
             (Mode::TwoWay, Policy::Prefer(side)) => (side, Reason::Preferred),
             (Mode::TwoWay, Policy::LastWriteWins) => last_write(a, b),
         }
@@ -164,11 +164,13 @@ mod tests {
             writes(Side::B, Side::B, &[9]),
         );
         for policy in policies {
-            let rules = Rules {
-                mode: Mode::OneWay,
-                policy,
-            };
-            assert_eq!(rules.winner(&old, &new), (Side::A, Reason::Preferred));
+            for from in Side::BOTH {
+                let rules = Rules {
+                    mode: Mode::OneWay { from },
+                    policy,
+                };
+                assert_eq!(rules.winner(&old, &new), (from, Reason::Preferred));
+            }
         }
     }
 }

@@ -94,7 +94,7 @@ impl Ledger {
     pub fn request_settlement(&mut self, first: PipelineId, request: SettleRequest) {
         let side = match self.rules.mode {
             Mode::TwoWay => first.source(),
-            Mode::OneWay => Side::A,
+            Mode::OneWay { from } => from,
         };
         let lane = self.lane_of(side, &request.key);
         self.clusters[side].lanes[lane].settles.push_back(request);
@@ -131,7 +131,7 @@ impl Ledger {
             _ if self.is_retried(plan.pipeline.target(), &request.key) => Outcome::AskAgain,
             // Writes on both sides are a conflict, which decides in its turn.
             (false, false) => Outcome::Same,
-            (true, false) if self.rules.mode == Mode::OneWay => Outcome::Open,
+            (true, false) if self.rules.mode.is_one_way() => Outcome::Open,
             (true, false) if goes_before && request.against_writes => Outcome::Open,
             (true, false) => Outcome::AskOther {
                 against_writes: false,

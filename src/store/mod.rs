@@ -22,7 +22,7 @@ use crate::error::{Error, Result};
 pub use checkpoint::StoredCheckpoint;
 pub use filter::RecordFilter;
 pub use open::{Locked, is_locked};
-pub use runs::{Moved, Run, RunOutcome, with_killed};
+pub use runs::{Moved, Run, RunKind, RunOutcome, RunStep, with_killed};
 
 /// Which link this store belongs to, and what of it may not change.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -20,6 +20,8 @@ pub enum RunOutcome {
     CaughtUp,
     /// It was asked to stop.
     Stopped,
+    /// A cutover that came to its end.
+    CutOver,
     /// The time given to it ran out.
     TimedOut,
     Failed,
@@ -33,11 +35,33 @@ impl RunOutcome {
             RunOutcome::Running => "running",
             RunOutcome::CaughtUp => "caught up",
             RunOutcome::Stopped => "stopped",
+            RunOutcome::CutOver => "cut over",
             RunOutcome::TimedOut => "timed out",
             RunOutcome::Failed => "failed",
             RunOutcome::Killed => "killed",
         }
     }
+}
+
+/// What was done.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RunKind {
+    #[default]
+    Run,
+    Cutover,
+}
+
+/// One step of a cutover, and what came of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunStep {
+    pub step: String,
+    /// Milliseconds since 1970.
+    pub started_at_ms: i64,
+    pub took_ms: i64,
+    pub succeeded: bool,
+    /// In words for people.
+    pub found: String,
 }
 
 /// What a pipeline did in one run.
@@ -60,6 +84,11 @@ pub struct Run {
     pub error: Option<String>,
     /// By the pipeline's source; zeros where the process was killed.
     pub moved: Pair<Moved>,
+    #[serde(default)]
+    pub kind: RunKind,
+    /// Of a cutover.
+    #[serde(default)]
+    pub steps: Vec<RunStep>,
 }
 
 impl Run {
@@ -72,6 +101,8 @@ impl Run {
             exit_code: None,
             error: None,
             moved: Pair::default(),
+            kind: RunKind::Run,
+            steps: Vec::new(),
         }
     }
 }
@@ -129,10 +160,11 @@ impl Store {
     }
 }
 
-/// Runs without an end were killed, but for the last `running` ones.
+/// Runs without an end were killed, but for the last `running` ones. A cutover is under way until
+/// it has come to an end or was given up, whatever became of its process.
 pub fn with_killed(mut runs: Vec<Run>, running: usize) -> Vec<Run> {
-    let ended = runs.len().saturating_sub(running);
-    for run in &mut runs[..ended] {
+    let of_links = runs.iter_mut().filter(|run| run.kind == RunKind::Run);
+    for run in of_links.rev().skip(running) {
         if run.outcome == RunOutcome::Running {
             run.outcome = RunOutcome::Killed;
         }
@@ -170,6 +202,10 @@ mod tests {
             let runs = with_killed(runs.clone(), running);
             runs.iter().map(|run| run.outcome).collect::<Vec<_>>()
         };
+        let mut with_cutover = runs.clone();
+        with_cutover[1].kind = RunKind::Cutover;
+        let found = with_killed(with_cutover, 1);
+        assert!(found.iter().all(|run| run.outcome == RunOutcome::Running));
         assert_eq!(outcomes(1), [RunOutcome::Killed, RunOutcome::Running]);
         assert_eq!(outcomes(0), [RunOutcome::Killed, RunOutcome::Killed]);
     }

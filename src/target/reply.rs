@@ -132,6 +132,10 @@ fn refusal_of(error: Option<&Document>, keys: &[DocumentKey], at: Option<Timesta
             error: Box::new(write),
         },
         _ if is_retryable(code) => Refusal::Unseen { at, code },
+        // The whole cluster refuses for now, while a cutover blocks writes for example.
+        _ if errors::class_of_code(code) == Some(Class::Retry) => {
+            Refusal::Failed(Error::unreachable(format!("a write was refused ({code})")))
+        }
         _ => Refusal::Impossible {
             at,
             error: Box::new(write),
@@ -249,6 +253,14 @@ mod tests {
     fn a_write_concern_error_inside_ok_is_no_success() {
         let reply = doc! { "ok": 1.0, "n": 1, "writeConcernError": { "code": 64 } };
         assert!(counts(&reply, &keys()).is_err());
+    }
+
+    #[test]
+    fn a_cluster_that_refuses_all_writes_for_now_makes_no_dead_letter() {
+        let reply =
+            doc! { "ok": 1.0, "writeErrors": [{ "index": 0, "code": errors::WRITES_BLOCKED }] };
+        let refusal = counts(&reply, &keys()).err().unwrap();
+        assert!(refusal.is_outage(), "{refusal}");
     }
 
     #[test]

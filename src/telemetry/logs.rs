@@ -6,6 +6,8 @@ use tracing_subscriber::fmt;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
+use super::live::LogLines;
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum LogFormat {
     #[default]
@@ -25,7 +27,7 @@ pub fn start(format: LogFormat, verbosity: u8) {
         _ => Level::TRACE,
     };
     let own = Targets::new().with_target(env!("CARGO_CRATE_NAME"), level);
-    let lines = fmt::layer().with_writer(std::io::stderr);
+    let lines = fmt::layer().with_writer(LogLines);
     let registry = tracing_subscriber::registry().with(own);
     let started = match format {
         LogFormat::Text => registry

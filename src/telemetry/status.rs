@@ -22,12 +22,14 @@ pub enum LinkState {
     Paused,
     OutsideWindow,
     Stopped,
+    /// A cutover has ended the link.
+    Ended,
     Failed,
     NeverRun,
 }
 
 impl LinkState {
-    pub const ALL: [LinkState; 9] = [
+    pub const ALL: [LinkState; 10] = [
         LinkState::Starting,
         LinkState::Recovering,
         LinkState::Running,
@@ -35,6 +37,7 @@ impl LinkState {
         LinkState::Paused,
         LinkState::OutsideWindow,
         LinkState::Stopped,
+        LinkState::Ended,
         LinkState::Failed,
         LinkState::NeverRun,
     ];
@@ -48,6 +51,7 @@ impl LinkState {
             LinkState::Paused => "paused",
             LinkState::OutsideWindow => "outside_window",
             LinkState::Stopped => "stopped",
+            LinkState::Ended => "ended",
             LinkState::Failed => "failed",
             LinkState::NeverRun => "never_run",
         }
@@ -104,6 +108,9 @@ pub struct LinkStatus {
     /// From when a first start replicates.
     #[serde(with = "optional_time")]
     pub started_from: Option<DateTime>,
+    /// One-way mode: the pipeline that applies; a cutover may have turned it round.
+    #[serde(default)]
+    pub direction: Option<PipelineId>,
     pub clusters: Pair<ClusterStatus>,
     pub pipelines: Vec<PipelineStatus>,
     pub initial_sync: Option<serde_json::Value>,
@@ -190,7 +197,9 @@ impl LinkStatus {
     /// A link in `state` of which nothing has been observed yet.
     pub fn new(link: &str, state: LinkState, names: Pair<&str>, pipelines: &[PipelineId]) -> Self {
         let phase = match state {
-            LinkState::NeverRun | LinkState::Stopped | LinkState::Failed => Phase::Stopped,
+            LinkState::NeverRun | LinkState::Stopped | LinkState::Ended | LinkState::Failed => {
+                Phase::Stopped
+            }
             LinkState::Starting
             | LinkState::Recovering
             | LinkState::Running
@@ -205,6 +214,7 @@ impl LinkStatus {
             pid: None,
             since: None,
             started_from: None,
+            direction: None,
             clusters: names.map(|name| ClusterStatus {
                 name: name.to_owned(),
                 ..ClusterStatus::default()
@@ -225,6 +235,7 @@ impl LinkStatus {
         self.state = match self.state {
             LinkState::Failed => LinkState::Failed,
             LinkState::NeverRun => LinkState::NeverRun,
+            LinkState::Ended => LinkState::Ended,
             // Its process waits without holding anything, so nobody answers for it.
             LinkState::OutsideWindow => LinkState::OutsideWindow,
             LinkState::Starting

@@ -6,7 +6,7 @@ use bson::DateTime;
 use comfy_table::{Table, presets};
 
 use super::status::{ClusterStatus, IndexProblem, LinkStatus, PipelineStatus, PositionStatus};
-use crate::change::{Side, rfc3339};
+use crate::change::{PipelineId, Side, rfc3339};
 
 const UNKNOWN: &str = "-";
 
@@ -21,6 +21,10 @@ pub fn to_text(status: &LinkStatus) -> String {
     }
     if let Some(from) = status.started_from {
         let _ = write!(text, ", replicating from {}", rfc3339(from));
+    }
+    if let Some(PipelineId::BToA) = status.direction {
+        let (from, to) = (&status.clusters.b.name, &status.clusters.a.name);
+        let _ = write!(text, ", turned round: from {from} to {to}");
     }
     let _ = write!(text, "\n\n{}\n\n", clusters(status));
     let _ = writeln!(text, "{}", pipelines(status));

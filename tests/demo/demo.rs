@@ -2,6 +2,7 @@
 
 mod cities;
 mod link;
+mod migration;
 mod narrate;
 mod proof;
 mod races;
@@ -91,7 +92,9 @@ async fn play(arguments: &Arguments, narrator: &mut Narrator) -> Outcome<()> {
     writers::both_sides_write(&stage, narrator).await?;
     races::provoke(&mut stage, narrator).await?;
     proof::both_sides_are_equal(&stage, narrator).await?;
-    stage.strike(narrator).await?;
+    let eu = stage.strike(narrator).await?;
+    migration::move_to_new(arguments, narrator, &eu).await?;
+    drop(eu);
     let seconds = narrator.elapsed().as_secs();
     narrator.good(&format!(
         "Done in {}:{:02}. The servers are gone, and their data too.",

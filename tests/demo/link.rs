@@ -78,6 +78,11 @@ impl Link {
 
     /// Starts `tandem run` and returns once both directions stream.
     pub async fn start(&mut self) -> Outcome<()> {
+        self.start_within(STREAMING_TIME_MAX).await
+    }
+
+    /// The same, where a copy comes first.
+    pub async fn start_within(&mut self, time_max: Duration) -> Outcome<()> {
         let log = File::options()
             .create(true)
             .append(true)
@@ -91,7 +96,7 @@ impl Link {
         let pid = process.id();
         let guard = guard_of(pid);
         self.running = Some(Running { process, guard });
-        let deadline = tokio::time::Instant::now() + STREAMING_TIME_MAX;
+        let deadline = tokio::time::Instant::now() + time_max;
         loop {
             if let Some(status) = self.running_process()?.try_wait()? {
                 return Err(format!("tandem run ended with {status}\n{}", self.log_tail()).into());

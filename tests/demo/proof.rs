@@ -82,7 +82,16 @@ pub async fn both_sides_are_equal(stage: &Stage, narrator: &mut Narrator) -> Out
     narrator.heading("The proof");
     narrator.say("Every document of both sides, byte for byte, field order included:");
     stage.settle().await?;
-    let (eu, us) = (stage.eu.client(), stage.us.client());
+    are_equal(
+        narrator,
+        [("eu", stage.eu.client()), ("us", stage.us.client())],
+    )
+    .await
+}
+
+/// The same of any two clusters.
+pub async fn are_equal(narrator: &Narrator, sides: [(&str, &Client); 2]) -> Outcome<()> {
+    let [(eu_name, eu), (us_name, us)] = sides;
     let mut names = eu.database(DATABASE).list_collection_names().await?;
     names.extend(us.database(DATABASE).list_collection_names().await?);
     names.sort();
@@ -91,9 +100,9 @@ pub async fn both_sides_are_equal(stage: &Stage, narrator: &mut Narrator) -> Out
     println!();
     for name in names {
         let (of_eu, of_us) = tokio::try_join!(contents(eu, &name), contents(us, &name))?;
-        for (side, found) in [("eu", &of_eu), ("us", &of_us)] {
+        for (side, found) in [(eu_name, &of_eu), (us_name, &of_us)] {
             narrator.say(&format!(
-                "{side}  {:<15} {:>8} documents {:>11} bytes  {}",
+                "{side:<3} {:<15} {:>8} documents {:>11} bytes  {}",
                 format!("{DATABASE}.{name}"),
                 grouped(found.documents),
                 grouped(found.bytes),
@@ -106,9 +115,10 @@ pub async fn both_sides_are_equal(stage: &Stage, narrator: &mut Narrator) -> Out
     }
     println!();
     if !different.is_empty() {
-        return Err(format!("eu and us differ in {}", different.join(", ")).into());
+        let different = different.join(", ");
+        return Err(format!("{eu_name} and {us_name} differ in {different}").into());
     }
-    narrator.good("eu and us are equal.");
+    narrator.good(&format!("{eu_name} and {us_name} are equal."));
     Ok(())
 }
 

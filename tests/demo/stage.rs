@@ -10,7 +10,7 @@ use crate::mongod::{Mongod, MongodOptions};
 use crate::narrate::Narrator;
 use crate::{Arguments, Outcome, POLL};
 
-const OPLOG_MEGABYTES: u32 = 1024;
+pub const OPLOG_MEGABYTES: u32 = 1024;
 const CHECK_LINES_MAX: usize = 40;
 const SETTLED_TIME_MAX: Duration = Duration::from_secs(60);
 
@@ -73,16 +73,16 @@ impl Stage {
         Ok(started.elapsed())
     }
 
-    /// Stops tandem and the servers, and removes what they wrote.
-    pub async fn strike(mut self, narrator: &mut Narrator) -> Outcome<()> {
-        narrator.heading("Good-bye");
+    /// Stops tandem and one of the servers, and removes what it wrote. Gives the other one.
+    pub async fn strike(mut self, narrator: &mut Narrator) -> Outcome<Mongod> {
+        narrator.heading("The link stops");
         let code = self.link.stop().await?;
         if code != Some(0) {
             let said = self.link.log_tail();
             return Err(format!("tandem ended with {code:?} instead of 0\n{said}").into());
         }
         narrator.say("Asked to stop, tandem finished its work and ended with exit code 0.");
-        Ok(())
+        Ok(self.eu)
     }
 }
 

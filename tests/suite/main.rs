@@ -2,6 +2,7 @@
 
 mod conflicts;
 mod crash;
+mod cutover;
 mod ddl;
 mod ddl_crash;
 mod ddl_one_way;
@@ -10,6 +11,7 @@ mod exit_codes;
 mod fences;
 mod harness;
 mod initial_sync;
+mod live;
 mod merge;
 mod one_way;
 mod oracle;

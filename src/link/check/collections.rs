@@ -135,7 +135,7 @@ fn limited(
 ) -> Option<CheckLine> {
     let two_way = match config.link.mode {
         Mode::TwoWay => Verdict::Fail,
-        Mode::OneWay => Verdict::Warn,
+        Mode::OneWay { .. } => Verdict::Warn,
     };
     let subject = format!("{namespace} on {}", cluster.name);
     let line = |verdict, found: &str, hint: &str| {

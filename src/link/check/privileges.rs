@@ -5,7 +5,8 @@ use bson::{Document, doc};
 use super::{CheckLine, Verdict, failed};
 use crate::change::Side;
 use crate::cluster::Cluster;
-use crate::config::{Config, Mode};
+use crate::config::Config;
+use crate::error::Result;
 
 const REQUIREMENT: &str = "privileges";
 /// On all databases: the stream is the whole cluster's.
@@ -52,23 +53,45 @@ fn judge(config: &Config, cluster: &Cluster, reply: &Document) -> CheckLine {
     {
         return line(Verdict::Ok, "no user: access control is off".to_owned());
     }
+    let missing = missing_in(config, cluster.side, &info);
+    if missing.is_empty() {
+        line(Verdict::Ok, "all granted".to_owned())
+    } else {
+        line(Verdict::Fail, format!("missing: {}", missing.join(", ")))
+    }
+}
+
+/// What the link needs on a cluster and its account may not do there.
+///
+/// # Errors
+/// As the cluster says.
+pub async fn missing(config: &Config, cluster: &Cluster) -> Result<Vec<String>> {
+    let doing = format!("read the privileges on {}", cluster.name);
+    let command = doc! { "connectionStatus": 1, "showPrivileges": true };
+    let reply = cluster.command("admin", command, &doing).await?;
+    let info = reply.get_document("authInfo").cloned().unwrap_or_default();
+    let nobody = info
+        .get_array("authenticatedUsers")
+        .is_ok_and(Vec::is_empty);
+    Ok(match nobody {
+        true => Vec::new(),
+        false => missing_in(config, cluster.side, &info),
+    })
+}
+
+fn missing_in(config: &Config, side: Side, info: &Document) -> Vec<String> {
     let granted: Vec<&Document> = info
         .get_array("authenticatedUserPrivileges")
         .map(|all| all.iter().filter_map(|one| one.as_document()).collect())
         .unwrap_or_default();
-    let missing: Vec<String> = needed(config, cluster.side)
+    needed(config, side)
         .into_iter()
         .filter(|(database, action)| !granted.iter().any(|one| grants(one, database, action)))
         .map(|(database, action)| match database.as_str() {
             "" => format!("{action} on all databases"),
             one => format!("{action} on {one}"),
         })
-        .collect();
-    if missing.is_empty() {
-        line(Verdict::Ok, "all granted".to_owned())
-    } else {
-        line(Verdict::Fail, format!("missing: {}", missing.join(", ")))
-    }
+        .collect()
 }
 
 /// Databases, empty for all of them, and the actions needed there.
@@ -79,11 +102,13 @@ fn needed(config: &Config, side: Side) -> Vec<(String, &'static str)> {
         .collect();
     let own = config.link.database.clone();
     needed.extend(WRITE_ACTIONS.map(|action| (own.clone(), action)));
-    let actions: &[&str] = match (config.link.mode, side) {
-        (Mode::OneWay, Side::A) => &READ_ACTIONS,
-        (Mode::TwoWay, _) | (Mode::OneWay, Side::B) => &WRITE_ACTIONS,
+    let is_written = config.link.mode.sends(side.other());
+    let actions: &[&str] = if is_written {
+        &WRITE_ACTIONS
+    } else {
+        &READ_ACTIONS
     };
-    let is_changed = (config.link.mode, side) != (Mode::OneWay, Side::A) && config.ddl.replicate;
+    let is_changed = is_written && config.ddl.replicate;
     let ddl_actions: &[&str] = if is_changed { &DDL_ACTIONS } else { &[] };
     for pattern in config.namespaces.include() {
         let database = pattern.split('.').next().unwrap_or_default();

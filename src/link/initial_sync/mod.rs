@@ -279,6 +279,8 @@ impl InitialSync {
                 documents = numbers.documents_done,
                 of = numbers.documents_total,
                 documents_per_second = numbers.documents_per_second,
+                indexes = numbers.indexes_done,
+                of_indexes = numbers.indexes_total,
                 seconds_left = numbers.seconds_left,
                 "initial sync"
             );

@@ -120,11 +120,19 @@ impl Progress {
             let left = numbers.bytes_total.saturating_sub(numbers.bytes_done);
             numbers.seconds_left = (of_bytes >= 1.0).then(|| (left as f64 / of_bytes) as u64);
         }
+        if numbers.state == SyncState::BuildingIndexes && numbers.indexes_done > 0 {
+            let left = numbers.indexes_total.saturating_sub(numbers.indexes_done);
+            let each = seconds / numbers.indexes_done as f64;
+            numbers.seconds_left = Some((each * left as f64) as u64);
+        }
         numbers
     }
 
     pub fn enter(&self, state: SyncState) {
         self.numbers().state = state;
+        if state == SyncState::BuildingIndexes {
+            self.start();
+        }
     }
 
     pub fn is_done(&self) -> bool {

@@ -94,10 +94,14 @@ impl Job {
 /// A usage error (2).
 pub fn must_have_source(config: &Config, from: Option<Side>) -> Result<()> {
     match (config.link.mode, from) {
-        (Mode::OneWay, Some(Side::B)) => Err(Error::usage(
-            "--from b: nothing goes from b to a in one-way mode",
-        )),
-        (Mode::OneWay | Mode::TwoWay, _) => Ok(()),
+        (Mode::OneWay { from: source }, Some(side)) if side != source => {
+            let target = source.other().as_str();
+            let source = source.as_str();
+            Err(Error::usage(format!(
+                "--from {target}: nothing goes from {target} to {source} in one-way mode"
+            )))
+        }
+        (Mode::OneWay { .. } | Mode::TwoWay, _) => Ok(()),
     }
 }
 

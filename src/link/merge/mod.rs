@@ -24,7 +24,7 @@ use super::initial_sync::progress::{
 };
 use super::initial_sync::survey::Surveyed;
 use super::own::Own;
-use crate::change::{Mode, Namespace, Pair, Side};
+use crate::change::{Namespace, Pair, Side};
 use crate::cluster::Cluster;
 use crate::config::Config;
 use crate::error::{Error, Result};
@@ -216,7 +216,7 @@ impl Merge {
     }
 
     fn is_one_way(&self) -> bool {
-        self.config.link.mode == Mode::OneWay
+        self.config.link.mode.is_one_way()
     }
 
     /// As an earlier process has split it, or split now along the larger side.

@@ -42,9 +42,11 @@ pub(super) fn obstacle(mode: Mode, sides: &Sides) -> Option<&'static str> {
     if let Some(reason) = known.find_map(|one| one.unsupported) {
         return Some(reason);
     }
-    match (mode, &sides.a) {
-        (Mode::OneWay, None) => Some("it is on b alone, and nothing goes to a"),
-        (Mode::OneWay | Mode::TwoWay, _) => None,
+    match mode {
+        Mode::OneWay { from } if sides[from].is_none() => {
+            Some("it is on the target alone, and nothing goes back")
+        }
+        Mode::OneWay { .. } | Mode::TwoWay => None,
     }
 }
 

@@ -81,7 +81,7 @@ impl Repair<'_> {
     pub async fn settle(&self, repairs: &Repairs) -> Result<()> {
         // One-way a decides everything, what b alone has too: that is a difference like any other.
         let from = match self.shared.document_rules.rules.mode {
-            Mode::OneWay => Some(Side::A),
+            Mode::OneWay { from } => Some(from),
             Mode::TwoWay => repairs.from,
         };
         let settlement = Arc::new(Settlement::new(from, repairs.tally.clone()));

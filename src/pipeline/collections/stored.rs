@@ -6,6 +6,7 @@ use super::Collections;
 use super::identity::{Entry, State};
 use super::listing::uuid_in;
 use crate::change::{Namespace, Pair, Position, Side};
+use crate::cluster::errors;
 use crate::error::{Error, Result};
 
 impl Collections {
@@ -80,10 +81,11 @@ impl Collections {
         let cluster = &self.clusters[side];
         let doing = format!("write {}.collections on {}", self.database, cluster.name);
         let reply = cluster.command(&self.database, command, &doing).await?;
-        if reply.contains_key("writeErrors") || reply.contains_key("writeConcernError") {
-            return Err(Error::unreachable(format!("cannot {doing}")));
+        match errors::check_reply(&reply, &doing) {
+            Err(error) if errors::code_of(&error) == Some(errors::WRITES_BLOCKED) => Err(error),
+            Err(_) => Err(Error::unreachable(format!("cannot {doing}"))),
+            Ok(()) => Ok(()),
         }
-        Ok(())
     }
 
     async fn stored(&self, side: Side) -> Result<Vec<Document>> {
@@ -107,6 +109,7 @@ impl Collections {
     pub(super) async fn save(&self, namespace: &Namespace, state: Document) -> Result<()> {
         let mut set = doc! { "link": &self.link, "namespace": namespace.as_str() };
         set.extend(state);
+        let mut refused = None;
         for side in Side::BOTH {
             let command = doc! {
                 "update": "collections",
@@ -117,7 +120,16 @@ impl Collections {
                 }],
                 "writeConcern": { "w": "majority" },
             };
-            self.write(side, command).await?;
+            match self.write(side, command).await {
+                // What one cluster knows is enough, and a cutover waits for this very change.
+                Err(error)
+                    if refused.is_none()
+                        && errors::code_of(&error) == Some(errors::WRITES_BLOCKED) =>
+                {
+                    refused = Some(error);
+                }
+                outcome => outcome?,
+            }
         }
         Ok(())
     }

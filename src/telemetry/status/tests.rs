@@ -48,6 +48,7 @@ fn the_json_has_exactly_the_agreed_fields() {
         "pid": 42,
         "since": "2023-11-14T22:13:20.120Z",
         "started_from": null,
+        "direction": null,
         "clusters": {
             "a": { "name": "eu", "set_name": null, "version": "6.0.5", "reachable": true,
                 "clock_skew_ms": null, "oplog_window_seconds": null },
