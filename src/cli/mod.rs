@@ -127,7 +127,11 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         .enable_all()
         .build()
         .map_err(|error| Error::bug("cannot start the runtime").caused_by(error))?;
-    runtime.block_on(dispatch(cli))
+    let outcome = runtime.block_on(dispatch(cli));
+    // The process ends next. To take the runtime down first would drop the driver's pools under
+    // its own tasks, one of which may panic then.
+    std::mem::forget(runtime);
+    outcome
 }
 
 async fn dispatch(cli: Cli) -> Result<ExitCode> {

@@ -15,7 +15,7 @@ use super::record::{Won, put_on_record};
 use super::worker::Worker;
 use crate::change::{Namespace, Policy, Side, Version};
 use crate::error::Result;
-use crate::pipeline::{Listed, Pairing, list};
+use crate::pipeline::{Listed, Pairing, Waiter, list};
 use bson::{Document, doc};
 
 /// Who decides where both sides have changed the same.
@@ -35,7 +35,7 @@ impl Worker {
     /// As the clusters say; the turn can be taken again.
     pub(super) async fn turn(&self, side: Side, pending: &Pending) -> Result<()> {
         let counters = &self.shared.counters[side];
-        counters.waits_on(Some("a change of a collection"));
+        counters.waits_on(Waiter::Ddl, Some("a change of a collection"));
         if self.ddl.sources().contains(&side.other()) {
             self.see(side.other()).await?;
         }

@@ -13,7 +13,7 @@ use crate::change::{Pair, Side};
 use crate::cluster::Cluster;
 use crate::error::Result;
 use crate::link::own::Own;
-use crate::pipeline::{Pause, Shared};
+use crate::pipeline::{Pause, Shared, Waiter};
 
 /// How often the worker looks whether the lanes have come to a gate.
 const INTERVAL: Duration = Duration::from_millis(10);
@@ -60,6 +60,7 @@ impl Worker {
                 continue;
             };
             self.insist(side, || self.turn(side, &pending)).await?;
+            self.shared.counters[side].waits_on(Waiter::Ddl, None);
             self.ddl.queue.pop(side);
             self.shared.exchange.ledger().open_gate(side);
             self.shared.exchange.wake_all();
@@ -110,7 +111,7 @@ impl Worker {
                 Err(error) if error.is_retryable() => {
                     let pipeline = super::pipeline_of(side).as_str();
                     tracing::warn!(pipeline, %error, "cannot bring a change of a collection over, trying again");
-                    self.shared.counters[side].waits_on(Some(&error.to_string()));
+                    self.shared.counters[side].waits_on(Waiter::Ddl, Some(&error.to_string()));
                     tokio::time::sleep(pause.wait()).await;
                 }
                 outcome => return outcome,

@@ -20,6 +20,7 @@ mod observer;
 pub mod own;
 mod record_status;
 mod records;
+mod relane;
 pub mod reporting;
 pub mod reset;
 pub mod restore;

@@ -246,7 +246,7 @@ impl Monitor {
             seen.applied_wall_ms
         };
         status.applied_through = Some(PositionStatus::new(&applied, wall(applied_wall)));
-        status.waiting_on = self.waiting_on(seen.waiting_on);
+        status.waiting_on = self.waiting_on(self.shared.counters[id.source()].waiting_on());
         status.lag_seconds = match (state, caught_up) {
             (LinkState::Running, true) => Some(0.0),
             (LinkState::Running, false) => {

@@ -11,6 +11,7 @@ use super::merge::{Desk, Job, Repair, Repairs};
 use super::monitor::{Monitor, pipelines_of};
 use super::observer::LinkObserver;
 use super::records::fill_up_store;
+use super::relane;
 use super::runs::OpenRun;
 use super::start::{Connected, FirstStart, Started, connect_both, take_over};
 use super::tasks::{self, Tasks};
@@ -125,21 +126,42 @@ async fn run_connected(
 
 async fn run_with_store(
     config: &Config,
-    options: RunOptions,
+    mut options: RunOptions,
     stop: &CancellationToken,
     connected: &Connected,
     store: &Store,
 ) -> Result<Ended> {
-    let (started, ledger) = take_over(config, connected, store, &options).await?;
-    fill_up_store(store, &connected.own).await?;
-    let lease = started.lease.clone();
-    let writers = started.writers.clone();
-    let outcome = replicate(config, options, stop, connected, store, started, ledger).await;
-    lease.give_back().await;
-    for cluster in [writers.a, writers.b] {
-        cluster.shutdown().await;
+    loop {
+        let (started, ledger) = take_over(config, connected, store, &options).await?;
+        fill_up_store(store, &connected.own).await?;
+        let lease = started.lease.clone();
+        let writers = started.writers.clone();
+        let outcome = replicate(
+            config,
+            options.clone(),
+            stop,
+            connected,
+            store,
+            started,
+            ledger,
+        )
+        .await;
+        lease.give_back().await;
+        for cluster in [writers.a, writers.b] {
+            cluster.shutdown().await;
+        }
+        match outcome? {
+            Finished::Run(ended) => return Ok(ended),
+            Finished::Relaned => options.first_start = FirstStart::default(),
+        }
     }
-    outcome
+}
+
+/// How a link that was taken over comes to its end.
+enum Finished {
+    Run(Ended),
+    /// The lanes are others now: the link has to be taken over again.
+    Relaned,
 }
 
 async fn replicate(
@@ -150,24 +172,17 @@ async fn replicate(
     store: &Store,
     started: Started,
     ledger: Ledger,
-) -> Result<Ended> {
+) -> Result<Finished> {
     let lanes_of = started.lane_counts();
+    let relane = matches!(options.work, Work::Nothing) && relane::is_due(config, &started);
     let shared = tasks::share(config, connected, store, ledger, lanes_of).await?;
     let ddl = Arc::new(Ddl::load(config, &connected.own, started.recover_to).await?);
     let observer = observer(config, connected, &shared, &started, &ddl);
     let epoch = started.epoch();
-    let from = started.started_from;
     let mut rest = Tasks::new();
     let work = &options.work;
     let desk = tasks::spawn_initial_sync(&mut rest, config, connected, &shared, &started, work);
-    let monitor = Monitor::new(
-        config,
-        connected,
-        shared.clone(),
-        observer.clone(),
-        from,
-        desk.clone(),
-    );
+    let monitor = monitor(config, connected, &shared, &observer, &started, &desk);
     let started_at = started.recover_to;
 
     let (lanes_stop, rest_stop) = (CancellationToken::new(), CancellationToken::new());
@@ -193,12 +208,17 @@ async fn replicate(
         started.lanes,
         &lanes_stop,
     );
-    let worker = Worker::new(ddl, shared.clone(), connected.own.clone(), epoch);
-    lanes.spawn(worker.run(lanes_stop.clone()));
+    if !relane {
+        let worker = Worker::new(ddl, shared.clone(), connected.own.clone(), epoch);
+        lanes.spawn(worker.run(lanes_stop.clone()));
+    }
 
     let outcome = tokio::select! {
-        () = stop.cancelled() => Ok(Ended::Stopped),
-        ended = finish(config, connected, &shared, started_at, &desk, work), if options.until_caught_up => ended,
+        () = stop.cancelled() => Ok(Finished::Run(Ended::Stopped)),
+        () = relane::drain(config, &shared), if relane => Ok(Finished::Relaned),
+        ended = finish(config, connected, &shared, started_at, &desk, work), if options.until_caught_up && !relane => {
+            ended.map(Finished::Run)
+        }
         error = first_failure(&mut lanes) => Err(error),
         error = first_failure(&mut rest) => Err(error),
         () = sleep_or_never(options.timeout) => {
@@ -206,19 +226,43 @@ async fn replicate(
         }
     };
     shared.exchange.stop_waiting_for_room();
-    let outcome = wind_up(outcome, lanes, &lanes_stop, rest, &rest_stop).await;
+    let mut outcome = wind_up(outcome, lanes, &lanes_stop, rest, &rest_stop).await;
+    if let Ok(Finished::Relaned) = outcome
+        && let Err(error) =
+            relane::replace_checkpoints(config, &connected.own, epoch, &shared).await
+    {
+        outcome = Err(error);
+    }
     monitor.save_last(outcome.as_ref().err());
     outcome
 }
 
+fn monitor(
+    config: &Config,
+    connected: &Connected,
+    shared: &Arc<Shared>,
+    observer: &LinkObserver,
+    started: &Started,
+    desk: &Desk,
+) -> Monitor {
+    Monitor::new(
+        config,
+        connected,
+        shared.clone(),
+        observer.clone(),
+        started.started_from,
+        desk.clone(),
+    )
+}
+
 /// Finishes the batches under way, then ends everything else.
 async fn wind_up(
-    outcome: Result<Ended>,
+    outcome: Result<Finished>,
     mut lanes: Tasks,
     lanes_stop: &CancellationToken,
     mut rest: Tasks,
     rest_stop: &CancellationToken,
-) -> Result<Ended> {
+) -> Result<Finished> {
     tracing::info!("stopping: finishing the batches under way");
     lanes_stop.cancel();
     let drained = all_end(&mut lanes).await;

@@ -95,13 +95,6 @@ pub(super) async fn open_lanes(
     for pipeline in PipelineId::BOTH {
         let side = keeper(config.link.mode, pipeline);
         let found = &history.checkpoints[pipeline.source()];
-        if found.len() != lanes_of(config, pipeline) {
-            tracing::warn!(
-                pipeline = pipeline.as_str(),
-                lanes = found.len(),
-                "another number of lanes takes effect after a first start only"
-            );
-        }
         let mut ids = Vec::new();
         for checkpoint in found {
             let session = TagSession::open(&writers[side]).await?;

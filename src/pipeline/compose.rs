@@ -119,7 +119,9 @@ fn notes(place: &Place<'_>, plan: &Plan, decision: &Decision) -> Vec<(DocumentKe
         });
     }
     if !decision.overturned.is_empty() {
-        notes.push(Note::Overturned);
+        notes.push(Note::Overturned {
+            through: plan.read_at.time,
+        });
     }
     if decision.replaces_lost() {
         notes.push(Note::Paid {

@@ -1,6 +1,8 @@
 //! What a pipeline has done, counted over the life of the store.
 
+use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use crate::change::{AppliedThrough, Operation};
 use crate::resolve::{Action, Plan};
@@ -11,7 +13,25 @@ use crate::store::Totals;
 pub struct Counters {
     totals: Mutex<Totals>,
     seen: Mutex<Seen>,
+    waiting: Mutex<BTreeMap<Waiter, Waiting>>,
 }
+
+/// Who waits for something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Waiter {
+    Lane(usize),
+    /// Whoever brings changes of collections over.
+    Ddl,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    reason: String,
+    since: Instant,
+}
+
+/// Who waits longer than this is named, and how long.
+const LONG_WAIT: Duration = Duration::from_secs(5);
 
 /// Where the pipeline stands, for people.
 #[derive(Debug, Clone, Default)]
@@ -21,8 +41,6 @@ pub struct Seen {
     /// Wall time of the last event applied, ms since 1970.
     pub applied_wall_ms: Option<i64>,
     pub applied: Option<AppliedThrough>,
-    /// What it waits for; none while it works.
-    pub waiting_on: Option<String>,
 }
 
 impl Counters {
@@ -30,6 +48,7 @@ impl Counters {
         Self {
             totals: Mutex::new(totals),
             seen: Mutex::default(),
+            waiting: Mutex::default(),
         }
     }
 
@@ -68,10 +87,63 @@ impl Counters {
         }
     }
 
-    pub fn waits_on(&self, what: Option<&str>) {
-        let mut seen = self.seen();
-        if seen.waiting_on.as_deref() != what {
-            seen.waiting_on = what.map(str::to_owned);
+    /// Says what a part of the pipeline waits for; none: it works, or has nothing to do.
+    pub fn waits_on(&self, waiter: Waiter, reason: Option<&str>) {
+        let mut waiting = self.waiting();
+        match reason {
+            None => {
+                waiting.remove(&waiter);
+            }
+            Some(reason) => {
+                let known = waiting.entry(waiter);
+                let known = known.or_insert_with(|| Waiting::on(reason));
+                if known.reason != reason {
+                    *known = Waiting::on(reason);
+                }
+            }
         }
+    }
+
+    /// What the pipeline waits for: the reason of whoever has waited for the longest time.
+    pub fn waiting_on(&self) -> Option<String> {
+        let waiting = self.waiting();
+        let (waiter, longest) = waiting.iter().min_by_key(|(_, waiting)| waiting.since)?;
+        let elapsed = longest.since.elapsed();
+        let Waiting { reason, .. } = longest;
+        Some(match waiter {
+            Waiter::Lane(lane) if elapsed >= LONG_WAIT => {
+                format!("{reason} (lane {lane}, for {} s)", elapsed.as_secs())
+            }
+            _ => reason.clone(),
+        })
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, BTreeMap<Waiter, Waiting>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Waiting {
+    fn on(reason: &str) -> Self {
+        Self {
+            reason: reason.to_owned(),
+            since: Instant::now(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lane_without_work_does_not_hide_what_another_one_waits_for() {
+        let counters = Counters::default();
+        counters.waits_on(Waiter::Lane(1), Some("commit echo"));
+        counters.waits_on(Waiter::Lane(0), Some("recovery"));
+        counters.waits_on(Waiter::Lane(0), None);
+        assert_eq!(counters.waiting_on().as_deref(), Some("commit echo"));
+        counters.waits_on(Waiter::Lane(1), None);
+        assert_eq!(counters.waiting_on(), None);
     }
 }

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::Applied;
 use super::caution::Trouble;
 use super::collections::Pairing;
-use super::counters::Counters;
+use super::counters::{Counters, Waiter};
 use super::retry::Pause;
 use super::shared::Shared;
 use crate::change::{AppliedThrough, DocumentKey, Namespace, Pair, PipelineId, RecordStatus};
@@ -135,7 +135,7 @@ impl Lane {
     }
 
     async fn rest(&self, reason: &str) {
-        self.counters().waits_on(Some(reason));
+        self.waits_on(Some(reason));
         let exchange = &self.shared.exchange;
         exchange
             .wait_for_work(self.pipeline, self.index, LOOK_AROUND_INTERVAL)
@@ -149,7 +149,7 @@ impl Lane {
     }
 
     async fn idle(&mut self) -> Result<()> {
-        self.counters().waits_on(None);
+        self.waits_on(None);
         self.put_progress_in_time().await?;
         let exchange = &self.shared.exchange;
         exchange
@@ -197,7 +197,7 @@ impl Lane {
             Ok(()) => {
                 self.refusals.reset();
                 self.outages.reset();
-                self.counters().waits_on(None);
+                self.waits_on(None);
                 self.trouble.passed(&plan);
                 self.keep_rate(plan.size(), started).await;
                 Ok(())
@@ -315,6 +315,10 @@ impl Lane {
         };
         let due = Duration::from_secs_f64(operations as f64 / rate.max(1) as f64);
         tokio::time::sleep(due.saturating_sub(started.elapsed())).await;
+    }
+
+    pub(super) fn waits_on(&self, reason: Option<&str>) {
+        self.counters().waits_on(Waiter::Lane(self.index), reason);
     }
 
     pub(super) fn counters(&self) -> &Counters {

@@ -14,7 +14,7 @@ mod shared;
 mod witness;
 
 pub use collections::{Collections, Listed, Pairing, indexes, list, unsupported};
-pub use counters::Counters;
+pub use counters::{Counters, Waiter};
 pub use exchange::{Exchange, HandedOver};
 pub use lane::{Lane, LaneSettings};
 pub use records::LinkFacts;
@@ -101,6 +101,7 @@ impl Lane {
         }
         let outcome = transaction.commit().await;
         self.settle(outcome).await?;
+        self.waits_on(Some("commit echo"));
         let exchange = &self.shared.exchange;
         exchange.wait_landed(plan.pipeline, plan.lane).await;
         self.after_commit(plan, applied).map_err(Refusal::Failed)

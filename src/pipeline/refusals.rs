@@ -21,7 +21,7 @@ impl Lane {
             return Ok(());
         };
         loop {
-            self.counters().waits_on(Some(&unclear.to_string()));
+            self.waits_on(Some(&unclear.to_string()));
             if !self.shared.exchange.is_in_flight(self.pipeline, self.index) {
                 return Ok(());
             }
@@ -55,8 +55,7 @@ impl Lane {
                 if let Some(plan) = plan {
                     self.trouble.refused(plan);
                 }
-                self.counters()
-                    .waits_on(Some("a change that is not read yet"));
+                self.waits_on(Some("a change that is not read yet"));
                 tokio::time::sleep(self.refusals.wait()).await;
                 self.catch_up(at).await;
                 Ok(())
@@ -74,7 +73,7 @@ impl Lane {
                 self.after_write_error(plan, *error).await
             }
             Refusal::Failed(error) if error.is_retryable() => {
-                self.counters().waits_on(Some(&error.to_string()));
+                self.waits_on(Some(&error.to_string()));
                 tracing::warn!(pipeline = self.pipeline.as_str(), lane = self.index, %error, "cannot apply, trying again");
                 tokio::time::sleep(self.outages.wait()).await;
                 Ok(())
@@ -165,8 +164,7 @@ impl Lane {
             if !behind {
                 return;
             }
-            self.counters()
-                .waits_on(Some("earlier events in other lanes"));
+            self.waits_on(Some("earlier events in other lanes"));
             tokio::time::sleep(OTHER_LANES_INTERVAL).await;
         }
     }

@@ -111,6 +111,14 @@ impl Ledger {
         recorded.min().expect("a pipeline has a lane")
     }
 
+    /// Of a pipeline that is settled: where all of its lanes have come to.
+    pub fn settled_at(&self, side: Side) -> Position {
+        let lanes = self.clusters[side].lanes.iter();
+        // One that has passed the gate's own time had nothing to do there, like the others.
+        let furthest = lanes.map(|lane| lane.applied_through.0.clone()).max();
+        furthest.expect("a pipeline has a lane")
+    }
+
     /// As [`Ledger::keep_in_one_lane`], for a collection whose events are already waiting. Both
     /// pipelines must be settled: a restart counts each event from the checkpoint of its lane.
     pub fn gather_in_one_lane(&mut self, namespace: &Namespace) {

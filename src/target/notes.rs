@@ -33,8 +33,9 @@ pub enum Note {
     Unwitnessed,
     /// The lane's checkpoint has passed what `Included` says.
     IncludedPassed { through: Timestamp },
-    /// What the note lists is in the final document after all.
-    Overturned,
+    /// Losing writes that the note lists are in the document after all: those up to this time of
+    /// their own cluster.
+    Overturned { through: Timestamp },
 }
 
 /// The `_id` of a key's note: the same for equal keys.
@@ -67,7 +68,10 @@ pub fn note_statement(link: &str, key: &DocumentKey, note: &Note) -> RawDocument
             let query = rawdoc! { "_id": key_id(link, key), "included": *through };
             return rawdoc! { "q": query, "u": { "$unset": { "included": "" } } };
         }
-        Note::Overturned => (rawdoc! { "$unset": { "lost": "" } }, false),
+        Note::Overturned { through } => {
+            let held = rawdoc! { "at": { "$lte": *through } };
+            (rawdoc! { "$pull": { "lost": held } }, false)
+        }
     };
     let mut statement = rawdoc! { "q": { "_id": key_id(link, key) }, "u": change };
     statement.append(cstr!("upsert"), upsert);

@@ -131,7 +131,13 @@ impl<'a> Transaction<'a> {
         let keys = distinct(&writes.updates.keys);
         if updated.matched < writes.updates.keys.len() {
             let missed = keys.into_iter().filter(|key| needs_document.contains(key));
-            return Err(Refusal::FullStateNeeded(missed.collect()));
+            let missed: Vec<DocumentKey> = missed.collect();
+            if missed.is_empty() {
+                return Err(Refusal::Failed(Error::bug(format!(
+                    "a replacement of a document of {namespace} matched nothing"
+                ))));
+            }
+            return Err(Refusal::FullStateNeeded(missed));
         }
         if updated.effective < writes.updates.keys.len() && !Fault::NoTouch.is_on() {
             self.touch_present(namespace, collection, &keys).await?;

@@ -50,7 +50,7 @@ pub struct WriteSet {
     pub collections: Vec<CollectionWrites>,
     /// Keys whose deltas could not be put into operators.
     pub full_state_needed: Vec<DocumentKey>,
-    /// Keys written by deltas that need their document to be there.
+    /// Keys written by deltas: they match nothing where the document is not as they need it.
     pub needs_document: HashSet<DocumentKey>,
     by_name: HashMap<Namespace, usize>,
 }
@@ -70,10 +70,11 @@ impl WriteSet {
             None => {}
             Some(at) => add_base(writes, key, &events[at], at == 0),
         }
+        let has_deltas = !deltas.is_empty();
         for statement in deltas {
             writes.updates.push(key, statement);
         }
-        if base.is_none() {
+        if has_deltas {
             self.needs_document.insert(key.clone());
         }
     }
@@ -221,10 +222,15 @@ mod tests {
     }
 
     #[test]
-    fn deltas_alone_need_their_document() {
-        let mut set_of = WriteSet::default();
-        let events = [set(1)];
-        set_of.add_deltas(&events[0].key, &events);
-        assert!(set_of.needs_document.contains(&events[0].key));
+    fn deltas_need_their_document_as_it_was_whatever_came_before_them() {
+        let needs = |events: &[SharedEvent]| {
+            let mut set = WriteSet::default();
+            set.add_deltas(&events[0].key, events);
+            set.needs_document.contains(&events[0].key)
+        };
+        assert!(needs(&[set(1)]));
+        assert!(needs(&[insert(1), set(2)]));
+        assert!(!needs(&[insert(1)]));
+        assert!(!needs(&[set(1), delete_event()]));
     }
 }

@@ -272,6 +272,11 @@ fn note(cluster: &mut Cluster, plan: &Plan, decision: &Decision, key: usize, bro
         }
     }
     let notes = &mut cluster.notes[key];
+    if let Some((_, lost)) = &mut notes.owed
+        && !decision.overturned.is_empty()
+    {
+        lost.retain(|write| write.at > plan.read_at.time);
+    }
     if let Some(value) = &decision.leave_note {
         let mut lost = notes.owed.take().map_or(Vec::new(), |(_, lost)| lost);
         lost.extend(records.into_iter().flatten().cloned());

@@ -8,11 +8,12 @@ use bson::{Document, doc};
 use futures_util::StreamExt;
 use mongodb::Collection;
 
-use crate::support::compare::{assert_converged, contents};
+use crate::support::compare::{assert_converged, assert_converged_by, contents};
 use crate::support::env::TestEnv;
 use crate::support::mongod::{Mongod, MongodOptions};
 use crate::support::proxy::{Cut, Proxy};
 use crate::support::random::{Random, seed};
+use crate::support::wait::wait_for;
 use crate::support::workload::{Workload, documents_of};
 
 const KILLS: usize = 20;
@@ -61,6 +62,47 @@ async fn killed_at_random_moments_two_writers_still_agree() {
         }
     }
     panic!("notes are left after {STARTS} starts");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_number_of_lanes_loses_nothing_though_killed_on_the_way() {
+    let env = TestEnv::start().await;
+    let seed = seed("lanes");
+    let mut random = Random::new(seed).fork(98);
+    let stop = Arc::new(AtomicBool::new(false));
+    let load = Workload::new(seed, 1)
+        .keys(300)
+        .pause(Duration::from_millis(5))
+        .until(stop.clone());
+    let (a, b) = (env.a.client().clone(), env.b.client().clone());
+    let mut tandem = env.streaming(&env.link()).await;
+    let writers = tokio::spawn(async move { load.run(&a, &b).await });
+    for lanes in [1, 7, 3] {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        tandem.kill9();
+        env.tandem(&env.link().lanes(lanes));
+        for _ in 0..3 {
+            tandem.start();
+            tokio::time::sleep(Duration::from_millis(random.below(1500))).await;
+            tandem.kill9();
+        }
+        tandem.start();
+        for client in [env.a.client(), env.b.client()] {
+            let database = client.database("__tandem");
+            let checkpoints = database.collection::<Document>("checkpoints");
+            wait_for("as many checkpoints as lanes", SOON, || async {
+                let count = checkpoints.count_documents(doc! {}).await.unwrap();
+                (count == u64::from(lanes)).then_some(())
+            })
+            .await;
+        }
+    }
+    stop.store(true, Ordering::SeqCst);
+    let history = writers.await.expect("the writers end well");
+    assert_converged_by(&tandem, &env, SOON).await;
+    let documents = documents_of(&contents(env.a.client()).await);
+    history.assert_accounted(&documents, &tandem.all_conflicts(&env).await);
+    tandem.stop().await;
 }
 
 /// Notes about conflicts that are no debts: full state that nothing has asked for yet.

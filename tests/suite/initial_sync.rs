@@ -7,7 +7,7 @@ use futures_util::TryStreamExt;
 use mongodb::options::{CreateCollectionOptions, IndexOptions};
 use mongodb::{Client, IndexModel};
 
-use crate::support::compare::{assert_converged, contents};
+use crate::support::compare::{assert_converged, assert_converged_by, contents};
 use crate::support::env::TestEnv;
 use crate::support::oplog::{entries_after, from_tandem, now};
 use crate::support::oracle::Side;
@@ -82,7 +82,7 @@ async fn a_copy_that_meets_writes_on_both_sides_loses_none_unseen() {
         .await
         .before_the_start();
     let mut tandem = env.tandem(&env.link().extra(COPY));
-    tandem.start();
+    tandem.run_with(&["-v"]).start();
     let syncing = |status: &serde_json::Value| status["initial_sync"]["state"].is_string();
     tandem.wait_status("it copies", SOON, syncing).await;
     let load = load.ids_from(1_000_000);
@@ -90,7 +90,7 @@ async fn a_copy_that_meets_writes_on_both_sides_loses_none_unseen() {
     let history = before.merge(meanwhile);
     let is_done = |status: &serde_json::Value| status["initial_sync"]["state"] == "done";
     tandem.wait_status("the copy is done", SOON, is_done).await;
-    assert_converged(&env, SOON).await;
+    assert_converged_by(&tandem, &env, SOON).await;
     let documents = documents_of(&contents(env.a.client()).await);
     history.assert_accounted(&documents, &tandem.all_conflicts(&env).await);
     tandem.stop().await;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bson::{Bson, Document, RawDocumentBuf, doc, rawdoc};
 use futures_util::TryStreamExt;
 
-use crate::support::compare::assert_converged;
+use crate::support::compare::{assert_converged, assert_converged_by};
 use crate::support::env::{TestEnv, raw_by_id};
 use crate::support::oplog::{entries_after, from_tandem, now};
 use crate::support::oracle::Side;
@@ -203,6 +203,27 @@ async fn unusual_documents_arrive_byte_for_byte() {
         wait_for("it arrives", SOON, || raw_by_id(&env.orders_b(), id)).await;
     }
     assert_converged(&env, SOON).await;
+    tandem.stop().await;
+}
+
+/// For the server a field that gets another one before it moves to the end. No operator does that,
+/// so the update matches nothing and full state is sent.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_field_that_is_put_before_others_in_the_transaction_of_the_insert_arrives() {
+    let env = TestEnv::start().await;
+    let mut tandem = env.streaming(&env.link()).await;
+    let orders = env.orders_a();
+    let mut session = env.a.client().start_session().await.unwrap();
+    session.start_transaction().await.unwrap();
+    // A short document would be sent whole.
+    let long = "x".repeat(500);
+    let insert = orders.insert_one(doc! { "_id": 1, "long": &long, "b": 1 });
+    insert.session(&mut session).await.unwrap();
+    let moved = vec![doc! { "$replaceWith": { "_id": 1, "long": long, "a": 1, "b": 1 } }];
+    let update = orders.update_one(doc! { "_id": 1 }, moved);
+    update.session(&mut session).await.unwrap();
+    session.commit_transaction().await.unwrap();
+    assert_converged_by(&tandem, &env, SOON).await;
     tandem.stop().await;
 }
 

@@ -8,6 +8,7 @@ use futures_util::TryStreamExt;
 use mongodb::Client;
 
 use super::env::TestEnv;
+use super::tandem::Tandem;
 
 const DIFFERENCES_SHOWN: usize = 3;
 const POLL: Duration = Duration::from_millis(50);
@@ -22,6 +23,14 @@ pub type Contents = BTreeMap<String, BTreeMap<Vec<u8>, RawDocumentBuf>>;
 pub async fn assert_converged(env: &TestEnv, deadline: Duration) -> Duration {
     let converged = converge(env, deadline).await;
     converged.unwrap_or_else(|differences| panic!("{differences}"))
+}
+
+/// The same, with what tandem says of itself where they do not become equal.
+pub async fn assert_converged_by(tandem: &Tandem, env: &TestEnv, deadline: Duration) {
+    if let Err(differences) = converge(env, deadline).await {
+        let (status, log) = (tandem.status(), tandem.tail());
+        panic!("{differences}\n{status:#}\n{log}");
+    }
 }
 
 /// The same, with the differences as an answer.

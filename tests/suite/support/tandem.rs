@@ -320,7 +320,8 @@ impl Tandem {
         assert_eq!(code, 0, "tandem stopped when asked\n{}", self.tail());
     }
 
-    fn tail(&self) -> String {
+    /// The end of the log, for a failing test.
+    pub fn tail(&self) -> String {
         let log = self.log();
         let lines: Vec<&str> = log.lines().collect();
         lines[lines.len().saturating_sub(LOG_LINES_SHOWN)..].join("\n")

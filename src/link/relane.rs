@@ -1,0 +1,124 @@
+//! Another number of lanes: every lane is drained to one position, and goes on from there as many
+//! lanes as are wanted.
+//!
+//! A restart counts each event from the checkpoint of its own lane, so the checkpoints of a
+//! pipeline may change their number only where they all stand at the same place.
+
+use std::time::Duration;
+
+use bson::{DateTime, Document, doc};
+use mongodb::options::WriteConcern;
+
+use super::history::{History, checkpoint_document, checkpoint_id, keeper};
+use super::own::Own;
+use super::start::Started;
+use super::takeover::lanes_of;
+use crate::change::{Pair, PipelineId, Side};
+use crate::config::{Config, Mode};
+use crate::error::{Error, Result};
+use crate::pipeline::Shared;
+
+const LOOK_INTERVAL: Duration = Duration::from_millis(5);
+
+/// Whether another number of lanes is configured than the clusters have checkpoints for. During an
+/// initial sync it has to wait: a pipeline that is held cannot be drained.
+pub(super) fn is_due(config: &Config, started: &Started) -> bool {
+    let lanes = started.lane_counts();
+    let differs = |pipeline: &PipelineId| lanes[pipeline.source()] != lanes_of(config, *pipeline);
+    let is_wanted = PipelineId::BOTH.iter().any(differs);
+    let is_syncing = started.initial_sync || started.merge.is_some();
+    if is_wanted && is_syncing {
+        tracing::warn!("another number of lanes takes effect at a start after the initial sync");
+    }
+    is_wanted && !is_syncing
+}
+
+/// Stops both pipelines where their readers are, and returns once that is on record everywhere.
+pub(super) async fn drain(config: &Config, shared: &Shared) {
+    tracing::info!("another number of lanes: draining those of before to one position");
+    let exchange = &shared.exchange;
+    while !exchange.ledger().is_recovered() {
+        tokio::time::sleep(LOOK_INTERVAL).await;
+    }
+    let sides: &[Side] = match config.link.mode {
+        Mode::TwoWay => &Side::BOTH,
+        Mode::OneWay => &[Side::A],
+    };
+    for side in sides {
+        exchange.ledger().settle_at_gate(*side);
+    }
+    exchange.wake_all();
+    while !sides.iter().all(|side| exchange.ledger().is_settled(*side)) {
+        tokio::time::sleep(LOOK_INTERVAL).await;
+    }
+}
+
+/// Replaces the checkpoints of each pipeline that has another number of lanes than is configured.
+/// Both pipelines have been drained, and their lanes have ended.
+///
+/// # Errors
+/// Fenced (8) where another process has taken over; else as the clusters say.
+pub(super) async fn replace_checkpoints(
+    config: &Config,
+    own: &Pair<Own>,
+    epoch: i64,
+    shared: &Shared,
+) -> Result<()> {
+    let history = History::read(config, own).await?;
+    for pipeline in PipelineId::BOTH {
+        let found = &history.checkpoints[pipeline.source()];
+        let lanes = lanes_of(config, pipeline);
+        if found.len() == lanes {
+            continue;
+        }
+        if found.iter().any(|checkpoint| checkpoint.epoch != epoch) {
+            return Err(Error::fenced(format!(
+                "another process has taken over link {}",
+                config.link.name
+            )));
+        }
+        let link = &config.link.name;
+        let at = shared.exchange.ledger().settled_at(pipeline.source());
+        let sequence = found.iter().map(|checkpoint| checkpoint.sequence).max();
+        let new = (0..lanes).map(|lane| {
+            let mut document = checkpoint_document(link, pipeline, lane, lanes, epoch, at.time);
+            document.insert("_id", checkpoint_id(link, pipeline, lane));
+            document.insert("sequence", sequence.unwrap_or(0));
+            document.insert("token", at.token.as_ref());
+            document.insert("whole", at.whole);
+            document.insert("written_at", DateTime::now());
+            document
+        });
+        let keeper = &own[keeper(config.link.mode, pipeline)];
+        let old = doc! { "link": link, "pipeline": pipeline.as_str(), "epoch": epoch };
+        replace(keeper, old, new.collect()).await?;
+        tracing::info!(
+            pipeline = pipeline.as_str(),
+            from = found.len(),
+            to = lanes,
+            "the number of lanes has changed"
+        );
+    }
+    Ok(())
+}
+
+/// All of them or none, since a pipeline with some of its checkpoints has lost its history.
+async fn replace(own: &Own, old: Document, new: Vec<Document>) -> Result<()> {
+    let doing = format!("replace checkpoints on {}", own.cluster.name);
+    let checkpoints = own
+        .cluster
+        .client
+        .database(&own.database)
+        .collection::<Document>("checkpoints");
+    let work = async {
+        let mut session = own.cluster.client.start_session().await?;
+        session
+            .start_transaction()
+            .write_concern(WriteConcern::majority())
+            .await?;
+        checkpoints.delete_many(old).session(&mut session).await?;
+        checkpoints.insert_many(new).session(&mut session).await?;
+        session.commit_transaction().await
+    };
+    own.cluster.within(&doing, work).await
+}
