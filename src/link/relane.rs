@@ -26,10 +26,11 @@ pub(super) fn is_due(config: &Config, started: &Started) -> bool {
     let lanes = started.lane_counts();
     let differs = |pipeline: &PipelineId| lanes[pipeline.source()] != lanes_of(config, *pipeline);
     let is_wanted = PipelineId::BOTH.iter().any(differs);
-    if is_wanted && started.initial_sync {
+    let is_syncing = started.initial_sync || started.merge.is_some();
+    if is_wanted && is_syncing {
         tracing::warn!("another number of lanes takes effect at a start after the initial sync");
     }
-    is_wanted && !started.initial_sync
+    is_wanted && !is_syncing
 }
 
 /// Stops both pipelines where their readers are, and returns once that is on record everywhere.
