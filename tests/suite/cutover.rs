@@ -364,6 +364,10 @@ async fn an_interrupted_cutover_takes_everything_back() {
     env.orders_a().insert_many(many).await.unwrap();
     interrupted.start_command(&["cutover", "--yes"]);
     wait_for_step(env.b.client(), "drain").await;
+    let (code, _, errors) = cutover(&tandem, &[]);
+    assert_eq!(code, Some(8), "two at once: {errors}");
+    let abort = tandem.run(&["cutover", "--abort"]);
+    assert_eq!(abort.status.code(), Some(8));
     assert!(is_blocked(env.a.client()).await);
     interrupted.sigint();
     assert_eq!(interrupted.wait_exit(SOON).await, 130);
