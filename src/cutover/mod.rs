@@ -101,7 +101,8 @@ pub struct Completed {
 /// Cuts over, or takes up a cutover that was interrupted.
 ///
 /// # Errors
-/// A link that never ran or has ended (3), clusters that cannot be reached (4). What goes wrong
+/// A link that never ran or has ended (3), clusters that cannot be reached (4), a cutover that is
+/// under way (8). What goes wrong
 /// later is in the outcome: with everything taken back unless it was decided.
 pub async fn cutover(
     config: &Config,
@@ -146,6 +147,7 @@ pub async fn abort(config: &Config) -> Result<bool> {
         let Some(found) = UnderWay::find(&own, &config.link.name).await? else {
             return Ok(false);
         };
+        found.must_be_ours()?;
         if found.decided {
             return Err(
                 Error::config("the cutover is decided and cannot be given up").hint(
@@ -201,7 +203,9 @@ impl<'a> Cutover<'a> {
             source: standing.source,
             blocked: false,
             decided: false,
+            pid: std::process::id(),
         });
+        under_way.must_be_ours()?;
         if !under_way.decided {
             standing.must_go_on(config, false)?;
             let ready = doc! { "_id": link, "ready": true };

@@ -79,10 +79,10 @@ impl Cutover<'_> {
         let name = self.name(source).to_owned();
         if self.options.stopping == Stopping::Server {
             let link = &self.config.link.name;
-            self.under_way.blocked = true;
-            self.under_way
-                .save(&self.own, link, super::Step::Block)
-                .await?;
+            let mut blocked = self.under_way;
+            blocked.blocked = true;
+            blocked.save(&self.own, link, super::Step::Block).await?;
+            self.under_way = blocked;
             match server::block(&self.own[source].cluster).await {
                 Ok(()) => return Ok(((), format!("{name} refuses writes"))),
                 Err(error) if error.is_retryable() => return Err(error),

@@ -4,7 +4,7 @@ use bson::{Document, doc};
 
 use super::Step;
 use crate::change::{Pair, Side};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::link::Standing;
 use crate::link::own::Own;
 
@@ -20,6 +20,8 @@ pub struct UnderWay {
     pub blocked: bool,
     /// Past this there is no way back but another cutover.
     pub decided: bool,
+    /// The process that did its last step.
+    pub pid: u32,
 }
 
 impl UnderWay {
@@ -43,13 +45,33 @@ impl UnderWay {
             source: target.other(),
             blocked: found.get_bool("blocked").unwrap_or(false),
             decided: found.get_bool("decided").unwrap_or(false),
+            pid: found
+                .get_i64("pid")
+                .ok()
+                .and_then(|pid| pid.try_into().ok())?,
         })
+    }
+
+    /// Two of them would take each other's block away.
+    ///
+    /// # Errors
+    /// Fenced (8) where another process on this host is at it.
+    pub fn must_be_ours(&self) -> Result<()> {
+        let pid = self.pid;
+        let typed = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let at_it = typed
+            .split(|byte| *byte == 0)
+            .any(|part| part == b"cutover");
+        match at_it && pid != std::process::id() {
+            true => Err(another(&format!("process {pid}"))),
+            false => Ok(()),
+        }
     }
 
     /// Puts it on record, with the step that comes next.
     ///
     /// # Errors
-    /// As the cluster says.
+    /// As the cluster says; fenced (8) where another cutover has begun.
     pub async fn save(&self, own: &Pair<Own>, link: &str, step: Step) -> Result<()> {
         let set = doc! { "cutover": self.as_document(step) };
         self.update(own, link, doc! { "$set": set }).await
@@ -83,12 +105,25 @@ impl UnderWay {
             "blocked": self.blocked,
             "decided": self.decided,
             "step": step.as_str(),
+            "pid": i64::from(std::process::id()),
         }
     }
 
     async fn update(&self, own: &Pair<Own>, link: &str, update: Document) -> Result<()> {
-        let statement = doc! { "q": { "_id": link }, "u": update };
+        let ours = doc! { "_id": link, "$or": [
+            { "cutover": { "$exists": false } },
+            { "cutover.started_at_ms": self.started_at_ms },
+        ] };
+        let statement = doc! { "q": ours, "u": update };
         let target = &own[self.source.other()];
-        target.update("links", vec![statement]).await.map(|_| ())
+        match target.update("links", vec![statement]).await? {
+            0 => Err(another("another process")),
+            _ => Ok(()),
+        }
     }
+}
+
+fn another(process: &str) -> Error {
+    Error::fenced(format!("{process} cuts this link over at this moment"))
+        .hint("wait until it has ended; `tandem runs` shows its steps")
 }
