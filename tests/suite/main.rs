@@ -16,6 +16,8 @@ mod outage;
 mod ranges;
 mod records;
 mod runs;
+mod scenarios_values;
+mod scenarios_writes;
 mod status;
 mod support;
 mod takeover;
