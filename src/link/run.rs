@@ -134,7 +134,7 @@ async fn replicate(
     let epoch = started.epoch();
     let from = started.started_from;
     let mut rest = Tasks::new();
-    let progress = tasks::spawn_initial_sync(&mut rest, config, connected, &shared, &started);
+    let progress = tasks::spawn_initial_sync(&mut rest, config, connected, &shared, &started, &ddl);
     let monitor = Monitor::new(
         config,
         connected,

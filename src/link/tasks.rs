@@ -19,6 +19,7 @@ use super::start::{Connected, Started};
 use super::sweeper::clear_notes;
 use crate::change::{Pair, PipelineId, Side};
 use crate::config::{Config, Mode};
+use crate::ddl::Ddl;
 use crate::error::Result;
 use crate::pipeline::{
     Collections, Counters, Exchange, Lane, LaneSettings, LinkFacts, Shared, Witness,
@@ -38,7 +39,8 @@ pub(super) async fn share(
     lanes: Pair<usize>,
 ) -> Result<Arc<Shared>> {
     let link = &config.link;
-    let collections = Collections::new(connected.clusters.clone(), &link.name, &link.database);
+    let clusters = connected.clusters.clone();
+    let collections = Collections::new(clusters, &link.name, &link.database, link.mode);
     for namespace in collections.load().await? {
         ledger.unpair(namespace);
     }
@@ -101,6 +103,7 @@ pub(super) fn spawn_initial_sync(
     connected: &Connected,
     shared: &Arc<Shared>,
     started: &Started,
+    ddl: &Arc<Ddl>,
 ) -> Option<Arc<Progress>> {
     let progress = started
         .initial_sync
@@ -111,6 +114,7 @@ pub(super) fn spawn_initial_sync(
         clusters: connected.clusters.clone(),
         own: connected.own.clone(),
         progress: progress.clone(),
+        ddl: ddl.clone(),
     };
     rest.spawn(sync.run());
     Some(progress)

@@ -24,6 +24,22 @@ pub fn wanted_of_source(plan: &Plan) -> Vec<DocumentKey> {
     decisions.map(|decision| decision.key.clone()).collect()
 }
 
+/// Keys of collections with a collation that would not be sent as full state. Several of them may
+/// mean one document there, which only the server can tell; what it finds under a key is right
+/// whichever of them it is.
+pub fn parts_of_collated(
+    plan: &Plan,
+    collections: &HashMap<Namespace, Pair<CollectionInfo>>,
+) -> Vec<DocumentKey> {
+    let collated = |decision: &&Decision| {
+        let pair = collections.get(decision.key.namespace());
+        let in_part = decision.action == Action::Deltas || decision.fresh;
+        in_part && pair.is_some_and(|pair| pair.a.collated || pair.b.collated)
+    };
+    let parts = plan.decisions.iter().filter(collated);
+    parts.map(|decision| decision.key.clone()).collect()
+}
+
 /// Keys in conflict: their documents on the target go on record.
 pub fn contested(plan: &Plan) -> Vec<DocumentKey> {
     let decisions = plan.decisions.iter().filter(|d| d.conflict.is_some());

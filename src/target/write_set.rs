@@ -19,6 +19,8 @@ pub struct CollectionInfo {
     pub uuid: Uuid,
     /// First fields of its unique secondary indexes.
     pub unique_fields: Vec<String>,
+    /// Its default collation is not the simple one: keys of other bytes may be the same.
+    pub collated: bool,
 }
 
 /// Statements of one command, and the document each of them is about.
@@ -50,7 +52,8 @@ pub struct WriteSet {
     pub collections: Vec<CollectionWrites>,
     /// Keys whose deltas could not be put into operators.
     pub full_state_needed: Vec<DocumentKey>,
-    /// Keys written by deltas that need their document to be there.
+    /// Keys written by deltas, which need their document to be there, and without the fields that
+    /// they add at its end.
     pub needs_document: HashSet<DocumentKey>,
     by_name: HashMap<Namespace, usize>,
 }
@@ -70,10 +73,11 @@ impl WriteSet {
             None => {}
             Some(at) => add_base(writes, key, &events[at], at == 0),
         }
+        let may_miss = !deltas.is_empty();
         for statement in deltas {
             writes.updates.push(key, statement);
         }
-        if base.is_none() {
+        if may_miss {
             self.needs_document.insert(key.clone());
         }
     }
@@ -221,10 +225,11 @@ mod tests {
     }
 
     #[test]
-    fn deltas_alone_need_their_document() {
-        let mut set_of = WriteSet::default();
-        let events = [set(1)];
-        set_of.add_deltas(&events[0].key, &events);
-        assert!(set_of.needs_document.contains(&events[0].key));
+    fn deltas_need_their_document_even_behind_an_insert() {
+        for events in [vec![set(1)], vec![insert(1), set(2)]] {
+            let mut set_of = WriteSet::default();
+            set_of.add_deltas(&events[0].key, &events);
+            assert!(set_of.needs_document.contains(&events[0].key));
+        }
     }
 }

@@ -1,6 +1,8 @@
 //! Scenarios against real replica sets, in one program so that it is linked once.
 
 mod conflicts;
+mod copied_once;
+mod copy_hazards;
 mod crash;
 mod ddl;
 mod ddl_crash;
@@ -16,6 +18,7 @@ mod outage;
 mod ranges;
 mod records;
 mod runs;
+mod scenarios_schema;
 mod scenarios_values;
 mod scenarios_writes;
 mod status;

@@ -4,8 +4,9 @@ use bson::{Document, doc};
 
 use super::progress::{NotDone, Progress};
 use super::survey::indexes;
-use crate::change::Namespace;
+use crate::change::{Namespace, Side};
 use crate::cluster::{Cluster, errors};
+use crate::ddl::{Ddl, index_to_create};
 use crate::error::Result;
 use crate::pipeline::Pause;
 
@@ -13,12 +14,14 @@ use crate::pipeline::Pause;
 /// nobody's way.
 ///
 /// # Errors
-/// As the clusters say. An index that the target refuses is no error: it is listed.
+/// As the clusters say. An index that the target refuses is no error: it is listed, and stays so
+/// until it is as it should be.
 pub(super) async fn build(
     source: &Cluster,
     target: &Cluster,
     namespace: &Namespace,
     progress: &Progress,
+    ddl: &Ddl,
 ) -> Result<()> {
     let wanted = indexes(source, namespace).await?;
     let there = indexes(target, namespace).await?;
@@ -30,6 +33,8 @@ pub(super) async fn build(
             tracing::info!(%namespace, index = name, "building an index");
             if let Err(reason) = build_one(target, namespace, &index).await? {
                 tracing::warn!(%namespace, index = name, reason, "the index cannot be built");
+                ddl.index_refused(Side::B, namespace, &name, &reason)
+                    .await?;
                 progress.numbers().not_done.push(NotDone {
                     namespace: namespace.to_string(),
                     index: Some(name),
@@ -49,11 +54,9 @@ async fn build_one(
     index: &Document,
 ) -> Result<std::result::Result<(), String>> {
     let doing = format!("build an index of {namespace} on {}", target.name);
-    let mut index = index.clone();
-    index.remove("ns");
     let command = doc! {
         "createIndexes": namespace.collection(),
-        "indexes": [index],
+        "indexes": [index_to_create(index)],
         "writeConcern": { "w": "majority" },
     };
     let mut pause = Pause::of_outages();

@@ -6,6 +6,7 @@
 
 mod copy;
 mod indexes;
+mod once;
 mod plan;
 mod progress;
 mod survey;
@@ -21,6 +22,7 @@ use super::own::Own;
 use crate::change::{Namespace, Pair, PipelineId, Side};
 use crate::cluster::Cluster;
 use crate::config::Config;
+use crate::ddl::Ddl;
 use crate::error::{Error, Result};
 use crate::pipeline::{Pairing, Shared, insist};
 use crate::ranges::{self, Order, RANGE_BYTES_TARGET, Scanned};
@@ -46,6 +48,7 @@ pub struct InitialSync {
     pub clusters: Pair<Cluster>,
     pub own: Pair<Own>,
     pub progress: Arc<Progress>,
+    pub ddl: Arc<Ddl>,
 }
 
 impl InitialSync {
@@ -64,10 +67,15 @@ impl InitialSync {
         while !self.shared.exchange.ledger().is_recovered() {
             tokio::time::sleep(LOOK_INTERVAL).await;
         }
-        let found = insist(|| survey(&self.clusters.a, &self.config.namespaces)).await?;
+        let mode = self.config.link.mode;
+        let found = insist(|| survey(&self.clusters.a, &self.config.namespaces, mode)).await?;
         self.count(&found);
         self.progress.enter(SyncState::Copying);
-        let collections = self.copy_all(&found).await?;
+        let mut collections = self.copy_all(&found).await?;
+        for one in found.iter().filter(|one| one.is_copied_once(mode)) {
+            self.copy_once(one).await?;
+            collections.push(one.namespace.clone());
+        }
         self.progress.enter(SyncState::CatchingUp);
         self.catch_up().await?;
         self.progress.enter(SyncState::BuildingIndexes);
@@ -82,7 +90,7 @@ impl InitialSync {
         let mut numbers = self.progress.numbers();
         for one in found {
             numbers.namespaces_total += 1;
-            if one.unsupported.is_none() {
+            if one.is_copied(self.config.link.mode) {
                 numbers.documents_total += one.documents;
                 numbers.bytes_total += one.bytes;
                 numbers.indexes_total += one.indexes.len() as u64;
@@ -94,7 +102,9 @@ impl InitialSync {
     async fn copy_all(&self, found: &[Surveyed]) -> Result<Vec<Namespace>> {
         let mut left: Vec<(Scanned, StoredRange)> = Vec::new();
         let mut ranges_of: HashMap<Namespace, usize> = HashMap::new();
-        for one in found.iter().filter(|one| !one.is_view()) {
+        let mode = self.config.link.mode;
+        let followed = |one: &&Surveyed| !one.is_view() && !one.is_copied_once(mode);
+        for one in found.iter().filter(followed) {
             let Some(scanned) = insist(|| self.pair(one)).await? else {
                 continue;
             };
@@ -216,7 +226,7 @@ impl InitialSync {
     async fn build_indexes(&self, namespace: &Namespace) -> Result<()> {
         let (a, b) = (&self.clusters.a, &self.clusters.b);
         self.shared.set_building(namespace, true);
-        insist(|| indexes::build(a, b, namespace, &self.progress)).await?;
+        insist(|| indexes::build(a, b, namespace, &self.progress, &self.ddl)).await?;
         let now = insist(|| self.own.b.operation_time()).await?;
         self.shared.exchange.wait_passed(Side::B, now).await;
         self.shared.set_building(namespace, false);

@@ -5,6 +5,7 @@ use comfy_table::{Table, presets};
 use serde_json::json;
 
 use super::survey::{Surveyed, holding_data, survey};
+use crate::change::Mode;
 use crate::cluster::Cluster;
 use crate::config::Config;
 use crate::error::{Error, Result};
@@ -15,6 +16,7 @@ const NAMES_SHOWN: usize = 10;
 
 /// What an initial sync would copy from a; reads only.
 pub struct DryRun {
+    mode: Mode,
     found: Vec<Surveyed>,
 }
 
@@ -28,14 +30,22 @@ pub async fn dry_run(config: &Config, drop_target: bool) -> Result<DryRun> {
     for cluster in [connected.clusters.a, connected.clusters.b] {
         cluster.shutdown().await;
     }
-    Ok(DryRun { found: found? })
+    Ok(DryRun {
+        mode: config.link.mode,
+        found: found?,
+    })
 }
 
 async fn look(config: &Config, connected: &Connected, drop_target: bool) -> Result<Vec<Surveyed>> {
     if !drop_target {
         must_be_empty(config, &connected.clusters.b).await?;
     }
-    survey(&connected.clusters.a, &config.namespaces).await
+    survey(
+        &connected.clusters.a,
+        &config.namespaces,
+        config.link.mode,
+    )
+    .await
 }
 
 impl DryRun {
@@ -49,10 +59,10 @@ impl DryRun {
                 one.documents.to_string(),
                 one.bytes.to_string(),
                 one.indexes.len().to_string(),
-                one.fate(),
+                one.fate(self.mode),
             ]);
         }
-        let copied = self.found.iter().filter(|one| one.unsupported.is_none());
+        let copied = self.found.iter().filter(|one| one.is_copied(self.mode));
         let (mut documents, mut bytes) = (0, 0);
         for one in copied {
             documents += one.documents;
@@ -78,7 +88,7 @@ impl DryRun {
                     "documents": one.documents,
                     "bytes": one.bytes,
                     "indexes": names.collect::<Vec<_>>(),
-                    "copied": one.is_view() || one.unsupported.is_none(),
+                    "copied": one.is_view() || one.is_copied(self.mode),
                     "reason": if one.is_view() { None } else { one.unsupported },
                 })
             })
@@ -88,9 +98,16 @@ impl DryRun {
 }
 
 impl Surveyed {
-    fn fate(&self) -> String {
+    pub fn is_copied(&self, mode: Mode) -> bool {
+        self.unsupported.is_none() || self.is_copied_once(mode)
+    }
+
+    fn fate(&self, mode: Mode) -> String {
         match self.unsupported {
             _ if self.is_view() => "as a view".to_owned(),
+            Some(reason) if self.is_copied_once(mode) => {
+                format!("once, later changes are not replicated: {reason}")
+            }
             None => "yes".to_owned(),
             Some(reason) => format!("no: {reason}"),
         }
@@ -124,7 +141,7 @@ pub async fn must_be_empty(config: &Config, target: &Cluster) -> Result<()> {
 /// # Errors
 /// As the cluster says.
 pub async fn drop_included(config: &Config, target: &Cluster) -> Result<()> {
-    for found in survey(target, &config.namespaces).await? {
+    for found in survey(target, &config.namespaces, config.link.mode).await? {
         let namespace = &found.namespace;
         tracing::warn!(%namespace, cluster = %target.name, "dropping it for the initial sync");
         let command = doc! { "drop": namespace.collection(), "writeConcern": { "w": "majority" } };

@@ -42,7 +42,6 @@ pub enum Phase {
 pub struct Scene {
     pub client: Client,
     pub database: Database,
-    pub phase: Phase,
     exceptions: Arc<Mutex<Vec<String>>>,
 }
 
@@ -96,6 +95,7 @@ pub async fn play(scenarios: &[Scenario], phase: Phase, mode: &str) {
     link.mode = mode.to_owned();
     link.include = vec![format!("{PREFIX}*")];
     let mut tandem = env.tandem(&link);
+    tandem.run_with(&["-v"]);
     if phase == Phase::Streamed {
         tandem.start();
         tandem.wait_until_streaming().await;
@@ -110,7 +110,6 @@ pub async fn play(scenarios: &[Scenario], phase: Phase, mode: &str) {
         Scene {
             client: env.a.client().clone(),
             database: env.a.client().database(&database),
-            phase,
             exceptions: exceptions.clone(),
         }
     };
