@@ -30,7 +30,10 @@ fn the_scanner_sees_names_of_tests_and_functions() {
     let text = "kept by `a_rule_of_old`, `start_at`, `status --json` and `it_holds_over_restarts`";
     let found: Vec<&str> = sentences(text).collect();
     assert_eq!(found, ["a_rule_of_old", "it_holds_over_restarts"]);
-    assert_eq!(function_name("    pub async fn a_b<T>(x: T) {"), Some("a_b"));
+    assert_eq!(
+        function_name("    pub async fn a_b<T>(x: T) {"),
+        Some("a_b")
+    );
     assert_eq!(function_name("    // the fn a_b() is gone"), None);
 }
 

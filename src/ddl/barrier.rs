@@ -8,6 +8,8 @@ use super::worker::Worker;
 use crate::change::{Namespace, Pair, Side};
 use crate::error::{Error, Result};
 
+const ERROR_INTERVAL: Duration = Duration::from_secs(1);
+
 const LANES_INTERVAL: Duration = Duration::from_millis(5);
 
 impl Worker {
@@ -28,6 +30,7 @@ impl Worker {
                 let seen = self.insist(side, || self.see(side)).await;
                 if let Err(error) = seen {
                     tracing::warn!(%error, "cannot ask a cluster for its time");
+                    tokio::time::sleep(ERROR_INTERVAL).await;
                 }
             }
             tokio::time::sleep(LANES_INTERVAL).await;

@@ -29,7 +29,11 @@ pub async fn append(
             true => run.to_vec(),
             false => upserts(namespace, run)?,
         };
-        let verb = if inserts { cstr!("insert") } else { cstr!("update") };
+        let verb = if inserts {
+            cstr!("insert")
+        } else {
+            cstr!("update")
+        };
         for some in commands(&statements) {
             let mut command = write_command(verb, namespace.collection(), None, some);
             command.append(cstr!("writeConcern"), rawdoc! { "w": "majority" });

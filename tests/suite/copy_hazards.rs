@@ -53,9 +53,15 @@ async fn start_slowly(tandem: &mut Tandem) {
 #[tokio::test(flavor = "multi_thread")]
 async fn collections_that_change_while_they_are_copied_end_as_on_the_source() {
     let env = TestEnv::start().await;
-    let names = ["dropped", "reborn", "renamed", "replaced", "indexed", "written", "zz last"];
+    let names = [
+        "dropped", "reborn", "renamed", "replaced", "indexed", "written", "zz last",
+    ];
     for name in names {
         fill(&env.a, name).await;
+    }
+    for name in ["renamed", "zz last"] {
+        let before = doc! { "key": { "t": 1 }, "name": "from before" };
+        run(&env.a, doc! { "createIndexes": name, "indexes": [before] }).await;
     }
     let mut tandem = env.tandem(&copying(&env));
     start_slowly(&mut tandem).await;
@@ -71,9 +77,17 @@ async fn collections_that_change_while_they_are_copied_end_as_on_the_source() {
         env.a.admin(rename).await;
     }
     let index = doc! { "key": { "v": 1 }, "name": "v" };
-    run(&env.a, doc! { "createIndexes": "indexed", "indexes": [index] }).await;
+    run(
+        &env.a,
+        doc! { "createIndexes": "indexed", "indexes": [index] },
+    )
+    .await;
     let unique = doc! { "key": { "u": 1 }, "name": "u", "unique": true, "sparse": true };
-    run(&env.a, doc! { "createIndexes": "written", "indexes": [unique] }).await;
+    run(
+        &env.a,
+        doc! { "createIndexes": "written", "indexes": [unique] },
+    )
+    .await;
     for name in ["elsewhere", "replaced", "indexed", "written"] {
         let collection = of(&env.a, name);
         let some = doc! { "_id": { "$mod": [3, 0] } };
@@ -86,7 +100,11 @@ async fn collections_that_change_while_they_are_copied_end_as_on_the_source() {
             .await
             .unwrap();
     }
-    run(&env.a, doc! { "collMod": "indexed", "validator": { "v": { "$gte": 0 } } }).await;
+    run(
+        &env.a,
+        doc! { "collMod": "indexed", "validator": { "v": { "$gte": 0 } } },
+    )
+    .await;
     copied(&tandem).await;
     assert_same_schema(&env, SOON).await;
     assert_converged(&env, SOON).await;
@@ -103,7 +121,11 @@ async fn an_index_that_cannot_be_built_after_a_copy_is_listed_and_stays_so() {
         doc! { "key": { "v": 1 }, "name": "v" },
         doc! { "key": { "t": 1 }, "name": "t" },
     ];
-    run(&env.a, doc! { "createIndexes": "orders", "indexes": indexes }).await;
+    run(
+        &env.a,
+        doc! { "createIndexes": "orders", "indexes": indexes },
+    )
+    .await;
     let mut tandem = env.tandem(&copying(&env));
     // The first build in `shop` is refused; tandem's own indexes are none.
     const CANNOT_CREATE_INDEX: i32 = 67;
@@ -122,7 +144,10 @@ async fn an_index_that_cannot_be_built_after_a_copy_is_listed_and_stays_so() {
     let problems = tandem.status()["index_problems"].clone();
     assert_eq!(problems.as_array().map(Vec::len), Some(1), "{problems}");
     assert_eq!(problems[0]["cluster"], "b");
-    assert!(problems[0]["reason"].as_str().unwrap().contains("67"), "{problems}");
+    assert!(
+        problems[0]["reason"].as_str().unwrap().contains("67"),
+        "{problems}"
+    );
     assert_eq!(schema(env.b.client()).await["shop.orders"].2.len(), 2);
     tandem.stop().await;
 }
@@ -158,7 +183,11 @@ async fn what_belongs_to_a_server_is_neither_copied_nor_streamed() {
     crate::support::wait::wait_for("the order arrives", SOON, arrives).await;
     let on_b = contents(env.b.client()).await;
     assert_eq!(on_b.keys().collect::<Vec<_>>(), ["shop.orders"]);
-    for (database, name) in [("admin", "foo"), ("admin", "system.users"), ("shop", "system.js")] {
+    for (database, name) in [
+        ("admin", "foo"),
+        ("admin", "system.users"),
+        ("shop", "system.js"),
+    ] {
         let database = env.b.client().database(database);
         let collection = database.collection::<Document>(name);
         let count = collection.count_documents(doc! {}).await.unwrap();
@@ -170,31 +199,62 @@ async fn what_belongs_to_a_server_is_neither_copied_nor_streamed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rename_over_the_edge_of_what_is_included_is_named_and_loses_nothing() {
     let env = TestEnv::start().await;
-    let mut tandem = env.streaming(&env.link().one_way()).await;
-    of(&env.a, "leaves").insert_one(doc! { "_id": 1 }).await.unwrap();
-    let outside = env.a.client().database("outside");
-    let comes = outside.collection::<Document>("comes");
-    comes.insert_one(doc! { "_id": 1 }).await.unwrap();
-    assert_converged_in_shop(&env).await;
-    for (from, to) in [("shop.leaves", "outside.left"), ("outside.comes", "shop.came")] {
-        env.a.admin(doc! { "renameCollection": from, "to": to }).await;
+    let mut link = env.link().one_way();
+    link.include = vec!["shop.in *".to_owned(), "shop.orders".to_owned()];
+    let mut tandem = env.streaming(&link).await;
+    for name in ["in leaves", "comes"] {
+        let collection = of(&env.a, name);
+        collection.insert_one(doc! { "_id": 1 }).await.unwrap();
     }
-    for name in ["shop.leaves", "shop.came"] {
-        let settled = |status: &Value| {
+    arrives(&env, "in leaves", 1).await;
+    for (from, to) in [
+        ("shop.in leaves", "shop.left"),
+        ("shop.comes", "shop.in came"),
+    ] {
+        let rename = doc! { "renameCollection": from, "to": to };
+        env.a.admin(rename).await;
+    }
+    for name in ["shop.in leaves", "shop.in came"] {
+        let named = |status: &Value| {
             let named = status["unpaired_namespaces"].as_array().into_iter();
             named.flatten().any(|found| found == name)
         };
-        tandem.wait_status(name, SOON, settled).await;
+        tandem.wait_status(name, SOON, named).await;
     }
-    let left = of(&env.b, "leaves").count_documents(doc! {}).await.unwrap();
-    assert_eq!(left, 1, "what was replicated stays");
     env.orders_a().insert_one(doc! { "_id": 9 }).await.unwrap();
-    let arrives = || async { env.orders_b().find_one(doc! { "_id": 9 }).await.unwrap() };
-    crate::support::wait::wait_for("others go on", SOON, arrives).await;
+    arrives(&env, "orders", 9).await;
+    arrives(&env, "in leaves", 1).await;
     tandem.stop().await;
 }
 
-async fn assert_converged_in_shop(env: &TestEnv) {
-    let arrives = || async { of(&env.b, "leaves").find_one(doc! { "_id": 1 }).await.unwrap() };
-    crate::support::wait::wait_for("it arrives", SOON, arrives).await;
+/// To the server that is a new collection on one side and a drop on the other.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rename_to_or_from_a_database_that_is_not_included_is_a_drop_or_a_new_collection() {
+    let env = TestEnv::start().await;
+    let mut tandem = env.streaming(&env.link().one_way()).await;
+    of(&env.a, "leaves")
+        .insert_one(doc! { "_id": 1 })
+        .await
+        .unwrap();
+    let outside = env.a.client().database("outside");
+    let comes = outside.collection::<Document>("comes");
+    comes.insert_one(doc! { "_id": 2 }).await.unwrap();
+    arrives(&env, "leaves", 1).await;
+    for (from, to) in [
+        ("shop.leaves", "outside.left"),
+        ("outside.comes", "shop.came"),
+    ] {
+        let rename = doc! { "renameCollection": from, "to": to };
+        env.a.admin(rename).await;
+    }
+    arrives(&env, "came", 2).await;
+    assert_same_schema(&env, SOON).await;
+    let on_b: Vec<String> = schema(env.b.client()).await.into_keys().collect();
+    assert_eq!(on_b, ["shop.came"]);
+    tandem.stop().await;
+}
+
+async fn arrives(env: &TestEnv, name: &str, id: i32) {
+    let found = || async { of(&env.b, name).find_one(doc! { "_id": id }).await.unwrap() };
+    crate::support::wait::wait_for("it arrives", SOON, found).await;
 }

@@ -117,7 +117,9 @@ async fn every_type_at_the_top_and_nested(scene: Scene) {
         all.insert_one(whole.clone()).await.unwrap();
         all.insert_one(doc! { "_id": id + 1000 }).await.unwrap();
         let set = doc! { "$set": { "top": value.clone(), "in.deep": value.clone() } };
-        all.update_one(doc! { "_id": id + 1000 }, set).await.unwrap();
+        all.update_one(doc! { "_id": id + 1000 }, set)
+            .await
+            .unwrap();
         all.insert_one(doc! { "_id": id + 2000 }).await.unwrap();
         let mut replaced = whole;
         replaced.insert("_id", id + 2000);
@@ -248,7 +250,11 @@ async fn strings_that_are_no_text(scene: Scene) {
         let both = [
             number(id as i32),
             element(2, "no text", &text(bytes)),
-            element(3, "in", of_elements(&element(2, "deep", &text(bytes))).as_bytes()),
+            element(
+                3,
+                "in",
+                of_elements(&element(2, "deep", &text(bytes))).as_bytes(),
+            ),
         ];
         raw.insert_one(of_elements(&both.concat())).await.unwrap();
     }
@@ -266,7 +272,10 @@ async fn a_hundred_levels_of_nesting(scene: Scene) {
         };
     }
     let nested = scene.collection("nested");
-    nested.insert_one(doc! { "_id": 1, "x": deep }).await.unwrap();
+    nested
+        .insert_one(doc! { "_id": 1, "x": deep })
+        .await
+        .unwrap();
     let path = format!("y{}", ".z".repeat(90));
     let set = doc! { "$set": { path: 1 } };
     nested.update_one(doc! { "_id": 1 }, set).await.unwrap();
@@ -441,8 +450,13 @@ async fn a_file_in_chunks(scene: Scene) {
         let into = scene.collection("fs.chunks");
         into.insert_many(chunks).await.unwrap();
         let length = (8 * CHUNK) as i64;
-        let entry = doc! { "_id": file, "length": length, "chunkSize": CHUNK as i32, "filename": "f" };
-        scene.collection("fs.files").insert_one(entry).await.unwrap();
+        let entry =
+            doc! { "_id": file, "length": length, "chunkSize": CHUNK as i32, "filename": "f" };
+        scene
+            .collection("fs.files")
+            .insert_one(entry)
+            .await
+            .unwrap();
     }
 }
 

@@ -4,8 +4,8 @@ use bson::{Bson, Document, doc};
 use mongodb::options::ReturnDocument;
 use mongodb::{ClientSession, Collection};
 
-use crate::support::random::Random;
 use crate::support::operators;
+use crate::support::random::Random;
 use crate::support::scenario::{Phase, Scenario, Scene, play, scenarios};
 
 const SCENARIOS: &[Scenario] = scenarios![
@@ -401,10 +401,15 @@ async fn an_update_of_thousands_of_fields(scene: Scene) {
     let lists: Document = (0..300)
         .map(|list| (format!("l{list}"), Bson::from(vec![1, 2, 3])))
         .collect();
-    wide.insert_one(doc! { "_id": 2, "in": lists }).await.unwrap();
+    wide.insert_one(doc! { "_id": 2, "in": lists })
+        .await
+        .unwrap();
     let mut cut = Document::new();
     for list in 0..300 {
-        cut.insert(format!("in.l{list}"), doc! { "$slice": [format!("$in.l{list}"), 2] });
+        cut.insert(
+            format!("in.l{list}"),
+            doc! { "$slice": [format!("$in.l{list}"), 2] },
+        );
     }
     let pipeline = vec![doc! { "$set": cut }];
     wide.update_one(one(2), pipeline).await.unwrap();

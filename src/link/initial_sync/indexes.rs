@@ -1,14 +1,17 @@
 //! The source's indexes, built on the target once its documents are there.
 
-use bson::{Document, doc};
+use bson::{Document, Uuid, doc};
 
 use super::progress::{NotDone, Progress};
 use super::survey::indexes;
-use crate::change::{Namespace, Side};
+use crate::change::{Namespace, Pair, Side};
 use crate::cluster::{Cluster, errors};
 use crate::ddl::{Ddl, index_to_create};
-use crate::error::Result;
-use crate::pipeline::Pause;
+use crate::error::{Error, Result};
+use crate::pipeline::{Pause, list};
+
+/// Another collection has taken the name, or it is gone.
+const COLLECTION_UUID_MISMATCH: i32 = 361;
 
 /// Builds what is missing, one index after the other, so that one that cannot be built stands in
 /// nobody's way.
@@ -19,11 +22,12 @@ use crate::pipeline::Pause;
 pub(super) async fn build(
     source: &Cluster,
     target: &Cluster,
-    namespace: &Namespace,
+    places: &Pair<(Namespace, Option<Uuid>)>,
     progress: &Progress,
     ddl: &Ddl,
 ) -> Result<()> {
-    let wanted = indexes(source, namespace).await?;
+    let (namespace, uuid) = &places.b;
+    let wanted = indexes_of(source, &places.a).await?;
     let there = indexes(target, namespace).await?;
     let name_of = |index: &Document| index.get_str("name").unwrap_or_default().to_owned();
     for index in wanted {
@@ -31,7 +35,7 @@ pub(super) async fn build(
         if !same {
             let name = name_of(&index);
             tracing::info!(%namespace, index = name, "building an index");
-            if let Err(reason) = build_one(target, namespace, &index).await? {
+            if let Err(reason) = build_one(target, namespace, *uuid, &index).await? {
                 tracing::warn!(%namespace, index = name, reason, "the index cannot be built");
                 ddl.index_refused(Side::B, namespace, &name, &reason)
                     .await?;
@@ -47,18 +51,35 @@ pub(super) async fn build(
     Ok(())
 }
 
+/// None of a newer collection that has taken the name.
+async fn indexes_of(
+    source: &Cluster,
+    (name, uuid): &(Namespace, Option<Uuid>),
+) -> Result<Vec<Document>> {
+    let there = list(source, name).await?.and_then(|there| there.uuid);
+    match uuid {
+        Some(_) if there != *uuid => Ok(Vec::new()),
+        _ => indexes(source, name).await,
+    }
+}
+
 /// Inside: why the target will not have it.
 async fn build_one(
     target: &Cluster,
     namespace: &Namespace,
+    uuid: Option<Uuid>,
     index: &Document,
 ) -> Result<std::result::Result<(), String>> {
     let doing = format!("build an index of {namespace} on {}", target.name);
-    let command = doc! {
+    let mut command = doc! {
         "createIndexes": namespace.collection(),
         "indexes": [index_to_create(index)],
         "writeConcern": { "w": "majority" },
     };
+    // By name alone it would make a collection that is gone, or has moved.
+    if let Some(uuid) = uuid {
+        command.insert("collectionUUID", uuid);
+    }
     let mut pause = Pause::of_outages();
     loop {
         // A build takes as long as it takes; only a broken connection ends the wait.
@@ -67,6 +88,10 @@ async fn build_one(
             Ok(_) => return Ok(Ok(())),
             Err(error) => errors::classify(error, &doing),
         };
+        if errors::code_of(&error) == Some(COLLECTION_UUID_MISMATCH) {
+            let moved = format!("{namespace} is gone or has been renamed on {}", target.name);
+            return Err(Error::unreachable(moved).caused_by(error));
+        }
         if !error.is_retryable() {
             return Ok(Err(error.to_string()));
         }

@@ -6,7 +6,7 @@ use futures_util::TryStreamExt;
 use super::InitialSync;
 use super::progress::{NotDone, StoredRange, save_range, store_ranges, stored_ranges};
 use super::survey::Surveyed;
-use crate::change::Side;
+use crate::change::{Namespace, Side};
 use crate::cluster::{Cluster, errors};
 use crate::error::Result;
 use crate::pipeline::{Pause, create, insist, list};
@@ -28,11 +28,12 @@ enum Outcome {
 }
 
 impl InitialSync {
-    /// Copies a collection that is not kept in step, unless it has been, and lists it.
+    /// Copies a collection that is not kept in step, unless it has been, and lists it. Gives its
+    /// lasting name.
     ///
     /// # Errors
     /// As the clusters say.
-    pub(super) async fn copy_once(&self, one: &Surveyed) -> Result<()> {
+    pub(super) async fn copy_once(&self, one: &Surveyed) -> Result<Namespace> {
         let namespace = &one.namespace;
         let why = one.unsupported.unwrap_or("it takes no transactions");
         let lasting = match one.uuid {
@@ -44,7 +45,7 @@ impl InitialSync {
         };
         insist(|| self.shared.collections.unpair(&lasting, why)).await?;
         self.shared.exchange.ledger().unpair(lasting.clone());
-        let reason = match self.copy_at_rest(one).await? {
+        let reason = match self.copy_at_rest(one, &lasting).await? {
             Outcome::Copied => format!("copied once, later changes are not replicated: {why}"),
             Outcome::NotCopied(reason) => reason,
         };
@@ -56,13 +57,13 @@ impl InitialSync {
             index: None,
             reason,
         });
-        Ok(())
+        Ok(lasting)
     }
 
-    async fn copy_at_rest(&self, one: &Surveyed) -> Result<Outcome> {
+    async fn copy_at_rest(&self, one: &Surveyed, lasting: &Namespace) -> Result<Outcome> {
         let link = &self.shared.facts.link;
         let namespace = &one.namespace;
-        let stored = insist(|| stored_ranges(&self.own.b, link, namespace)).await?;
+        let stored = insist(|| stored_ranges(&self.own.b, link, lasting)).await?;
         let mut range = match stored.into_iter().next() {
             Some(range) if range.is_done => return Ok(Outcome::Copied),
             Some(range) => range,
@@ -73,7 +74,7 @@ impl InitialSync {
                     let reason = format!("{target} has its name for something else");
                     return Ok(Outcome::NotCopied(reason));
                 }
-                let whole = || store_ranges(&self.own.b, link, namespace, vec![Range::whole()]);
+                let whole = || store_ranges(&self.own.b, link, lasting, vec![Range::whole()]);
                 insist(whole).await?.remove(0)
             }
         };

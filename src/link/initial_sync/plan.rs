@@ -40,12 +40,7 @@ async fn look(config: &Config, connected: &Connected, drop_target: bool) -> Resu
     if !drop_target {
         must_be_empty(config, &connected.clusters.b).await?;
     }
-    survey(
-        &connected.clusters.a,
-        &config.namespaces,
-        config.link.mode,
-    )
-    .await
+    survey(&connected.clusters.a, &config.namespaces, config.link.mode).await
 }
 
 impl DryRun {
