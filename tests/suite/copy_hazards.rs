@@ -214,7 +214,7 @@ async fn a_rename_over_the_edge_of_what_is_included_is_named_and_loses_nothing()
         let rename = doc! { "renameCollection": from, "to": to };
         env.a.admin(rename).await;
     }
-    for name in ["shop.in leaves", "shop.in came"] {
+    for name in ["shop.left", "shop.in came"] {
         let named = |status: &Value| {
             let named = status["unpaired_namespaces"].as_array().into_iter();
             named.flatten().any(|found| found == name)
