@@ -91,7 +91,7 @@ async fn views_of_every_kind(scene: Scene) {
         doc! { "create": "of nothing", "viewOn": "missing", "pipeline": [] },
         doc! { "create": "changed", "viewOn": "plain", "pipeline": [] },
         doc! { "create": "gone", "viewOn": "plain", "pipeline": [] },
-        doc! { "collMod": "changed", "viewOn": "view", "pipeline": [{ "$limit": 1 }] },
+        doc! { "collMod": "changed", "viewOn": "view", "pipeline": [{ "$match": { "_id": 1 } }] },
         doc! { "drop": "gone" },
         doc! { "create": "source", "validator": { "x": 1 } },
         doc! { "create": "outlives", "viewOn": "source", "pipeline": [] },
