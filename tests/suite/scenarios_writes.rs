@@ -1,9 +1,13 @@
 //! Writes of every kind and in every order come out the same, copied and streamed.
 
 use bson::{Bson, Document, doc};
+use mongodb::Collection;
 use mongodb::options::ReturnDocument;
-use mongodb::{ClientSession, Collection};
 
+use crate::scenarios_transactions::{
+    a_transaction_larger_than_a_message, a_transaction_of_ten_thousand_documents,
+    a_transaction_over_collections_and_databases, an_aborted_transaction, session,
+};
 use crate::support::operators;
 use crate::support::random::Random;
 use crate::support::scenario::{Phase, Scenario, Scene, play, scenarios};
@@ -39,11 +43,11 @@ async fn writes_of_every_kind_are_streamed() {
     play(SCENARIOS, Phase::Streamed, "two-way").await;
 }
 
-fn one(id: i32) -> Document {
+pub fn one(id: i32) -> Document {
     doc! { "_id": id }
 }
 
-fn numbered(ids: std::ops::Range<i32>) -> Vec<Document> {
+pub fn numbered(ids: std::ops::Range<i32>) -> Vec<Document> {
     ids.map(|id| doc! { "_id": id, "v": 0 }).collect()
 }
 
@@ -301,12 +305,6 @@ async fn unique_values_that_are_handed_over(scene: Scene) {
     }
 }
 
-async fn session(scene: &Scene) -> ClientSession {
-    let mut session = scene.client.start_session().await.unwrap();
-    session.start_transaction().await.unwrap();
-    session
-}
-
 async fn unique_values_that_are_swapped_in_a_transaction(scene: Scene) {
     let all = unique(&scene, "swapped").await;
     for id in 0..2 {
@@ -324,67 +322,6 @@ async fn unique_values_that_are_swapped_in_a_transaction(scene: Scene) {
         }
         session.commit_transaction().await.unwrap();
     }
-}
-
-async fn a_transaction_over_collections_and_databases(scene: Scene) {
-    let second = format!("{}2", scene.database.name());
-    let other = scene.client.database(&second).collection("other");
-    let (left, right) = (scene.collection("left"), scene.collection("right"));
-    for round in 0..10 {
-        let mut session = session(&scene).await;
-        for collection in [&left, &right, &other] {
-            let whole = doc! { "_id": round, "round": round };
-            collection
-                .insert_one(whole)
-                .session(&mut session)
-                .await
-                .unwrap();
-            collection
-                .update_one(one(round / 2), doc! { "$inc": { "n": 1 } })
-                .session(&mut session)
-                .await
-                .unwrap();
-        }
-        session.commit_transaction().await.unwrap();
-    }
-}
-
-async fn a_transaction_of_ten_thousand_documents(scene: Scene) {
-    let many = scene.collection("many");
-    let mut session = session(&scene).await;
-    for part in 0..10 {
-        many.insert_many(numbered(part * 1000..(part + 1) * 1000))
-            .session(&mut session)
-            .await
-            .unwrap();
-    }
-    many.update_many(doc! { "_id": { "$lt": 3000 } }, doc! { "$inc": { "v": 1 } })
-        .session(&mut session)
-        .await
-        .unwrap();
-    session.commit_transaction().await.unwrap();
-}
-
-async fn a_transaction_larger_than_a_message(scene: Scene) {
-    let large = scene.collection("large");
-    scene.run(doc! { "create": "large" }).await;
-    let mut session = session(&scene).await;
-    for id in 0..3 {
-        let whole = doc! { "_id": id, "x": "x".repeat(15 * 1024 * 1024) };
-        large.insert_one(whole).session(&mut session).await.unwrap();
-    }
-    session.commit_transaction().await.unwrap();
-}
-
-async fn an_aborted_transaction(scene: Scene) {
-    let all = scene.collection("all");
-    all.insert_many(numbered(0..5)).await.unwrap();
-    let mut session = session(&scene).await;
-    all.update_many(doc! {}, doc! { "$set": { "v": "never" } })
-        .session(&mut session)
-        .await
-        .unwrap();
-    session.abort_transaction().await.unwrap();
 }
 
 async fn an_update_of_thousands_of_fields(scene: Scene) {
