@@ -136,8 +136,9 @@ async fn fill(into: &Collection<RawDocumentBuf>, documents: u64, bytes: usize) {
     let mut some = Vec::with_capacity(at_once);
     for id in 0..documents as i64 {
         // Not all the same byte: the server compresses what it stores.
-        let text = format!("{id:x}").repeat(bytes / 8);
-        let text = &text[..text.len().min(bytes)];
+        let number = format!("{id:x} ");
+        let text = number.repeat(bytes / number.len() + 1);
+        let text = &text[..bytes];
         some.push(rawdoc! { "_id": id, "number": id % 1000, "text": text });
         if some.len() == at_once || id as u64 + 1 == documents {
             let full = std::mem::take(&mut some);
