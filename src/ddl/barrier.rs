@@ -8,15 +8,33 @@ use super::worker::Worker;
 use crate::change::{Namespace, Pair, Side};
 use crate::error::{Error, Result};
 
+const ERROR_INTERVAL: Duration = Duration::from_secs(1);
+
 const LANES_INTERVAL: Duration = Duration::from_millis(5);
 
 impl Worker {
     /// Returns once the reader of `side` has passed everything that has happened there until now,
-    /// so that what races with a turn is known to it.
+    /// so that what races with a turn is known to it. No room is made before the turn is over, so
+    /// the reader does not wait for any.
     pub(super) async fn see(&self, side: Side) -> Result<()> {
         let now = self.own[side].operation_time().await?;
-        self.shared.exchange.wait_passed(side, now).await;
+        self.shared.exchange.let_come_up(side, now).await;
         Ok(())
+    }
+
+    /// Lets both readers go on for as long as this is polled: they have to see the commits that
+    /// lanes make meanwhile, and the lanes that stand at a gate make no room for them.
+    async fn keep_readers_going(&self) {
+        loop {
+            for side in Side::BOTH {
+                let seen = self.insist(side, || self.see(side)).await;
+                if let Err(error) = seen {
+                    tracing::warn!(%error, "cannot ask a cluster for its time");
+                    tokio::time::sleep(ERROR_INTERVAL).await;
+                }
+            }
+            tokio::time::sleep(LANES_INTERVAL).await;
+        }
     }
 
     /// The operation times of both clusters.
@@ -61,8 +79,14 @@ impl Worker {
             sides.filter(|side| ledger.settle_at_gate(*side)).collect()
         };
         exchange.wake_all();
-        while !sides.iter().all(|side| exchange.ledger().is_settled(*side)) {
-            tokio::time::sleep(LANES_INTERVAL).await;
+        let settled = async {
+            while !sides.iter().all(|side| exchange.ledger().is_settled(*side)) {
+                tokio::time::sleep(LANES_INTERVAL).await;
+            }
+        };
+        tokio::select! {
+            () = settled => {}
+            () = self.keep_readers_going() => {}
         }
         let kept = self
             .insist(Side::A, || collections.set_one_lane(collection, true))

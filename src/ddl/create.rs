@@ -36,7 +36,7 @@ impl Worker {
             return Ok(());
         }
         let options = options(pending)?;
-        if let Some(reason) = unsupported("collection", &options) {
+        if let Some(reason) = unsupported("collection", &options, self.ddl.rules.mode) {
             return self.give_up(side, pending, collection, reason).await;
         }
         // The name of the event: what the collection is called by now may still be taken there.
@@ -48,7 +48,7 @@ impl Worker {
                     let holder = collections.of_uuid(target, *there);
                     holder.is_none_or(|holder| holder == *collection)
                 });
-                match (there.unsupported(), free) {
+                match (there.unsupported(self.ddl.rules.mode), free) {
                     (None, Some(there)) => Some(there),
                     _ => None,
                 }

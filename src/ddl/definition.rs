@@ -113,6 +113,17 @@ pub fn steps(
     }
 }
 
+/// What makes an index as `listIndexes` describes it. One without a collation would get the
+/// default one of its collection.
+pub fn to_create(listed: &Document) -> Document {
+    let mut spec = listed.clone();
+    spec.remove("ns");
+    if !spec.contains_key("collation") {
+        spec.insert("collation", doc! { "locale": "simple" });
+    }
+    spec
+}
+
 fn index_steps(
     name: &Namespace,
     index: &str,
@@ -132,9 +143,7 @@ fn index_steps(
         )
     };
     let create = |spec: &Document| {
-        let mut spec = spec.clone();
-        spec.remove("ns");
-        let command = doc! { "createIndexes": collection, "indexes": [spec] };
+        let command = doc! { "createIndexes": collection, "indexes": [to_create(spec)] };
         step("createIndexes", command)
     };
     let (source, target) = match (source, target) {

@@ -19,14 +19,14 @@ mod rename;
 mod turn;
 mod worker;
 
-pub use definition::effective as effective_options;
+pub use definition::{effective as effective_options, to_create as index_to_create};
 pub use observe::Seen;
 pub use record::put_on_record;
 pub use worker::Worker;
 
 use bson::Timestamp;
 
-use crate::change::{Mode, NamespaceFilter, Pair, PipelineId, Rank, Side};
+use crate::change::{Mode, Namespace, NamespaceFilter, Pair, PipelineId, Rank, Side};
 use crate::config::Config;
 use crate::error::Result;
 use crate::link::own::Own;
@@ -76,6 +76,20 @@ impl Ddl {
     /// Indexes that could not be built, with the reasons.
     pub fn index_problems(&self) -> Vec<IndexProblem> {
         self.problems.all()
+    }
+
+    /// Lists an index that `side` will not have.
+    ///
+    /// # Errors
+    /// As the cluster says.
+    pub async fn index_refused(
+        &self,
+        side: Side,
+        namespace: &Namespace,
+        name: &str,
+        reason: &str,
+    ) -> Result<()> {
+        self.problems.add(side, namespace, name, reason).await
     }
 
     /// Whether changes on `side` are brought over at all.

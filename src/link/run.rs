@@ -213,7 +213,8 @@ async fn replicate(
     let epoch = started.epoch();
     let mut rest = Tasks::new();
     let work = &options.work;
-    let desk = tasks::spawn_initial_sync(&mut rest, config, connected, &shared, &started, work);
+    let desk =
+        tasks::spawn_initial_sync(&mut rest, config, connected, &shared, &started, work, &ddl);
     let monitor = monitor(config, connected, &shared, &observer, &started, &desk);
     let started_at = started.recover_to;
 

@@ -21,6 +21,7 @@ use super::start::{Connected, Started};
 use super::sweeper::clear_notes;
 use crate::change::{Pair, PipelineId, Side};
 use crate::config::Config;
+use crate::ddl::Ddl;
 use crate::error::Result;
 use crate::pipeline::{
     Collections, Counters, Exchange, Lane, LaneSettings, LinkFacts, Shared, Witness,
@@ -41,7 +42,8 @@ pub(super) async fn share(
     lanes: Pair<usize>,
 ) -> Result<Arc<Shared>> {
     let link = &config.link;
-    let collections = Collections::new(connected.clusters.clone(), &link.name, &link.database);
+    let clusters = connected.clusters.clone();
+    let collections = Collections::new(clusters, &link.name, &link.database, link.mode);
     for namespace in collections.load().await? {
         ledger.unpair(namespace);
     }
@@ -114,6 +116,7 @@ pub(super) fn spawn_initial_sync(
     shared: &Arc<Shared>,
     started: &Started,
     work: &Work,
+    ddl: &Arc<Ddl>,
 ) -> Desk {
     let (config, shared) = (config.clone(), shared.clone());
     let (clusters, own) = (connected.clusters.clone(), connected.own.clone());
@@ -132,6 +135,7 @@ pub(super) fn spawn_initial_sync(
             clusters: clusters.clone(),
             own: own.clone(),
             progress: progress.clone(),
+            ddl: ddl.clone(),
         };
         rest.spawn(sync.run());
     }

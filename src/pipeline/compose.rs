@@ -25,6 +25,22 @@ pub fn wanted_of_source(plan: &Plan) -> Vec<DocumentKey> {
     decisions.map(|decision| decision.key.clone()).collect()
 }
 
+/// Keys of collections with a collation that would not be sent as full state. Several of them may
+/// mean one document there, which only the server can tell; what it finds under a key is right
+/// whichever of them it is.
+pub fn parts_of_collated(
+    plan: &Plan,
+    collections: &HashMap<Namespace, Pair<CollectionInfo>>,
+) -> Vec<DocumentKey> {
+    let collated = |decision: &&Decision| {
+        let pair = collections.get(decision.key.namespace());
+        let in_part = decision.action == Action::Deltas || decision.fresh;
+        in_part && pair.is_some_and(|pair| pair.a.collated || pair.b.collated)
+    };
+    let parts = plan.decisions.iter().filter(collated);
+    parts.map(|decision| decision.key.clone()).collect()
+}
+
 /// Keys in conflict, or to be settled: their documents on the target are compared, and go on
 /// record where they lose.
 pub fn contested(plan: &Plan) -> Vec<DocumentKey> {

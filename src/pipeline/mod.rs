@@ -13,7 +13,7 @@ mod settle;
 mod shared;
 mod witness;
 
-pub use collections::{Collections, Listed, Pairing, indexes, list, unsupported};
+pub use collections::{Collections, Listed, Pairing, create, indexes, list, unsupported};
 pub use counters::{Counters, Waiter};
 pub use exchange::{Exchange, HandedOver};
 pub use lane::{Lane, LaneSettings};
@@ -31,7 +31,7 @@ use crate::change::{DocumentKey, Side};
 use crate::config::FenceKind;
 use crate::fault::Fault;
 use crate::resolve::Plan;
-use crate::source::read_at;
+use crate::source::{Place, read_at};
 use crate::target::{Checkpoint, Refusal, Snapshot, Transaction};
 use caution::Trouble;
 use records::{Documents, Records, records};
@@ -113,8 +113,16 @@ impl Lane {
         let source = plan.pipeline.source();
         let place_of = |namespace: &_| {
             let pair = pairs.get(namespace)?;
-            Some((pair[source].name.clone(), pair[source].uuid))
+            Some(Place {
+                name: pair[source].name.clone(),
+                uuid: Some(pair[source].uuid),
+                collated: pair[source].collated,
+            })
         };
+        let parts = compose::parts_of_collated(plan, &pairs);
+        if !parts.is_empty() {
+            return Err(Refusal::FullStateNeeded(parts));
+        }
         let mut wanted = compose::wanted_of_source(plan);
         // Nothing is left of what was in a dropped collection.
         let collections = &self.shared.collections;

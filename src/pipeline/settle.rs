@@ -2,14 +2,14 @@
 
 use std::collections::HashMap;
 
-use bson::{RawDocumentBuf, Uuid};
+use bson::RawDocumentBuf;
 
 use super::lane::Lane;
 use super::records::Documents;
 use crate::change::{DocumentKey, Namespace};
 use crate::cluster::errors;
 use crate::resolve::{Base, Found, Plan};
-use crate::source::read_at;
+use crate::source::{Place, read_at};
 use crate::target::Refusal;
 
 /// Documents as they were before the source's writes that have not arrived, those that the server
@@ -23,7 +23,7 @@ impl Lane {
     pub(super) async fn read_bases(
         &self,
         plan: &Plan,
-        place_of: impl Fn(&Namespace) -> Option<(Namespace, Uuid)>,
+        place_of: impl Fn(&Namespace) -> Option<Place>,
     ) -> Result<Bases, Refusal> {
         let mut bases = Bases::new();
         for decision in &plan.decisions {

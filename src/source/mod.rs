@@ -7,5 +7,5 @@ mod stream;
 
 pub use decode::{DdlEvent, Decoded, Decoder, Observed};
 pub use reader::{Moment, Observer, Origin, Reader, StreamFilter, Until};
-pub use snapshot::read_at;
+pub use snapshot::{Place, read_at};
 pub use stream::oldest_entry;

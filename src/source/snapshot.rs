@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use bson::{RawArrayBuf, RawDocumentBuf, Timestamp, Uuid, cstr, rawdoc};
+use bson::{RawArrayBuf, RawDocument, RawDocumentBuf, Timestamp, Uuid, cstr, rawdoc};
 use futures_util::StreamExt;
 
 use crate::change::{DocumentKey, Namespace};
@@ -11,6 +11,16 @@ use crate::error::Result;
 
 /// Documents asked for in one `find`.
 const FIND_KEYS_MAX: usize = 500;
+
+/// What a collection is called on the cluster.
+#[derive(Debug, Clone)]
+pub struct Place {
+    pub name: Namespace,
+    pub uuid: Option<Uuid>,
+    /// A key may find a document of another `_id`, which is the same under the collation. It stands
+    /// under the key that was asked for.
+    pub collated: bool,
+}
 
 /// Reads documents by key at `time` (`readConcern: { level: "snapshot", atClusterTime }`).
 ///
@@ -24,7 +34,7 @@ pub async fn read_at(
     cluster: &Cluster,
     time: Timestamp,
     keys: &[DocumentKey],
-    place_of: impl Fn(&Namespace) -> Option<(Namespace, Uuid)>,
+    place_of: impl Fn(&Namespace) -> Option<Place>,
 ) -> Result<HashMap<DocumentKey, RawDocumentBuf>> {
     let mut by_namespace: HashMap<&Namespace, Vec<&DocumentKey>> = HashMap::new();
     for key in keys {
@@ -32,13 +42,19 @@ pub async fn read_at(
     }
     let mut found = HashMap::with_capacity(keys.len());
     for (namespace, keys) in by_namespace {
-        let (name, uuid) = match place_of(namespace) {
-            Some((name, uuid)) => (name, Some(uuid)),
-            None => (namespace.clone(), None),
-        };
-        for some in keys.chunks(FIND_KEYS_MAX) {
-            let command = find_command(&name, some, uuid, time);
-            read_all(cluster, &name, namespace, command, &mut found).await?;
+        let place = place_of(namespace).unwrap_or_else(|| Place {
+            name: namespace.clone(),
+            uuid: None,
+            collated: false,
+        });
+        let at_once = if place.collated { 1 } else { FIND_KEYS_MAX };
+        for some in keys.chunks(at_once) {
+            let command = find_command(&place.name, some, place.uuid, time);
+            let key_of = |document: &RawDocument| match (place.collated, some) {
+                (true, [asked]) => Some((*asked).clone()),
+                _ => DocumentKey::of(namespace, document),
+            };
+            read_all(cluster, &place.name, key_of, command, &mut found).await?;
         }
     }
     Ok(found)
@@ -73,7 +89,7 @@ fn find_command(
 async fn read_all(
     cluster: &Cluster,
     name: &Namespace,
-    namespace: &Namespace,
+    key_of: impl Fn(&RawDocument) -> Option<DocumentKey>,
     command: RawDocumentBuf,
     found: &mut HashMap<DocumentKey, RawDocumentBuf>,
 ) -> Result<()> {
@@ -87,7 +103,7 @@ async fn read_all(
                 let Some(document) = document?.as_document() else {
                     continue;
                 };
-                if let Some(key) = DocumentKey::of(namespace, document) {
+                if let Some(key) = key_of(document) {
                     found.insert(key, document.to_owned());
                 }
             }

@@ -2,6 +2,7 @@
 
 mod delta;
 mod notes;
+mod plain;
 mod read;
 mod reply;
 mod session;
@@ -12,6 +13,7 @@ mod transaction;
 mod write_set;
 
 pub use notes::{Note, key_id};
+pub use plain::append;
 pub use reply::{Refusal, WriteError};
 pub use session::{Snapshot, TagSession};
 pub use settle::{Settled, settle};

@@ -28,7 +28,9 @@ impl Transaction<'_> {
             by_namespace.entry(key.namespace()).or_default().push(key);
         }
         for (namespace, keys) in by_namespace {
-            for some in keys.chunks(FIND_KEYS_MAX) {
+            let collated = collections.get(namespace).is_some_and(|info| info.collated);
+            let at_once = if collated { 1 } else { FIND_KEYS_MAX };
+            for some in keys.chunks(at_once) {
                 self.read_some(namespace, some, collections, &mut found)
                     .await?;
             }
@@ -60,7 +62,11 @@ impl Transaction<'_> {
                 let Some(document) = document.as_document() else {
                     continue;
                 };
-                if let Some(key) = DocumentKey::of(namespace, document) {
+                let key = match (collection.is_some_and(|info| info.collated), keys) {
+                    (true, [asked]) => Some((*asked).clone()),
+                    _ => DocumentKey::of(namespace, document),
+                };
+                if let Some(key) = key {
                     left.retain(|wanted| **wanted != key);
                     found.insert(key, document.to_owned());
                 }

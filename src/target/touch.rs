@@ -107,6 +107,7 @@ mod tests {
             name: crate::change::Namespace::new("shop", "orders"),
             uuid: Uuid::new(),
             unique_fields: vec!["sku".into(), "a.b".into(), "a.c".into()],
+            collated: false,
         };
         let document = stand_in(&key, &collection);
         assert_eq!(document.get_i32("_id").unwrap(), 1);

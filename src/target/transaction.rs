@@ -339,7 +339,7 @@ impl Refusal {
 
 /// Statements in as few commands as the server's limit on a command allows. A statement that is
 /// larger than that goes alone.
-fn commands(statements: &[RawDocumentBuf]) -> Vec<&[RawDocumentBuf]> {
+pub(super) fn commands(statements: &[RawDocumentBuf]) -> Vec<&[RawDocumentBuf]> {
     let mut commands = Vec::new();
     let (mut first, mut bytes) = (0, 0);
     for (index, statement) in statements.iter().enumerate() {

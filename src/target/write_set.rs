@@ -19,6 +19,8 @@ pub struct CollectionInfo {
     pub uuid: Uuid,
     /// First fields of its unique secondary indexes.
     pub unique_fields: Vec<String>,
+    /// Its default collation is not the simple one: keys of other bytes may be the same.
+    pub collated: bool,
 }
 
 /// Statements of one command, and the document each of them is about.
@@ -50,7 +52,8 @@ pub struct WriteSet {
     pub collections: Vec<CollectionWrites>,
     /// Keys whose deltas could not be put into operators.
     pub full_state_needed: Vec<DocumentKey>,
-    /// Keys written by deltas: they match nothing where the document is not as they need it.
+    /// Keys written by deltas, which need their document to be there, and without the fields that
+    /// they add at its end.
     pub needs_document: HashSet<DocumentKey>,
     by_name: HashMap<Namespace, usize>,
 }
@@ -70,11 +73,11 @@ impl WriteSet {
             None => {}
             Some(at) => add_base(writes, key, &events[at], at == 0),
         }
-        let has_deltas = !deltas.is_empty();
+        let may_miss = !deltas.is_empty();
         for statement in deltas {
             writes.updates.push(key, statement);
         }
-        if has_deltas {
+        if may_miss {
             self.needs_document.insert(key.clone());
         }
     }

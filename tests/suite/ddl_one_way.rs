@@ -283,14 +283,9 @@ async fn what_cannot_be_replicated_is_named_and_nothing_else_stops() {
         doc! { "create": "ring", "capped": true, "size": 4096 },
     )
     .await;
-    run(
-        &env.a,
-        doc! { "create": "words", "collation": { "locale": "en" } },
-    )
-    .await;
     run(&env.a, doc! { "convertToCapped": "norm", "size": 9999 }).await;
     insert(&env.a, "orders", vec![doc! { "_id": 1 }]).await;
-    for name in ["series", "ring", "words", "norm"] {
+    for name in ["series", "ring", "norm"] {
         let full = format!("shop.{name}");
         tandem
             .wait_status(&format!("{full} is unpaired"), SOON, |status| {

@@ -1,6 +1,8 @@
 //! Scenarios against real replica sets, in one program so that it is linked once.
 
 mod conflicts;
+mod copied_once;
+mod copy_hazards;
 mod crash;
 mod cutover;
 mod ddl;
@@ -20,6 +22,12 @@ mod ranges;
 mod records;
 mod resync;
 mod runs;
+mod scenarios_collation;
+mod scenarios_documents;
+mod scenarios_schema;
+mod scenarios_transactions;
+mod scenarios_values;
+mod scenarios_writes;
 mod status;
 mod support;
 mod takeover;

@@ -150,19 +150,24 @@ fn limited(
         line(
             two_way,
             "time series",
-            "time series are not replicated: exclude it",
+            "an initial sync copies it once, later changes are not replicated: exclude it",
         )
     } else if shape.options.get_bool("capped").unwrap_or(false) {
         line(
             two_way,
             "capped",
-            "capped collections cannot be written in transactions: exclude it",
+            match config.link.mode {
+                Mode::TwoWay => "capped collections cannot be written in transactions: exclude it",
+                Mode::OneWay { .. } => {
+                    "an initial sync copies it once, later changes are not replicated: exclude it"
+                }
+            },
         )
-    } else if shape.options.contains_key("collation") {
+    } else if shape.options.contains_key("collation") && config.link.mode == Mode::TwoWay {
         line(
             two_way,
             "a default collation",
-            "only in one-way mode, with one lane: exclude it",
+            "only in one-way mode: exclude it",
         )
     } else {
         None

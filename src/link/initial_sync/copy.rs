@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::progress::{Progress, StoredRange, save_range};
-use crate::change::{DocumentKey, PipelineId};
+use crate::change::{DocumentKey, Namespace, PipelineId};
 use crate::cluster::{Cluster, errors};
 use crate::error::{Error, Result};
 use crate::link::own::Own;
-use crate::pipeline::{Pause, Shared};
+use crate::pipeline::{Pause, Shared, insist};
 use crate::ranges::{self, ReadAt, Scanned};
 use crate::resolve::Ticket;
 
@@ -52,14 +52,18 @@ impl Copier {
     /// # Errors
     /// What no retry helps against.
     pub async fn copy_range(&self, scanned: &Scanned, mut range: StoredRange) -> Result<()> {
+        let mut scanned = scanned.clone();
         let mut pause = Pause::of_outages();
         while !range.is_done {
-            match self.copy(scanned, &mut range).await {
+            match self.copy(&scanned, &mut range).await {
                 Ok(()) => {}
-                Err(error) if is_gone(&error) => {
-                    tracing::warn!(namespace = %scanned.namespace, "the collection is gone while it was copied");
-                    range.is_done = true;
-                }
+                Err(error) if is_gone(&error) => match insist(|| self.renamed(&scanned)).await? {
+                    Some(name) => scanned.namespace = name,
+                    None => {
+                        tracing::warn!(namespace = %scanned.namespace, "the collection is gone while it was copied");
+                        range.is_done = true;
+                    }
+                },
                 Err(error) if error.is_retryable() => {
                     tracing::warn!(namespace = %scanned.namespace, %error, "copying breaks off, going on soon");
                     tokio::time::sleep(pause.wait()).await;
@@ -68,6 +72,18 @@ impl Copier {
             }
         }
         self.save(&range).await
+    }
+
+    /// What the collection is called by now; none where it has no other name, and is gone.
+    async fn renamed(&self, scanned: &Scanned) -> Result<Option<Namespace>> {
+        let source = self.pipeline.source();
+        let own = Own::new(&self.source, &self.own.database);
+        let now = own.operation_time().await?;
+        self.shared.exchange.wait_passed(source, now).await;
+        let collections = &self.shared.collections;
+        let lasting = collections.of_uuid(source, scanned.uuid);
+        let name = lasting.map(|lasting| collections.place(&lasting, source).0);
+        Ok(name.filter(|name| *name != scanned.namespace))
     }
 
     async fn copy(&self, scanned: &Scanned, range: &mut StoredRange) -> Result<()> {
@@ -153,7 +169,7 @@ impl Copier {
     }
 }
 
-fn is_gone(error: &Error) -> bool {
+pub(super) fn is_gone(error: &Error) -> bool {
     matches!(
         errors::code_of(error),
         Some(COLLECTION_UUID_MISMATCH | NAMESPACE_NOT_FOUND)

@@ -6,6 +6,7 @@
 
 mod copy;
 pub(super) mod indexes;
+mod once;
 mod plan;
 pub(super) mod progress;
 pub(super) mod survey;
@@ -21,8 +22,9 @@ use super::own::Own;
 use crate::change::{Namespace, Pair, PipelineId, Side};
 use crate::cluster::Cluster;
 use crate::config::Config;
+use crate::ddl::Ddl;
 use crate::error::{Error, Result};
-use crate::pipeline::{Pairing, Shared, insist};
+use crate::pipeline::{Pairing, Pause, Shared, insist};
 use crate::ranges::{self, Order, RANGE_BYTES_TARGET, Scanned};
 use copy::Copier;
 use progress::{NotDone, StoredRange, store_ranges, stored_ranges};
@@ -46,6 +48,7 @@ pub struct InitialSync {
     pub clusters: Pair<Cluster>,
     pub own: Pair<Own>,
     pub progress: Arc<Progress>,
+    pub ddl: Arc<Ddl>,
 }
 
 impl InitialSync {
@@ -64,15 +67,19 @@ impl InitialSync {
         while !self.shared.exchange.ledger().is_recovered() {
             tokio::time::sleep(LOOK_INTERVAL).await;
         }
-        let found = insist(|| survey(&self.clusters.a, &self.config.namespaces)).await?;
+        let mode = self.config.link.mode;
+        let found = insist(|| survey(&self.clusters.a, &self.config.namespaces, mode)).await?;
         self.count(&found);
         self.progress.enter(SyncState::Copying);
-        let collections = self.copy_all(&found).await?;
+        let mut collections = self.copy_all(&found).await?;
+        for one in found.iter().filter(|one| one.is_copied_once(mode)) {
+            collections.push(self.copy_once(one).await?);
+        }
         self.progress.enter(SyncState::CatchingUp);
         self.catch_up().await?;
         self.progress.enter(SyncState::BuildingIndexes);
-        for namespace in &collections {
-            self.build_indexes(namespace).await?;
+        for lasting in &collections {
+            self.build_indexes(lasting).await?;
         }
         self.create_views(&found).await?;
         self.finish().await
@@ -82,7 +89,7 @@ impl InitialSync {
         let mut numbers = self.progress.numbers();
         for one in found {
             numbers.namespaces_total += 1;
-            if one.unsupported.is_none() {
+            if one.is_copied(self.config.link.mode) {
                 numbers.documents_total += one.documents;
                 numbers.bytes_total += one.bytes;
                 numbers.indexes_total += one.indexes.len() as u64;
@@ -90,23 +97,26 @@ impl InitialSync {
         }
     }
 
-    /// Copies every collection that can be copied; gives their names.
+    /// Copies every collection that can be copied; gives their lasting names.
     async fn copy_all(&self, found: &[Surveyed]) -> Result<Vec<Namespace>> {
+        let mut lasting = Vec::new();
         let mut left: Vec<(Scanned, StoredRange)> = Vec::new();
         let mut ranges_of: HashMap<Namespace, usize> = HashMap::new();
-        for one in found.iter().filter(|one| !one.is_view()) {
-            let Some(scanned) = insist(|| self.pair(one)).await? else {
+        let mode = self.config.link.mode;
+        let followed = |one: &&Surveyed| !one.is_view() && !one.is_copied_once(mode);
+        for one in found.iter().filter(followed) {
+            let Some((name, scanned, ranges)) = self.split(one).await? else {
                 continue;
             };
-            let ranges = insist(|| self.ranges_of(&scanned)).await?;
+            lasting.push(name);
             for range in &ranges {
                 let mut numbers = self.progress.numbers();
                 numbers.documents_done += range.documents;
                 numbers.bytes_done += range.bytes;
             }
-            ranges_of.insert(one.namespace.clone(), 0);
+            ranges_of.insert(scanned.namespace.clone(), 0);
             for range in ranges.into_iter().filter(|range| !range.is_done) {
-                *ranges_of.entry(one.namespace.clone()).or_default() += 1;
+                *ranges_of.entry(scanned.namespace.clone()).or_default() += 1;
                 left.push((scanned.clone(), range));
             }
         }
@@ -114,9 +124,8 @@ impl InitialSync {
             ranges_of.values().filter(|left| **left == 0).count() as u64;
         self.progress.start();
         self.copy_ranges(left, &mut ranges_of).await?;
-        let mut names: Vec<Namespace> = ranges_of.into_keys().collect();
-        names.sort();
-        Ok(names)
+        lasting.sort();
+        Ok(lasting)
     }
 
     async fn copy_ranges(
@@ -154,27 +163,57 @@ impl InitialSync {
         }
     }
 
-    /// Makes sure that the collection is there on the target, with its options and its lanes.
-    async fn pair(&self, one: &Surveyed) -> Result<Option<Scanned>> {
-        let collections = &self.shared.collections;
+    /// A collection under its lasting name, and its ranges. It may be renamed or dropped since the
+    /// survey, at any moment: the reader tells, so it is tried again once that has come up.
+    async fn split(
+        &self,
+        one: &Surveyed,
+    ) -> Result<Option<(Namespace, Scanned, Vec<StoredRange>)>> {
         let Some(uuid) = one.uuid else {
             return Ok(None);
         };
-        let lasting = &collections.identify(Side::A, uuid, &one.namespace);
-        let paired = match collections.pair(lasting, Side::A).await? {
-            Pairing::Paired(pair) => pair,
-            Pairing::Unpaired | Pairing::Unclear => {
-                self.not_copied(one);
-                return Ok(None);
+        let mut pause = Pause::of_outages();
+        let mut came_up = false;
+        let collections = &self.shared.collections;
+        let lasting = collections.identify(Side::A, uuid, &one.namespace);
+        loop {
+            match insist(|| self.pair(one, &lasting)).await? {
+                Pairing::Paired(pair) => {
+                    let scanned = Scanned {
+                        namespace: pair.a.name,
+                        uuid,
+                        order: Order::of(&one.options),
+                    };
+                    match insist(|| self.ranges_of(&lasting, &scanned)).await {
+                        Err(error) if copy::is_gone(&error) => {}
+                        ranges => return Ok(Some((lasting, scanned, ranges?))),
+                    }
+                }
+                Pairing::Unclear if !came_up => {}
+                Pairing::Unpaired | Pairing::Unclear => {
+                    self.not_copied(one);
+                    return Ok(None);
+                }
             }
-        };
-        let single = collections.needs_one_lane(lasting).await?;
-        self.shared.exchange.route(lasting.clone(), single);
-        Ok(Some(Scanned {
-            namespace: one.namespace.clone(),
-            uuid: paired.a.uuid,
-            order: Order::of(&one.options),
-        }))
+            let now = insist(|| self.own.a.operation_time()).await?;
+            self.shared.exchange.wait_passed(Side::A, now).await;
+            came_up = true;
+            tokio::time::sleep(pause.wait()).await;
+        }
+    }
+
+    /// Makes sure that the collection is there on the target, with its options and its lanes.
+    async fn pair(&self, one: &Surveyed, lasting: &Namespace) -> Result<Pairing> {
+        let collections = &self.shared.collections;
+        let pairing = collections.pair(lasting, Side::A).await?;
+        if let Pairing::Paired(pair) = &pairing {
+            if Some(pair.a.uuid) != one.uuid {
+                return Ok(Pairing::Unpaired);
+            }
+            let single = collections.needs_one_lane(lasting).await?;
+            self.shared.exchange.route(lasting.clone(), single);
+        }
+        Ok(pairing)
     }
 
     fn not_copied(&self, one: &Surveyed) {
@@ -188,14 +227,14 @@ impl InitialSync {
     }
 
     /// As an earlier process has split it, or split now.
-    async fn ranges_of(&self, scanned: &Scanned) -> Result<Vec<StoredRange>> {
+    async fn ranges_of(&self, lasting: &Namespace, scanned: &Scanned) -> Result<Vec<StoredRange>> {
         let link = &self.shared.facts.link;
-        let stored = stored_ranges(&self.own.b, link, &scanned.namespace).await?;
+        let stored = stored_ranges(&self.own.b, link, lasting).await?;
         if !stored.is_empty() {
             return Ok(stored);
         }
         let ranges = ranges::split(&self.clusters.a, scanned, RANGE_BYTES_TARGET).await?;
-        store_ranges(&self.own.b, link, &scanned.namespace, ranges).await
+        store_ranges(&self.own.b, link, lasting, ranges).await
     }
 
     /// Returns once everything written on a up to now has arrived on b.
@@ -213,14 +252,26 @@ impl InitialSync {
     }
 
     /// The events of the builds are tandem's own, until b's reader has passed them.
-    async fn build_indexes(&self, namespace: &Namespace) -> Result<()> {
-        let (a, b) = (&self.clusters.a, &self.clusters.b);
-        self.shared.set_building(Side::B, namespace, true);
-        insist(|| indexes::build(a, b, namespace, &self.progress)).await?;
-        let now = insist(|| self.own.b.operation_time()).await?;
-        self.shared.exchange.wait_passed(Side::B, now).await;
-        self.shared.set_building(Side::B, namespace, false);
-        Ok(())
+    async fn build_indexes(&self, lasting: &Namespace) -> Result<()> {
+        let mut pause = Pause::of_outages();
+        loop {
+            let collections = &self.shared.collections;
+            let places = Pair::new(
+                collections.place(lasting, Side::A),
+                collections.place(lasting, Side::B),
+            );
+            let name = &places.b.0;
+            self.shared.set_building(Side::B, name, true);
+            let (clusters, ddl) = (&self.clusters, Some(&*self.ddl));
+            let built = indexes::build(clusters, Side::B, &places, &self.progress, ddl).await;
+            let now = insist(|| self.own.b.operation_time()).await?;
+            self.shared.exchange.wait_passed(Side::B, now).await;
+            self.shared.set_building(Side::B, name, false);
+            match built {
+                Err(error) if error.is_retryable() => tokio::time::sleep(pause.wait()).await,
+                other => return other,
+            }
+        }
     }
 
     async fn create_views(&self, found: &[Surveyed]) -> Result<()> {

@@ -5,6 +5,7 @@ use comfy_table::{Table, presets};
 use serde_json::json;
 
 use super::survey::{Surveyed, holding_data, survey};
+use crate::change::Mode;
 use crate::cluster::Cluster;
 use crate::config::{Config, InitialSync};
 use crate::error::{Error, Result};
@@ -17,7 +18,7 @@ const NAMES_SHOWN: usize = 10;
 /// What an initial sync would do; reads only.
 pub enum DryRun {
     /// What it would copy from a.
-    Copy(Vec<Surveyed>),
+    Copy(Mode, Vec<Surveyed>),
     Merge(MergePlan),
 }
 
@@ -42,7 +43,7 @@ async fn plan(config: &Config, connected: &Connected, drop_target: bool) -> Resu
         }
         InitialSync::Copy | InitialSync::None { .. } => {
             let found = look(config, connected, drop_target).await?;
-            Ok(DryRun::Copy(found))
+            Ok(DryRun::Copy(config.link.mode, found))
         }
     }
 }
@@ -51,26 +52,26 @@ async fn look(config: &Config, connected: &Connected, drop_target: bool) -> Resu
     if !drop_target {
         must_be_empty(config, &connected.clusters.b).await?;
     }
-    survey(&connected.clusters.a, &config.namespaces).await
+    survey(&connected.clusters.a, &config.namespaces, config.link.mode).await
 }
 
 impl DryRun {
     pub fn as_table(&self) -> String {
         match self {
-            DryRun::Copy(found) => copy_table(found),
+            DryRun::Copy(mode, found) => copy_table(*mode, found),
             DryRun::Merge(plan) => plan.as_table(),
         }
     }
 
     pub fn as_json(&self) -> String {
         match self {
-            DryRun::Copy(found) => copy_json(found),
+            DryRun::Copy(mode, found) => copy_json(*mode, found),
             DryRun::Merge(plan) => plan.as_json(),
         }
     }
 }
 
-fn copy_table(found: &[Surveyed]) -> String {
+fn copy_table(mode: Mode, found: &[Surveyed]) -> String {
     let mut table = Table::new();
     table.load_preset(presets::NOTHING);
     table.set_header(["namespace", "documents", "bytes", "indexes", "copied"]);
@@ -80,10 +81,10 @@ fn copy_table(found: &[Surveyed]) -> String {
             one.documents.to_string(),
             one.bytes.to_string(),
             one.indexes.len().to_string(),
-            one.fate(),
+            one.fate(mode),
         ]);
     }
-    let copied = found.iter().filter(|one| one.unsupported.is_none());
+    let copied = found.iter().filter(|one| one.is_copied(mode));
     let (mut documents, mut bytes) = (0, 0);
     for one in copied {
         documents += one.documents;
@@ -95,7 +96,7 @@ fn copy_table(found: &[Surveyed]) -> String {
     )
 }
 
-fn copy_json(found: &[Surveyed]) -> String {
+fn copy_json(mode: Mode, found: &[Surveyed]) -> String {
     let namespaces: Vec<_> = found
         .iter()
         .map(|one| {
@@ -108,7 +109,7 @@ fn copy_json(found: &[Surveyed]) -> String {
                 "documents": one.documents,
                 "bytes": one.bytes,
                 "indexes": names.collect::<Vec<_>>(),
-                "copied": one.is_view() || one.unsupported.is_none(),
+                "copied": one.is_view() || one.is_copied(mode),
                 "reason": if one.is_view() { None } else { one.unsupported },
             })
         })
@@ -117,9 +118,16 @@ fn copy_json(found: &[Surveyed]) -> String {
 }
 
 impl Surveyed {
-    fn fate(&self) -> String {
+    pub fn is_copied(&self, mode: Mode) -> bool {
+        self.unsupported.is_none() || self.is_copied_once(mode)
+    }
+
+    fn fate(&self, mode: Mode) -> String {
         match self.unsupported {
             _ if self.is_view() => "as a view".to_owned(),
+            Some(reason) if self.is_copied_once(mode) => {
+                format!("once, later changes are not replicated: {reason}")
+            }
             None => "yes".to_owned(),
             Some(reason) => format!("no: {reason}"),
         }
@@ -153,7 +161,7 @@ pub async fn must_be_empty(config: &Config, target: &Cluster) -> Result<()> {
 /// # Errors
 /// As the cluster says.
 pub async fn drop_included(config: &Config, target: &Cluster) -> Result<()> {
-    for found in survey(target, &config.namespaces).await? {
+    for found in survey(target, &config.namespaces, config.link.mode).await? {
         let namespace = &found.namespace;
         tracing::warn!(%namespace, cluster = %target.name, "dropping it for the initial sync");
         let command = doc! { "drop": namespace.collection(), "writeConcern": { "w": "majority" } };

@@ -3,7 +3,7 @@
 use bson::{Bson, Document, Uuid, doc};
 use futures_util::TryStreamExt;
 
-use crate::change::{Namespace, NamespaceFilter};
+use crate::change::{Mode, Namespace, NamespaceFilter, Side};
 use crate::cluster::{Cluster, errors};
 use crate::error::Result;
 use crate::pipeline::unsupported;
@@ -12,7 +12,9 @@ use crate::pipeline::unsupported;
 #[derive(Debug, Clone)]
 pub struct Surveyed {
     pub namespace: Namespace,
-    /// None for a view.
+    /// `collection`, `view` or `timeseries`.
+    pub kind: String,
+    /// None for a view or a time series.
     pub uuid: Option<Uuid>,
     /// As `listCollections` tells them.
     pub options: Document,
@@ -21,13 +23,19 @@ pub struct Surveyed {
     pub bytes: u64,
     /// As `listIndexes` tells them, without the one of `_id`.
     pub indexes: Vec<Document>,
-    /// Why its documents are not copied.
+    /// Why it is not kept in step.
     pub unsupported: Option<&'static str>,
 }
 
 impl Surveyed {
     pub fn is_view(&self) -> bool {
-        self.uuid.is_none()
+        self.kind == "view"
+    }
+
+    /// Whether it takes no transactions, so that it is copied without being followed.
+    pub fn is_copied_once(&self, mode: Mode) -> bool {
+        let is_capped = self.options.get_bool("capped").unwrap_or(false);
+        self.kind == "timeseries" || (is_capped && mode.is_one_way())
     }
 }
 
@@ -35,7 +43,11 @@ impl Surveyed {
 ///
 /// # Errors
 /// As the cluster says.
-pub async fn survey(cluster: &Cluster, filter: &NamespaceFilter) -> Result<Vec<Surveyed>> {
+pub async fn survey(
+    cluster: &Cluster,
+    filter: &NamespaceFilter,
+    mode: Mode,
+) -> Result<Vec<Surveyed>> {
     let doing = format!("list the collections of {}", cluster.name);
     let names = cluster
         .within(&doing, cluster.client.list_database_names())
@@ -51,7 +63,7 @@ pub async fn survey(cluster: &Cluster, filter: &NamespaceFilter) -> Result<Vec<S
         for entry in listed {
             let namespace = Namespace::new(&name, entry.get_str("name").unwrap_or_default());
             if filter.includes(&namespace) {
-                found.push(look_at(cluster, namespace, &entry).await?);
+                found.push(look_at(cluster, namespace, &entry, mode).await?);
             }
         }
     }
@@ -59,7 +71,12 @@ pub async fn survey(cluster: &Cluster, filter: &NamespaceFilter) -> Result<Vec<S
     Ok(found)
 }
 
-async fn look_at(cluster: &Cluster, namespace: Namespace, entry: &Document) -> Result<Surveyed> {
+async fn look_at(
+    cluster: &Cluster,
+    namespace: Namespace,
+    entry: &Document,
+    mode: Mode,
+) -> Result<Surveyed> {
     let kind = entry.get_str("type").unwrap_or("collection");
     let options = entry.get_document("options").cloned().unwrap_or_default();
     let info = entry.get_document("info").ok();
@@ -68,15 +85,16 @@ async fn look_at(cluster: &Cluster, namespace: Namespace, entry: &Document) -> R
         _ => None,
     };
     let mut found = Surveyed {
-        unsupported: unsupported(kind, &options),
+        unsupported: unsupported(kind, &options, mode),
         namespace,
+        kind: kind.to_owned(),
         uuid,
         options,
         documents: 0,
         bytes: 0,
         indexes: Vec::new(),
     };
-    if kind == "collection" {
+    if kind != "view" {
         (found.documents, found.bytes) = size(cluster, &found.namespace).await?;
         found.indexes = indexes(cluster, &found.namespace).await?;
     }
@@ -127,7 +145,7 @@ pub async fn indexes(cluster: &Cluster, namespace: &Namespace) -> Result<Vec<Doc
 /// As the cluster says.
 pub async fn holding_data(cluster: &Cluster, filter: &NamespaceFilter) -> Result<Vec<Namespace>> {
     let mut holding = Vec::new();
-    for found in survey(cluster, filter).await? {
+    for found in survey(cluster, filter, Mode::OneWay { from: Side::A }).await? {
         if found.is_view() {
             continue;
         }

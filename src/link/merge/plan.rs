@@ -28,7 +28,8 @@ pub(super) async fn survey_both(
 ) -> Result<BTreeMap<Namespace, Sides>> {
     let mut found: BTreeMap<Namespace, Sides> = BTreeMap::new();
     for side in Side::BOTH {
-        for one in survey(&clusters[side], &config.namespaces).await? {
+        // What two-way mode does not take, a merge does not compare either.
+        for one in survey(&clusters[side], &config.namespaces, Mode::TwoWay).await? {
             let sides = found.entry(one.namespace.clone()).or_default();
             sides[side] = Some(one);
         }

@@ -4,7 +4,7 @@ use bson::doc;
 
 use super::scan::Both;
 use super::{Merge, Sides};
-use crate::change::{Namespace, Side};
+use crate::change::{Namespace, Pair, Side};
 use crate::cluster::errors;
 use crate::error::Result;
 use crate::link::initial_sync::indexes;
@@ -28,14 +28,15 @@ impl Merge {
     /// until that side's reader has passed them.
     pub(super) async fn build_indexes(&self, both: &Both) -> Result<()> {
         for target in self.targets() {
-            let (source, target) = (target.other(), *target);
+            let target = *target;
             let Some(there) = &both.sides[target] else {
                 continue;
             };
             let namespace = &there.namespace;
             self.shared.set_building(target, namespace, true);
-            let (from, to) = (&self.clusters[source], &self.clusters[target]);
-            insist(|| indexes::build(from, to, namespace, &self.progress)).await?;
+            let places = Pair::new((namespace.clone(), None), (namespace.clone(), None));
+            let (clusters, progress) = (&self.clusters, &self.progress);
+            insist(|| indexes::build(clusters, target, &places, progress, None)).await?;
             let now = insist(|| self.own[target].operation_time()).await?;
             self.shared.exchange.wait_passed(target, now).await;
             self.shared.set_building(target, namespace, false);

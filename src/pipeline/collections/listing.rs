@@ -2,7 +2,7 @@
 
 use bson::{Document, Uuid, doc};
 
-use crate::change::Namespace;
+use crate::change::{Mode, Namespace};
 use crate::cluster::{Cluster, errors};
 use crate::error::{Error, Result};
 
@@ -18,8 +18,8 @@ pub struct Listed {
 
 impl Listed {
     /// Why it cannot be replicated.
-    pub fn unsupported(&self) -> Option<&'static str> {
-        unsupported(&self.kind, &self.options)
+    pub fn unsupported(&self, mode: Mode) -> Option<&'static str> {
+        unsupported(&self.kind, &self.options, mode)
     }
 }
 
@@ -64,6 +64,16 @@ pub fn unique_fields(indexes: &[Document]) -> Vec<String> {
         .collect()
 }
 
+/// Whether keys are compared by a collation, as the index of `_id` tells.
+pub fn is_collated(indexes: &[Document]) -> bool {
+    let of_id = |index: &&Document| {
+        let name = index.get_str("name").unwrap_or_default();
+        name == "_id_" || index.get_bool("clustered").unwrap_or(false)
+    };
+    let mut of_id = indexes.iter().filter(of_id);
+    of_id.any(|index| index.contains_key("collation"))
+}
+
 /// Creates a collection with the options of its counterpart. One that is there is left as it is.
 ///
 /// # Errors
@@ -81,7 +91,8 @@ pub async fn create(cluster: &Cluster, namespace: &Namespace, options: &Document
     }
 }
 
-pub fn unsupported(kind: &str, options: &Document) -> Option<&'static str> {
+/// Why a collection cannot be kept in step.
+pub fn unsupported(kind: &str, options: &Document, mode: Mode) -> Option<&'static str> {
     match kind {
         "view" => return Some("it is a view"),
         "timeseries" => return Some("it is a time series"),
@@ -93,9 +104,9 @@ pub fn unsupported(kind: &str, options: &Document) -> Option<&'static str> {
     let locale = options
         .get_document("collation")
         .and_then(|collation| collation.get_str("locale"));
-    match locale {
-        Ok("simple") | Err(_) => None,
-        Ok(_) => Some("its default collation is not simple"),
+    match (locale, mode) {
+        (Ok("simple") | Err(_), _) | (Ok(_), Mode::OneWay { .. }) => None,
+        (Ok(_), Mode::TwoWay) => Some("its default collation is not simple"),
     }
 }
 

@@ -5,19 +5,19 @@ mod identity;
 mod listing;
 mod stored;
 
-pub use listing::{Listed, indexes, list, unsupported};
+pub use listing::{Listed, create, indexes, list, unsupported};
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bson::{Timestamp, Uuid, doc};
 
-use crate::change::{DocumentKey, Namespace, Pair, Side};
+use crate::change::{DocumentKey, Mode, Namespace, Pair, Side};
 use crate::cluster::Cluster;
 use crate::error::Result;
 use crate::target::CollectionInfo;
 use identity::{Entry, Identities, State};
-use listing::{create, unique_fields};
+use listing::{is_collated, unique_fields};
 
 /// What is known about a namespace.
 #[derive(Debug, Clone)]
@@ -35,6 +35,7 @@ pub struct Collections {
     clusters: Pair<Cluster>,
     link: String,
     database: String,
+    mode: Mode,
     known: Mutex<Identities>,
     /// Whether a namespace is kept in one lane.
     routed: Mutex<HashMap<Namespace, bool>>,
@@ -43,11 +44,12 @@ pub struct Collections {
 }
 
 impl Collections {
-    pub fn new(clusters: Pair<Cluster>, link: &str, database: &str) -> Self {
+    pub fn new(clusters: Pair<Cluster>, link: &str, database: &str, mode: Mode) -> Self {
         Self {
             clusters,
             link: link.to_owned(),
             database: database.to_owned(),
+            mode,
             known: Mutex::default(),
             routed: Mutex::default(),
             changing: tokio::sync::Mutex::default(),
@@ -148,7 +150,7 @@ impl Collections {
     ) -> Result<Option<Pair<Uuid>>> {
         let target = source.other();
         let from = self.list(&entry.names[source], source).await?;
-        let reason = from.as_ref().and_then(Listed::unsupported);
+        let reason = from.as_ref().and_then(|from| from.unsupported(self.mode));
         let there = from.as_ref().and_then(|from| from.uuid);
         let expected = entry.uuids[source];
         let uuid = match (there, expected, reason) {
@@ -175,7 +177,7 @@ impl Collections {
             }
             return Ok(None);
         };
-        if let Some(reason) = to.unsupported() {
+        if let Some(reason) = to.unsupported(self.mode) {
             self.set_unpaired(namespace, reason).await?;
             return Ok(None);
         }
@@ -243,8 +245,8 @@ impl Collections {
         Ok(())
     }
 
-    /// Whether all documents of a namespace must share a lane, as a unique index on either side
-    /// asks for. Decided when its first event is read, and the same ever after.
+    /// Whether all documents of a namespace must share a lane, as a unique index or a collation on
+    /// either side asks for. Decided when its first event is read, and the same ever after.
     ///
     /// # Errors
     /// As the clusters say.
@@ -256,7 +258,7 @@ impl Collections {
         for side in Side::BOTH {
             let (name, _) = self.place(namespace, side);
             let indexes = indexes(&self.clusters[side], &name).await?;
-            single |= !unique_fields(&indexes).is_empty();
+            single |= !unique_fields(&indexes).is_empty() || is_collated(&indexes);
         }
         self.set_one_lane(namespace, single).await?;
         Ok(single)
@@ -357,6 +359,7 @@ impl Collections {
             name: name.clone(),
             uuid,
             unique_fields: unique_fields(&indexes),
+            collated: is_collated(&indexes),
         })
     }
 

@@ -9,6 +9,7 @@ pub mod oplog;
 pub mod oracle;
 pub mod proxy;
 pub mod random;
+pub mod scenario;
 pub mod schema;
 pub mod tandem;
 pub mod wait;

@@ -17,8 +17,12 @@ pub type Schema = BTreeMap<String, (String, Document, BTreeMap<String, Document>
 
 /// All collections and views as they are now.
 pub async fn schema(client: &Client) -> Schema {
+    schema_in(client, &DATABASES.map(str::to_owned)).await
+}
+
+async fn schema_in(client: &Client, databases: &[String]) -> Schema {
     let mut schema = Schema::new();
-    for database in DATABASES.map(|name| client.database(name)) {
+    for database in databases.iter().map(|name| client.database(name)) {
         let command = doc! { "listCollections": 1, "cursor": { "batchSize": 1000 } };
         let cursor = database.run_cursor_command(command).await.expect("listed");
         let listed: Vec<Document> = cursor.try_collect().await.expect("listed");
@@ -59,9 +63,15 @@ pub async fn schema(client: &Client) -> Schema {
 
 /// Waits until both sides have the same collections, views, options and indexes.
 pub async fn assert_same_schema(env: &TestEnv, deadline: Duration) {
+    assert_same_schema_in(env, &DATABASES.map(str::to_owned), deadline).await;
+}
+
+/// The same in other databases than the usual ones.
+pub async fn assert_same_schema_in(env: &TestEnv, databases: &[String], deadline: Duration) {
     let started = Instant::now();
     loop {
-        let (a, b) = (schema(env.a.client()).await, schema(env.b.client()).await);
+        let a = schema_in(env.a.client(), databases).await;
+        let b = schema_in(env.b.client(), databases).await;
         if a == b {
             return;
         }
