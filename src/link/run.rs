@@ -205,18 +205,16 @@ async fn replicate(
     started: Started,
     ledger: Ledger,
 ) -> Result<Finished> {
-    let lanes_of = started.lane_counts();
     let relane = matches!(options.work, Work::Nothing) && relane::is_due(config, &started);
-    let shared = tasks::share(config, connected, store, ledger, lanes_of).await?;
+    let shared = tasks::share(config, connected, store, ledger, started.lane_counts()).await?;
     let ddl = Arc::new(Ddl::load(config, &connected.own, started.recover_to).await?);
     let observer = observer(config, connected, &shared, &started, &ddl);
-    let epoch = started.epoch();
+    let (epoch, started_at) = (started.epoch(), started.recover_to);
     let mut rest = Tasks::new();
     let work = &options.work;
     let desk =
         tasks::spawn_initial_sync(&mut rest, config, connected, &shared, &started, work, &ddl);
     let monitor = monitor(config, connected, &shared, &observer, &started, &desk);
-    let started_at = started.recover_to;
 
     let [lanes_stop, rest_stop, turned] = [(); 3].map(|()| CancellationToken::new());
     tasks::spawn_readers(
