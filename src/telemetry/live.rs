@@ -19,11 +19,7 @@ const MEGABYTE: f64 = 1_000_000.0;
 /// Follows a running link with bars: the copy, the indexes, then the lag.
 pub async fn follow(mut status: watch::Receiver<LinkStatus>, stop: CancellationToken) {
     let all = BARS.get_or_init(MultiProgress::new);
-    let [copy, indexes] = ["copy   ", "indexes"].map(|name| {
-        let style = ProgressStyle::with_template("{prefix} [{bar:30}] {percent:>3}% {msg}");
-        let bar = all.add(ProgressBar::no_length().with_prefix(name));
-        bar.with_style(style.expect("a template that fits").progress_chars("=> "))
-    });
+    let [mut copy, mut indexes] = [None, None];
     let style = ProgressStyle::with_template("{msg}").expect("a template that fits");
     let lag = all.add(ProgressBar::no_length().with_style(style));
     loop {
@@ -32,16 +28,8 @@ pub async fn follow(mut status: watch::Receiver<LinkStatus>, stop: CancellationT
             let of_sync = now.initial_sync.as_ref().map(bars_of);
             (of_sync.unwrap_or_default(), lag_line(&now.pipelines))
         };
-        for (bar, shown) in [(&copy, bars.copy), (&indexes, bars.indexes)] {
-            match shown {
-                Some(shown) => {
-                    bar.set_length(shown.total);
-                    bar.set_position(shown.done);
-                    bar.set_message(shown.text);
-                }
-                None => bar.finish_and_clear(),
-            }
-        }
+        show(all, &mut copy, "copy   ", bars.copy);
+        show(all, &mut indexes, "indexes", bars.indexes);
         lag.set_message(line);
         tokio::select! {
             () = stop.cancelled() => break,
@@ -49,6 +37,30 @@ pub async fn follow(mut status: watch::Receiver<LinkStatus>, stop: CancellationT
         }
     }
     let _ = all.clear();
+}
+
+/// A bar comes with what it first shows, and goes for good.
+fn show(
+    all: &MultiProgress,
+    bar: &mut Option<ProgressBar>,
+    name: &'static str,
+    shown: Option<Shown>,
+) {
+    let Some(shown) = shown else {
+        if let Some(bar) = bar.take() {
+            bar.finish_and_clear();
+        }
+        return;
+    };
+    let bar = bar.get_or_insert_with(|| {
+        let style = ProgressStyle::with_template("{prefix} [{bar:30}] {percent:>3}% {msg}");
+        let style = style.expect("a template that fits").progress_chars("=> ");
+        let bar = ProgressBar::no_length().with_style(style).with_prefix(name);
+        all.insert(0, bar)
+    });
+    bar.set_length(shown.total);
+    bar.set_position(shown.done);
+    bar.set_message(shown.text);
 }
 
 /// One bar.

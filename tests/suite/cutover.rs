@@ -295,16 +295,10 @@ async fn a_cutover_that_cannot_be_proven_is_taken_back() {
     let mut tandem = env.streaming(&link).await;
     let many = (0..100).map(|id| doc! { "_id": id });
     env.orders_a().insert_many(many).await.unwrap();
-    wait_for("it is behind", SOON, || async {
-        let lag = tandem.pipeline("a-to-b")["lag_seconds"].as_f64();
-        (lag.is_some()).then_some(())
-    })
-    .await;
+    // Lag is the age of what was not applied yet: it has to grow old.
     tokio::time::sleep(Duration::from_secs(2)).await;
-    env.orders_a()
-        .insert_one(doc! { "_id": "late" })
-        .await
-        .unwrap();
+    let late = doc! { "_id": "late" };
+    env.orders_a().insert_one(late).await.unwrap();
     wait_for("it is behind", SOON, || async {
         let lag = tandem.pipeline("a-to-b")["lag_seconds"].as_f64();
         (lag? > 1.0).then_some(())
@@ -366,8 +360,6 @@ async fn an_interrupted_cutover_takes_everything_back() {
     wait_for_step(env.b.client(), "drain").await;
     let (code, _, errors) = cutover(&tandem, &[]);
     assert_eq!(code, Some(8), "two at once: {errors}");
-    let abort = tandem.run(&["cutover", "--abort"]);
-    assert_eq!(abort.status.code(), Some(8));
     assert!(is_blocked(env.a.client()).await);
     interrupted.sigint();
     assert_eq!(interrupted.wait_exit(SOON).await, 130);
@@ -379,8 +371,7 @@ async fn an_interrupted_cutover_takes_everything_back() {
     let shown = must_succeed(&tandem, &["--skip-verify"]);
     assert_eq!(shown["outcome"], "cut_over");
     assert_eq!(tandem.wait_exit(SOON).await, 0);
-    let there = env.orders_b().count_documents(doc! {}).await.unwrap();
-    assert_eq!(there, 150);
+    assert_eq!(env.orders_b().count_documents(doc! {}).await.unwrap(), 150);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -13,7 +13,7 @@ const ESCAPE: char = '\u{1b}';
 async fn a_copy_shows_bars_on_a_terminal_and_plain_lines_on_a_pipe() {
     let env = TestEnv::start().await;
     let items = env.a.client().database("shop").collection("stock");
-    for thousand in 0..10 {
+    for thousand in 0..20 {
         let document = |id: i32| doc! { "_id": thousand * 1000 + id, "text": "x".repeat(500) };
         let some = (0..1000).map(document);
         items.insert_many(some).await.unwrap();
@@ -50,8 +50,8 @@ async fn a_copy_shows_bars_on_a_terminal_and_plain_lines_on_a_pipe() {
     assert!(shown.contains(ESCAPE), "{shown}");
     for part in [
         "copy    [",
-        "of 10000 documents, ",
-        "/s, ",
+        "of 20000 documents, ",
+        "/s",
         "a-to-b  lag 0.0 s",
         "caught up",
     ] {
@@ -62,7 +62,7 @@ async fn a_copy_shows_bars_on_a_terminal_and_plain_lines_on_a_pipe() {
         .client()
         .database("shop")
         .collection::<Document>("stock");
-    assert_eq!(there.count_documents(doc! {}).await.unwrap(), 10_000);
+    assert_eq!(there.count_documents(doc! {}).await.unwrap(), 20_000);
 
     let piped = tandem.run(&["run", "--until-caught-up"]);
     let log = String::from_utf8_lossy(&piped.stderr).into_owned();
