@@ -26,6 +26,7 @@ pub mod reset;
 pub mod restore;
 mod retention;
 mod run;
+mod run_options;
 pub mod runs;
 mod standing;
 mod start;

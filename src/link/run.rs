@@ -3,15 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bson::DateTime;
 use tokio_util::sync::CancellationToken;
 
-use super::initial_sync::Progress;
-use super::merge::{Desk, Job, Repair, Repairs};
+use super::merge::{Desk, Repair};
 use super::monitor::{Monitor, pipelines_of};
 use super::observer::LinkObserver;
 use super::records::fill_up_store;
 use super::relane;
+pub use super::run_options::{Completed, Ended, RunOptions, Showing, Work};
 use super::runs::OpenRun;
 use super::standing::{Standing, Turn};
 use super::start::{Connected, FirstStart, Started, connect_both, take_over};
@@ -19,85 +18,11 @@ use super::tasks::{self, Tasks};
 use crate::change::{Pair, Side};
 use crate::config::{Config, Mode};
 use crate::ddl::{Ddl, Worker};
-use crate::error::{Error, ExitCode, Result};
+use crate::error::{Error, Result};
 use crate::pipeline::Shared;
 use crate::resolve::Ledger;
-use crate::store::{Run, RunOutcome, Store};
+use crate::store::Store;
 use crate::telemetry::status::LinkState;
-
-/// What a run does besides replicating.
-#[derive(Debug, Clone, Default)]
-pub enum Work {
-    #[default]
-    Nothing,
-    Resync {
-        job: Job,
-        progress: Arc<Progress>,
-    },
-    /// Done once everything has been caught up.
-    Repair(Repairs),
-}
-
-impl Work {
-    pub(super) fn resync(&self) -> Option<&Job> {
-        match self {
-            Work::Resync { job, .. } => Some(job),
-            Work::Nothing | Work::Repair(_) => None,
-        }
-    }
-}
-
-/// How a run ends by itself, and what it does until then.
-#[derive(Debug, Clone, Default)]
-pub struct RunOptions {
-    pub until_caught_up: bool,
-    pub timeout: Option<Duration>,
-    pub first_start: FirstStart,
-    pub work: Work,
-    pub showing: Showing,
-}
-
-/// What a run shows beside its log.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Showing {
-    #[default]
-    Nothing,
-    /// Bars on standard error, which is a terminal.
-    Bars,
-}
-
-/// What a run has come to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ended {
-    CaughtUp,
-    Stopped,
-    /// A cutover has decided something: the link has to begin again with it.
-    Turned,
-    /// A cutover has ended the link.
-    CutOver,
-}
-
-/// A run that ended well, and what is on record of it.
-#[derive(Debug, Clone)]
-pub struct Completed {
-    pub ended: Ended,
-    pub run: Run,
-}
-
-impl Completed {
-    /// Stopped while the clusters were still looked for.
-    fn before_anything() -> Self {
-        let now = DateTime::now();
-        let mut run = Run::started(now);
-        run.ended_at_ms = Some(now.timestamp_millis());
-        run.outcome = RunOutcome::Stopped;
-        run.exit_code = Some(ExitCode::Done as i32);
-        Self {
-            ended: Ended::Stopped,
-            run,
-        }
-    }
-}
 
 /// Longest time from a request to stop to the end.
 const STOP_TIME_MAX: Duration = Duration::from_secs(25);
@@ -205,7 +130,7 @@ async fn replicate(
     started: Started,
     ledger: Ledger,
 ) -> Result<Finished> {
-    let relane = matches!(options.work, Work::Nothing) && relane::is_due(config, &started);
+    let relane = relane::is_due(config, &started);
     let shared = tasks::share(config, connected, store, ledger, started.lane_counts()).await?;
     let ddl = Arc::new(Ddl::load(config, &connected.own, started.recover_to).await?);
     let observer = observer(config, connected, &shared, &started, &ddl);
@@ -261,11 +186,9 @@ async fn replicate(
     };
     shared.exchange.stop_waiting_for_room();
     let mut outcome = wind_up(outcome, lanes, &lanes_stop, rest, &rest_stop).await;
-    if let Ok(Finished::Relaned) = outcome
-        && let Err(error) =
-            relane::replace_checkpoints(config, &connected.own, epoch, &shared).await
-    {
-        outcome = Err(error);
+    if let Ok(Finished::Relaned) = outcome {
+        let relaned = relane::replace_checkpoints(config, &connected.own, epoch, &shared).await;
+        outcome = relaned.map(|()| Finished::Relaned);
     }
     monitor.save_last(outcome.as_ref().err());
     outcome
