@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use super::handler::LinkHandler;
 use super::merge::{Desk, Repair};
 use super::monitor::{Monitor, pipelines_of};
 use super::observer::LinkObserver;
@@ -146,16 +147,10 @@ async fn replicate(
         &mut rest, config, connected, &shared, &observer, &started, &rest_stop,
     );
     rest.spawn(tasks::keep_lease(started.lease.clone(), rest_stop.clone()));
-    tasks::spawn_helpers(
-        &mut rest,
-        config,
-        &shared,
-        &connected.own,
-        &monitor,
-        desk.clone(),
-        &turned,
-        &rest_stop,
-    )?;
+    let own = &connected.own;
+    tasks::spawn_helpers(&mut rest, config, &shared, own, &monitor, &rest_stop);
+    let handler = handler(connected, &shared, &monitor, &desk, &turned);
+    tasks::spawn_socket(&mut rest, config, handler, &rest_stop)?;
     tasks::show(&mut rest, options.showing, &monitor, &rest_stop);
     let mut lanes = Tasks::new();
     tasks::spawn_lanes(
@@ -192,6 +187,24 @@ async fn replicate(
     }
     monitor.save_last(outcome.as_ref().err());
     outcome
+}
+
+fn handler(
+    connected: &Connected,
+    shared: &Arc<Shared>,
+    monitor: &Monitor,
+    desk: &Desk,
+    turned: &CancellationToken,
+) -> LinkHandler {
+    let clusters = connected.clusters.clone();
+    let status = monitor.subscribe();
+    LinkHandler::new(
+        shared.clone(),
+        status,
+        clusters,
+        desk.clone(),
+        turned.clone(),
+    )
 }
 
 fn monitor(

@@ -161,17 +161,15 @@ pub(super) async fn keep_lease(lease: Lease, stop: CancellationToken) -> Result<
     lease.keep(stop).await
 }
 
-/// Everything that neither reads nor applies: markers, notes, the status, the control socket.
+/// Everything that neither reads nor applies: markers, notes, old records, the status.
 pub(super) fn spawn_helpers(
     rest: &mut Tasks,
     config: &Config,
     shared: &Arc<Shared>,
     own: &Pair<Own>,
     monitor: &Monitor,
-    desk: Desk,
-    turned: &CancellationToken,
     stop: &CancellationToken,
-) -> Result<()> {
+) {
     for side in Side::BOTH {
         let markers = write_markers(shared.clone(), own[side].clone(), side, stop.clone());
         rest.spawn(done(markers));
@@ -182,20 +180,18 @@ pub(super) fn spawn_helpers(
     rest.spawn(done(old));
     let (watcher, watch_stop) = (monitor.clone(), stop.clone());
     rest.spawn(done(async move { watcher.watch(watch_stop).await }));
+}
+
+/// Answers other commands on the control socket.
+pub(super) fn spawn_socket(
+    rest: &mut Tasks,
+    config: &Config,
+    handler: LinkHandler,
+    stop: &CancellationToken,
+) -> Result<()> {
     let socket = control::bind(&config.link.state_dir)?;
-    let clusters = own.as_ref().map(|own| own.cluster.clone());
-    let handler = LinkHandler::new(
-        shared.clone(),
-        monitor.subscribe(),
-        clusters,
-        desk,
-        turned.clone(),
-    );
-    rest.spawn(done(control::serve(
-        socket,
-        Arc::new(handler),
-        stop.clone(),
-    )));
+    let serve = control::serve(socket, Arc::new(handler), stop.clone());
+    rest.spawn(done(serve));
     Ok(())
 }
 
