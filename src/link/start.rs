@@ -93,8 +93,7 @@ pub async fn take_over(
     standing: &mut Standing,
 ) -> Result<(Started, Ledger)> {
     let own = &connected.own;
-    let turning = standing.turn == Turn::Turning;
-    let anew = options.first_start.anew || turning;
+    let anew = options.first_start.anew || standing.turn == Turn::Turning;
     let (history, is_first) = look(config, connected, store, options, anew).await?;
     let sync = FirstSync::of(config, &options.work);
     let lease = claim(config, connected, store).await?;
@@ -111,16 +110,7 @@ pub async fn take_over(
         if matches!(sync, FirstSync::Copy) && options.first_start.drop_target {
             drop_included(config, &connected.clusters.b).await?;
         }
-        let from = match standing.from.filter(|_| turning) {
-            Some(from) => from,
-            None => first_positions(config, own).await?,
-        };
-        started_from = Some(wall_time(from.a));
-        tell_of_first(config, from, &sync, turning);
-        make_ready(config, own, epoch, from, &sync).await?;
-        if turning {
-            standing.open(own, &config.link.name).await?;
-        }
+        started_from = Some(begin(config, own, epoch, &sync, standing).await?);
     } else {
         raise_epoch(config, connected, &history, epoch, &tags).await?;
         if let Some(job) = options.work.resync() {
@@ -157,6 +147,27 @@ pub async fn take_over(
         writers,
     };
     Ok((started, ledger))
+}
+
+/// Puts the beginning of a link on record, or of its other direction; gives from when it is.
+async fn begin(
+    config: &Config,
+    own: &Pair<Own>,
+    epoch: i64,
+    sync: &FirstSync,
+    standing: &mut Standing,
+) -> Result<DateTime> {
+    let turning = standing.turn == Turn::Turning;
+    let from = match standing.from.filter(|_| turning) {
+        Some(from) => from,
+        None => first_positions(config, own).await?,
+    };
+    tell_of_first(config, from, sync, turning);
+    make_ready(config, own, epoch, from, sync).await?;
+    if turning {
+        standing.open(own, &config.link.name).await?;
+    }
+    Ok(wall_time(from.a))
 }
 
 /// Reads what is there and refuses what does not fit. Writes nothing. Tells whether it is a first
