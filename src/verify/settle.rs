@@ -52,6 +52,8 @@ pub struct Watch {
     seen: Option<Seen>,
     /// The round in which what is seen now was seen first.
     same_since: u64,
+    /// The first round by which the link had passed that one.
+    passed_in: Option<u64>,
 }
 
 impl Watch {
@@ -61,6 +63,7 @@ impl Watch {
             since: now,
             seen: None,
             same_since: 0,
+            passed_in: None,
         }
     }
 
@@ -68,7 +71,8 @@ impl Watch {
     ///
     /// A difference must stay the same from one round to a later one, such that the link has in
     /// between applied everything there was in the first (`passed`, a round; the last one where no
-    /// link runs). So lag is never a difference.
+    /// link runs), and from then on once more: a document that arrived may have been deleted before
+    /// it was read again, with that delete on its way. So lag is never a difference.
     pub fn judge(
         &mut self,
         seen: Seen,
@@ -83,10 +87,14 @@ impl Watch {
         if self.seen != Some(seen) {
             self.seen = Some(seen);
             self.same_since = round;
+            self.passed_in = None;
         }
         let at_rest = round >= self.same_since + ROUNDS_UNCHANGED_MIN;
-        if at_rest && passed.is_some_and(|passed| passed >= self.same_since) {
-            return Verdict::Different;
+        let has_passed = |then: u64| passed.is_some_and(|passed| passed >= then);
+        match self.passed_in {
+            Some(then) if at_rest && has_passed(then) => return Verdict::Different,
+            None if has_passed(self.same_since) => self.passed_in = Some(round),
+            Some(_) | None => {}
         }
         if now.duration_since(self.since) < settle_time_max {
             return Verdict::Watched;
@@ -173,8 +181,16 @@ mod tests {
             [Watched, Watched, Watched, Different]
         );
         let mut behind: Vec<_> = (0..6).map(|_| (seen(1, 2), None)).collect();
-        behind.push((seen(1, 2), Some(0)));
-        assert_eq!(judged(&behind)[3..], [Watched, Watched, Watched, Different]);
+        behind.extend([(seen(1, 2), Some(0)), (seen(1, 2), Some(6))]);
+        assert_eq!(judged(&behind)[5..], [Watched, Watched, Different]);
+    }
+
+    #[test]
+    fn what_looks_the_same_after_it_had_arrived_is_no_difference_yet() {
+        // It arrives on b after round 0, is deleted there before round 1, and that is on its way.
+        let mut rounds = vec![(seen(1, 0), None)];
+        rounds.extend((1..6).map(|_| (seen(1, 0), Some(0))));
+        assert!(!judged(&rounds).contains(&Verdict::Different));
     }
 
     #[test]
