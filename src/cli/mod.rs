@@ -172,6 +172,45 @@ mod tests {
         visit(&command);
     }
 
+    /// The command lines of the units and manifests in docs, as whoever runs them splits them.
+    fn documented_commands() -> Vec<Vec<String>> {
+        let of_unit = |line: &str| {
+            let command = line.strip_prefix("ExecStart=")?;
+            Some(command.split(' ').map(str::to_owned).collect())
+        };
+        let of_manifest = |line: &str| -> Option<Vec<String>> {
+            let (name, list) = line.trim().split_once(": ")?;
+            let list: Vec<String> = serde_json::from_str(list).ok()?;
+            match (name, list.first()?.as_str()) {
+                ("args", _) => Some([vec!["tandem".to_owned()], list].concat()),
+                ("command", "tandem") if list.len() > 1 => Some(list),
+                _ => None,
+            }
+        };
+        let units = [
+            include_str!("../../docs/systemd/tandem@.service"),
+            include_str!("../../docs/systemd/tandem-sync@.service"),
+        ];
+        let manifests = [
+            include_str!("../../docs/kubernetes/statefulset.yaml"),
+            include_str!("../../docs/kubernetes/cronjob.yaml"),
+        ];
+        let of_units = units
+            .iter()
+            .flat_map(|text| text.lines().filter_map(of_unit));
+        let lines = manifests.iter().flat_map(|text| text.lines());
+        of_units.chain(lines.filter_map(of_manifest)).collect()
+    }
+
+    #[test]
+    fn the_command_lines_in_units_and_manifests_are_understood() {
+        let commands = documented_commands();
+        assert_eq!(commands.len(), 5, "{commands:?}");
+        for command in commands {
+            Cli::try_parse_from(&command).unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        }
+    }
+
     #[test]
     fn what_nobody_can_mean_is_a_usage_error() {
         for typed in [
