@@ -1,6 +1,6 @@
 //! Documents put at the end of a collection that takes no transactions, each as it is.
 
-use bson::{RawDocument, RawDocumentBuf, cstr, rawdoc};
+use bson::{RawDocument, RawDocumentBuf, Uuid, cstr, rawdoc};
 
 use super::statements::{replace, survives_insert};
 use super::touch::write_command;
@@ -10,13 +10,15 @@ use crate::cluster::Cluster;
 use crate::error::{Error, Result};
 
 /// Inserts documents in their order, with majority (`insert`, `ordered`). They have no origin and no
-/// fence, so nobody else may write there.
+/// fence, so nobody else may write there. With the collection's UUID, what a killed process had
+/// still under way cannot reach a collection that was made anew.
 ///
 /// # Errors
 /// As the cluster says; some of them may have been inserted then.
 pub async fn append(
     cluster: &Cluster,
     namespace: &Namespace,
+    uuid: Option<Uuid>,
     documents: &[RawDocumentBuf],
 ) -> Result<()> {
     let doing = format!("insert into {namespace} on {}", cluster.name);
@@ -35,7 +37,7 @@ pub async fn append(
             cstr!("update")
         };
         for some in commands(&statements) {
-            let mut command = write_command(verb, namespace.collection(), None, some);
+            let mut command = write_command(verb, namespace.collection(), uuid, some);
             command.append(cstr!("writeConcern"), rawdoc! { "w": "majority" });
             cluster.write(namespace.database(), command, &doing).await?;
         }

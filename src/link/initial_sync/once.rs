@@ -108,6 +108,9 @@ impl InitialSync {
         self.uncount(range);
         drop_collection(target, one).await?;
         create(target, &one.namespace, &one.options).await?;
+        let uuid = list(target, &one.namespace)
+            .await?
+            .and_then(|made| made.uuid);
         let doing = format!("copy {}", one.namespace);
         let source = &self.clusters.a;
         let database = source.client.database(one.namespace.database());
@@ -116,7 +119,7 @@ impl InitialSync {
         while let Some(batch) = source.within(&doing, cursor.try_next()).await? {
             let found: Result<Vec<&RawDocument>> = ranges::documents(&batch, &doing)?.collect();
             let found: Vec<RawDocumentBuf> = found?.into_iter().map(ToOwned::to_owned).collect();
-            append(target, &one.namespace, &found).await?;
+            append(target, &one.namespace, uuid, &found).await?;
             let bytes = found.iter().map(|one| one.as_bytes().len() as u64);
             let bytes: u64 = bytes.sum();
             range.documents += found.len() as u64;

@@ -300,8 +300,22 @@ impl Tandem {
         self.signal("INT");
     }
 
+    /// Returns once none of its threads runs any more.
     pub fn sigstop(&self) {
         self.signal("STOP");
+        let running = self.running.as_ref().expect("tandem runs");
+        let tasks = format!("/proc/{}/task", running.process.id());
+        let runs = |task: std::io::Result<std::fs::DirEntry>| {
+            let status = task.and_then(|task| std::fs::read_to_string(task.path().join("stat")));
+            // The state follows the name in parentheses.
+            let state = status
+                .ok()
+                .and_then(|text| text.rsplit(')').next().map(str::to_owned));
+            !state.is_some_and(|state| state.trim_start().starts_with('T'))
+        };
+        while std::fs::read_dir(&tasks).expect("its threads").any(runs) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 
     pub fn sigcont(&self) {
