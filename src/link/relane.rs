@@ -6,15 +6,16 @@
 
 use std::time::Duration;
 
-use bson::{DateTime, Document, doc};
+use bson::{Document, doc};
 use mongodb::options::WriteConcern;
 
 use super::history::{History, checkpoint_document, checkpoint_id, keeper};
+use super::monitor::pipelines_of;
 use super::own::Own;
 use super::start::Started;
 use super::takeover::lanes_of;
 use crate::change::{Pair, PipelineId, Side};
-use crate::config::{Config, Mode};
+use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::pipeline::Shared;
 
@@ -40,11 +41,9 @@ pub(super) async fn drain(config: &Config, shared: &Shared) {
     while !exchange.ledger().is_recovered() {
         tokio::time::sleep(LOOK_INTERVAL).await;
     }
-    let sides: &[Side] = match config.link.mode {
-        Mode::TwoWay => &Side::BOTH,
-        Mode::OneWay { from } => &[from],
-    };
-    for side in sides {
+    let pipelines = pipelines_of(config.link.mode).iter();
+    let sides: Vec<Side> = pipelines.map(|pipeline| pipeline.source()).collect();
+    for side in &sides {
         exchange.ledger().settle_at_gate(*side);
     }
     exchange.wake_all();
@@ -86,7 +85,6 @@ pub(super) async fn replace_checkpoints(
             document.insert("sequence", sequence.unwrap_or(0));
             document.insert("token", at.token.as_ref());
             document.insert("whole", at.whole);
-            document.insert("written_at", DateTime::now());
             document
         });
         let keeper = &own[keeper(config.link.mode, pipeline)];

@@ -11,7 +11,7 @@ use super::handler::LinkHandler;
 use super::initial_sync::{InitialSync, Progress};
 use super::lease::Lease;
 use super::marker::write_markers;
-use super::merge::{Desk, Merge};
+use super::merge::{Desk, MergePlace};
 use super::monitor::Monitor;
 use super::observer::LinkObserver;
 use super::own::Own;
@@ -140,20 +140,13 @@ pub(super) fn spawn_initial_sync(
         rest.spawn(sync.run());
     }
     let left = progress.zip(started.merge.clone());
-    rest.spawn(async move {
-        if let Some((progress, job)) = left {
-            let merge = Merge {
-                config: config.clone(),
-                shared: shared.clone(),
-                clusters: clusters.clone(),
-                own: own.clone(),
-                job,
-                progress,
-            };
-            merge.run().await?;
-        }
-        jobs.serve(config, shared, clusters, own).await
-    });
+    let place = MergePlace {
+        config,
+        shared,
+        clusters,
+        own,
+    };
+    rest.spawn(jobs.serve(place, left));
     desk
 }
 

@@ -21,16 +21,21 @@ const SOON: Duration = Duration::from_secs(30);
 /// An application's write right after a restart.
 const UNBLOCKED_TIME_MAX: Duration = Duration::from_secs(1);
 
+/// Writes to few documents until told to stop.
+fn steady_load(seed: u64, stop: &Arc<AtomicBool>) -> Workload {
+    Workload::new(seed, 1)
+        .keys(300)
+        .pause(Duration::from_millis(5))
+        .until(stop.clone())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_at_random_moments_two_writers_still_agree() {
     let env = TestEnv::start().await;
     let seed = seed("kills");
     let mut random = Random::new(seed).fork(99);
     let stop = Arc::new(AtomicBool::new(false));
-    let load = Workload::new(seed, 1)
-        .keys(300)
-        .pause(Duration::from_millis(5))
-        .until(stop.clone());
+    let load = steady_load(seed, &stop);
     let (a, b) = (env.a.client().clone(), env.b.client().clone());
     let mut tandem = env.streaming(&env.link()).await;
     let writers = tokio::spawn(async move { load.run(&a, &b).await });
@@ -70,10 +75,7 @@ async fn another_number_of_lanes_loses_nothing_though_killed_on_the_way() {
     let seed = seed("lanes");
     let mut random = Random::new(seed).fork(98);
     let stop = Arc::new(AtomicBool::new(false));
-    let load = Workload::new(seed, 1)
-        .keys(300)
-        .pause(Duration::from_millis(5))
-        .until(stop.clone());
+    let load = steady_load(seed, &stop);
     let (a, b) = (env.a.client().clone(), env.b.client().clone());
     let mut tandem = env.streaming(&env.link()).await;
     let writers = tokio::spawn(async move { load.run(&a, &b).await });

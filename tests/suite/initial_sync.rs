@@ -12,6 +12,7 @@ use crate::support::env::TestEnv;
 use crate::support::oplog::{entries_after, from_tandem, now};
 use crate::support::oracle::Side;
 use crate::support::random::{scaled, seed};
+use crate::support::wait::wait_for;
 use crate::support::workload::{Workload, documents_of};
 
 const SOON: Duration = Duration::from_secs(60);
@@ -242,5 +243,33 @@ async fn a_copy_that_was_killed_goes_on_where_it_was() {
     assert_converged(&env, SOON).await;
     let total = status["initial_sync"]["documents_done"].as_u64();
     assert_eq!(total, Some(documents as u64), "each document counts once");
+    tandem.stop().await;
+}
+
+/// A process was killed while it put the ranges on record: those that are there are not all.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_with_ranges_missing_on_record_is_split_anew() {
+    let env = TestEnv::start().await;
+    fill(env.a.client(), 20_000).await;
+    let mut tandem = env.tandem(&env.link().extra(COPY));
+    tandem.env("TANDEM_APPLY__OPERATIONS_PER_SECOND_MAX", "2000");
+    tandem.start();
+    let ranges = env
+        .b
+        .client()
+        .database("__tandem")
+        .collection::<Document>("ranges");
+    wait_for("ranges are on record", SOON, || async {
+        (ranges.count_documents(doc! {}).await.unwrap() > 0).then_some(())
+    })
+    .await;
+    tandem.kill9();
+    let partial = doc! { "$set": { "done": true }, "$inc": { "of": 1_i64 } };
+    ranges.update_many(doc! {}, partial).await.unwrap();
+    tandem.env("TANDEM_APPLY__OPERATIONS_PER_SECOND_MAX", "0");
+    tandem.start();
+    let is_done = |status: &serde_json::Value| status["initial_sync"]["state"] == "done";
+    tandem.wait_status("the copy is done", SOON, is_done).await;
+    assert_converged(&env, SOON).await;
     tandem.stop().await;
 }

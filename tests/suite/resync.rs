@@ -144,6 +144,26 @@ async fn a_live_link_resyncs_one_namespace_by_its_policy_and_another_from_one_si
     tandem.stop().await;
 }
 
+/// An earlier sync was killed after its end was on record, and before its ranges were forgotten.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_resync_compares_what_an_earlier_sync_had_done() {
+    let env = TestEnv::start().await;
+    let mut tandem = apart(&env, &env.link()).await;
+    let whole = doc! {};
+    let own = env.b.client().database("__tandem");
+    let ranges = own.collection::<Document>("ranges");
+    for name in ["shop.orders", "bank.accounts"] {
+        let done = doc! {
+            "_id": format!("eu-us/{name}/0"), "link": "eu-us", "namespace": name, "range": &whole,
+            "of": 1_i64, "done": true, "documents": 100_i64, "bytes": 100_i64,
+        };
+        ranges.insert_one(done).await.unwrap();
+    }
+    ends_with(&tandem, &["resync"], 0);
+    assert_converged(&env, SOON).await;
+    tandem.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_resync_amid_writes_takes_no_lag_for_a_difference() {
     let env = TestEnv::start().await;

@@ -10,6 +10,7 @@ mod once;
 mod plan;
 pub(super) mod progress;
 pub(super) mod survey;
+pub(super) mod views;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -27,7 +28,7 @@ use crate::error::{Error, Result};
 use crate::pipeline::{Pairing, Pause, Shared, insist};
 use crate::ranges::{self, Order, RANGE_BYTES_TARGET, Scanned};
 use copy::Copier;
-use progress::{NotDone, StoredRange, store_ranges, stored_ranges};
+use progress::{NotDone, StoredRange, forget_ranges, store_ranges, stored_ranges};
 use survey::{Surveyed, survey};
 
 pub use plan::{drop_included, dry_run, must_be_empty};
@@ -275,24 +276,14 @@ impl InitialSync {
     }
 
     async fn create_views(&self, found: &[Surveyed]) -> Result<()> {
-        const NAMESPACE_EXISTS: i32 = 48;
         for view in found.iter().filter(|one| one.is_view()) {
             let namespace = &view.namespace;
-            let mut command = doc! { "create": namespace.collection() };
-            command.extend(view.options.clone());
-            command.insert("writeConcern", doc! { "w": "majority" });
-            let doing = format!("create the view {namespace}");
-            let target = &self.clusters.b;
-            let create = || target.command(namespace.database(), command.clone(), &doing);
-            match insist(create).await {
-                Ok(_) => {}
-                Err(error) if crate::cluster::errors::code_of(&error) == Some(NAMESPACE_EXISTS) => {
-                }
-                Err(error) => self.progress.numbers().not_done.push(NotDone {
+            if let Some(reason) = views::create(&self.clusters.b, view).await {
+                self.progress.numbers().not_done.push(NotDone {
                     namespace: namespace.to_string(),
                     index: None,
-                    reason: error.to_string(),
-                }),
+                    reason,
+                });
             }
             self.progress.numbers().namespaces_done += 1;
         }
@@ -305,8 +296,7 @@ impl InitialSync {
             let done = doc! { "q": { "_id": link }, "u": { "$set": { "initial_sync": "done" } } };
             insist(|| self.own[side].update("links", vec![done.clone()])).await?;
         }
-        let ranges = doc! { "q": { "link": link }, "limit": 0 };
-        insist(|| self.own.b.delete("ranges", vec![ranges.clone()])).await?;
+        insist(|| forget_ranges(&self.own.b, doc! { "link": link })).await?;
         self.shared.exchange.release(PipelineId::BToA);
         self.progress.enter(SyncState::Done);
         let numbers = self.progress.now();

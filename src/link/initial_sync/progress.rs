@@ -170,7 +170,13 @@ pub async fn stored_ranges(
 ) -> Result<Vec<StoredRange>> {
     let filter = doc! { "link": link, "namespace": namespace.as_str() };
     let found = own.find("ranges", filter).await?;
-    found.iter().map(stored_range).collect()
+    let whole = found
+        .iter()
+        .all(|range| range.get_i64("of").is_ok_and(|of| of == found.len() as i64));
+    match whole {
+        true => found.iter().map(stored_range).collect(),
+        false => Ok(Vec::new()),
+    }
 }
 
 fn stored_range(found: &Document) -> Result<StoredRange> {
@@ -201,8 +207,10 @@ pub async fn store_ranges(
     namespace: &Namespace,
     ranges: Vec<Range>,
 ) -> Result<Vec<StoredRange>> {
+    forget_ranges(own, doc! { "link": link, "namespace": namespace.as_str() }).await?;
     let mut stored = Vec::new();
     let mut statements = Vec::new();
+    let of = ranges.len() as i64;
     for (number, range) in ranges.into_iter().enumerate() {
         let id = format!("{link}/{namespace}/{number}");
         statements.push(doc! {
@@ -211,6 +219,7 @@ pub async fn store_ranges(
                 "link": link,
                 "namespace": namespace.as_str(),
                 "range": as_document(&range)?,
+                "of": of,
                 "done": false,
                 "documents": 0_i64,
                 "bytes": 0_i64,
@@ -227,6 +236,15 @@ pub async fn store_ranges(
     }
     own.update("ranges", statements).await?;
     Ok(stored)
+}
+
+/// What is on record of the matching ranges is over.
+///
+/// # Errors
+/// As the cluster says.
+pub async fn forget_ranges(own: &Own, which: Document) -> Result<()> {
+    let statement = doc! { "q": which, "limit": 0 };
+    own.delete("ranges", vec![statement]).await.map(|_| ())
 }
 
 /// Everything of the range before `range.min` is on the target.

@@ -31,6 +31,28 @@ pub struct Desk {
 /// Where accepted jobs come out.
 pub struct Jobs(mpsc::Receiver<(Job, Arc<Progress>)>);
 
+/// What every merge of a process needs.
+pub struct MergePlace {
+    pub config: Config,
+    pub shared: Arc<Shared>,
+    pub clusters: Pair<Cluster>,
+    pub own: Pair<Own>,
+}
+
+impl MergePlace {
+    async fn run(&self, job: Job, progress: Arc<Progress>) -> Result<()> {
+        let merge = Merge {
+            config: self.config.clone(),
+            shared: self.shared.clone(),
+            clusters: self.clusters.clone(),
+            own: self.own.clone(),
+            job,
+            progress,
+        };
+        merge.run().await
+    }
+}
+
 impl Desk {
     /// `current` is what goes on from the start of the process.
     pub fn new(current: Option<Arc<Progress>>) -> (Self, Jobs) {
@@ -73,28 +95,22 @@ impl Desk {
 }
 
 impl Jobs {
-    /// Does what is asked for, one after the other.
+    /// Does what a former process has left, and then what is asked for, one after the other.
     ///
     /// # Errors
     /// As [`Merge::run`].
     pub async fn serve(
         mut self,
-        config: Config,
-        shared: Arc<Shared>,
-        clusters: Pair<Cluster>,
-        own: Pair<Own>,
+        place: MergePlace,
+        left: Option<(Arc<Progress>, Job)>,
     ) -> Result<()> {
+        if let Some((progress, job)) = left {
+            place.run(job, progress).await?;
+        }
         while let Some((job, progress)) = self.0.recv().await {
-            insist(|| job.put_on_record(&own.b, &config.link.name)).await?;
-            let merge = Merge {
-                config: config.clone(),
-                shared: shared.clone(),
-                clusters: clusters.clone(),
-                own: own.clone(),
-                job,
-                progress,
-            };
-            merge.run().await?;
+            let link = &place.config.link.name;
+            insist(|| job.put_on_record(&place.own.b, link)).await?;
+            place.run(job, progress).await?;
         }
         Ok(())
     }

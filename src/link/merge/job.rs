@@ -10,6 +10,7 @@ use crate::cluster::Cluster;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::link::check::collections::{Shape, shapes};
+use crate::link::initial_sync::progress::forget_ranges;
 use crate::link::own::Own;
 
 /// Namespaces of both sides that are to be made the same.
@@ -79,11 +80,13 @@ impl Job {
         })
     }
 
-    /// On b, which is the last to be told of anything.
+    /// On b, which is the last to be told of anything. How far an earlier sync has come says nothing
+    /// about this one.
     ///
     /// # Errors
     /// As the cluster says.
     pub async fn put_on_record(&self, own: &Own, link: &str) -> Result<()> {
+        forget_ranges(own, doc! { "link": link }).await?;
         let set = doc! { "$set": { "resync": self.to_document() } };
         let statement = doc! { "q": { "_id": link }, "u": set };
         own.update("links", vec![statement]).await.map(|_| ())

@@ -20,7 +20,7 @@ use tokio::task::JoinSet;
 
 use super::initial_sync::Progress;
 use super::initial_sync::progress::{
-    NotDone, StoredRange, SyncState, save_range, store_ranges, stored_ranges,
+    NotDone, StoredRange, SyncState, forget_ranges, save_range, store_ranges, stored_ranges,
 };
 use super::initial_sync::survey::Surveyed;
 use super::own::Own;
@@ -33,7 +33,7 @@ use crate::ranges::{self, Order, RANGE_BYTES_TARGET, Scanned};
 use plan::{is_view, obstacle, survey_both};
 use scan::{Both, Scan};
 
-pub use desk::{Desk, resync_from_outside};
+pub use desk::{Desk, MergePlace, resync_from_outside};
 pub use job::{Job, must_have_source};
 pub use plan::MergePlan;
 pub use repair::{Repair, RepairKey, Repairs, answer, progress_line, repair_from_outside};
@@ -86,7 +86,7 @@ impl Merge {
         for both in &both {
             self.build_indexes(both).await?;
         }
-        self.create_views(&found).await?;
+        self.create_views(&found).await;
         self.compare_options().await?;
         self.finish().await
     }
@@ -116,7 +116,7 @@ impl Merge {
             let Some(both) = insist(|| self.pair(namespace, sides)).await? else {
                 continue;
             };
-            let ranges = insist(|| self.ranges_of(namespace, &both, sides)).await?;
+            let ranges = insist(|| self.ranges_of(&both, sides)).await?;
             let open = ranges.into_iter().filter(|range| !range.is_done);
             let before = left.len();
             left.extend(open.map(|range| (both.clone(), range)));
@@ -220,14 +220,9 @@ impl Merge {
     }
 
     /// As an earlier process has split it, or split now along the larger side.
-    async fn ranges_of(
-        &self,
-        namespace: &Namespace,
-        both: &Both,
-        sides: &Sides,
-    ) -> Result<Vec<StoredRange>> {
-        let link = &self.shared.facts.link;
-        let stored = stored_ranges(&self.own.b, link, namespace).await?;
+    async fn ranges_of(&self, both: &Both, sides: &Sides) -> Result<Vec<StoredRange>> {
+        let (link, lasting) = (&self.shared.facts.link, &both.lasting);
+        let stored = stored_ranges(&self.own.b, link, lasting).await?;
         if !stored.is_empty() {
             return Ok(stored);
         }
@@ -240,13 +235,12 @@ impl Merge {
             return Ok(Vec::new());
         };
         let ranges = ranges::split(&self.clusters[larger], scanned, RANGE_BYTES_TARGET).await?;
-        store_ranges(&self.own.b, link, namespace, ranges).await
+        store_ranges(&self.own.b, link, lasting, ranges).await
     }
 
     async fn finish(&self) -> Result<()> {
         let link = &self.shared.facts.link;
-        let ranges = doc! { "q": { "link": link }, "limit": 0 };
-        insist(|| self.own.b.delete("ranges", vec![ranges.clone()])).await?;
+        insist(|| forget_ranges(&self.own.b, doc! { "link": link })).await?;
         for side in Side::BOTH {
             let change = doc! { "$set": { "initial_sync": "done" }, "$unset": { "resync": "" } };
             let done = doc! { "q": { "_id": link }, "u": change };

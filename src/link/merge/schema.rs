@@ -1,20 +1,15 @@
 //! Indexes, views and options of two merged sides: what one lacks is made, what differs is named.
 
-use bson::doc;
-
 use super::scan::Both;
 use super::{Merge, Sides};
 use crate::change::{Namespace, Pair, Side};
-use crate::cluster::errors;
 use crate::error::Result;
-use crate::link::initial_sync::indexes;
 use crate::link::initial_sync::progress::NotDone;
+use crate::link::initial_sync::{indexes, views};
 use crate::pipeline::insist;
 use crate::verify::compare_schemas;
 
 use std::collections::BTreeMap;
-
-const NAMESPACE_EXISTS: i32 = 48;
 
 impl Merge {
     fn targets(&self) -> &'static [Side] {
@@ -44,27 +39,18 @@ impl Merge {
         Ok(())
     }
 
-    pub(super) async fn create_views(&self, found: &BTreeMap<Namespace, Sides>) -> Result<()> {
+    pub(super) async fn create_views(&self, found: &BTreeMap<Namespace, Sides>) {
         for (namespace, sides) in found {
             for target in self.targets() {
                 let view = sides[target.other()].as_ref().filter(|one| one.is_view());
                 let (Some(view), None) = (view, &sides[*target]) else {
                     continue;
                 };
-                let mut command = doc! { "create": namespace.collection() };
-                command.extend(view.options.clone());
-                command.insert("writeConcern", doc! { "w": "majority" });
-                let doing = format!("create the view {namespace}");
-                let target = &self.clusters[*target];
-                let create = || target.command(namespace.database(), command.clone(), &doing);
-                match insist(create).await {
-                    Ok(_) => {}
-                    Err(error) if errors::code_of(&error) == Some(NAMESPACE_EXISTS) => {}
-                    Err(error) => self.not_merged(namespace, &error.to_string()),
+                if let Some(reason) = views::create(&self.clusters[*target], view).await {
+                    self.not_merged(namespace, &reason);
                 }
             }
         }
-        Ok(())
     }
 
     /// Nobody can tell which of two definitions is meant, so both stay.

@@ -1,0 +1,25 @@
+//! Views, made once what they show is there.
+
+use bson::doc;
+
+use super::survey::Surveyed;
+use crate::cluster::{Cluster, errors};
+use crate::pipeline::insist;
+
+const NAMESPACE_EXISTS: i32 = 48;
+
+/// Makes a view as it was found on the other cluster, unless its name is taken. Gives the reason
+/// where the target will not have it.
+pub async fn create(target: &Cluster, view: &Surveyed) -> Option<String> {
+    let namespace = &view.namespace;
+    let mut command = doc! { "create": namespace.collection() };
+    command.extend(view.options.clone());
+    command.insert("writeConcern", doc! { "w": "majority" });
+    let doing = format!("create the view {namespace}");
+    let create = || target.command(namespace.database(), command.clone(), &doing);
+    match insist(create).await {
+        Ok(_) => None,
+        Err(error) if errors::code_of(&error) == Some(NAMESPACE_EXISTS) => None,
+        Err(error) => Some(error.to_string()),
+    }
+}
