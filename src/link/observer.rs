@@ -237,9 +237,8 @@ impl Observer for LinkObserver {
             let handed = self.take(side, moment, &mut ddl)?;
             if !ddl.is_empty() {
                 // What came before must not wait for the record of the change.
-                self.shared
-                    .exchange
-                    .hand_over(side, std::mem::take(&mut ready));
+                let before = std::mem::take(&mut ready);
+                self.shared.exchange.hand_over(side, before)?;
                 for event in &ddl {
                     insist(|| self.take_ddl(side, event)).await?;
                 }
@@ -247,8 +246,7 @@ impl Observer for LinkObserver {
             self.route(&handed).await?;
             ready.push(handed);
         }
-        self.shared.exchange.hand_over(side, ready);
-        Ok(())
+        self.shared.exchange.hand_over(side, ready)
     }
 
     async fn room(&self, side: Side) {

@@ -26,8 +26,8 @@ use crate::error::Result;
 use crate::pipeline::{
     Collections, Counters, Exchange, Lane, LaneSettings, LinkFacts, Shared, Witness,
 };
-use crate::resolve::{BatchLimits, DocumentRules, Ledger, Room, Rules};
-use crate::store::Store;
+use crate::resolve::{BatchLimits, DocumentRules, Ledger, Room, Rules, Spool};
+use crate::store::{SpoolFiles, Store};
 use crate::target::{Checkpoint, TagSession};
 use crate::telemetry::live;
 
@@ -54,9 +54,11 @@ pub(super) async fn share(
         queue_bytes_max: config.limits.queue_bytes_max,
         entries_max: config.limits.ledger_entries_max,
     };
+    let spool = || Box::new(SpoolFiles::new(&link.state_dir)) as Box<dyn Spool>;
+    ledger.bound(room, Pair::new(spool(), spool()));
     let counters = |pipeline| store.totals(pipeline).map(Counters::starting_at);
     Ok(Arc::new(Shared::new(
-        Exchange::new(ledger, lanes, room),
+        Exchange::new(ledger, lanes),
         collections,
         Pair::new(counters(PipelineId::AToB)?, counters(PipelineId::BToA)?),
         store.clone(),

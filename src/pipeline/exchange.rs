@@ -8,8 +8,9 @@ use bson::Timestamp;
 use tokio::sync::{Notify, watch};
 
 use crate::change::{DocumentKey, Namespace, Pair, PipelineId, Position, SharedEvent, Side};
+use crate::error::Result;
 use crate::resolve::{
-    BatchLimits, Caution, Ledger, Next, NoteToClear, Plan, Room, SettleRequest, Ticket,
+    BatchLimits, Caution, Ledger, Next, NoteToClear, Plan, SettleRequest, Ticket,
 };
 
 /// The ledger with its bells: every change that somebody may wait for rings one.
@@ -26,7 +27,6 @@ pub struct Exchange {
     landed: Pair<Vec<Notify>>,
     notes_to_clear: Mutex<Vec<NoteToClear>>,
     notes: Notify,
-    limits: Room,
 }
 
 /// One whole cluster time, as the ledger takes it.
@@ -44,6 +44,7 @@ struct Bells {
     complete: Option<Timestamp>,
     work: Vec<usize>,
     landed: Vec<(PipelineId, usize)>,
+    refilled: Vec<(PipelineId, usize)>,
     notes: Vec<NoteToClear>,
     everybody: bool,
 }
@@ -60,7 +61,7 @@ const NEVER: Timestamp = Timestamp {
 };
 
 impl Exchange {
-    pub fn new(ledger: Ledger, lanes: Pair<usize>, limits: Room) -> Self {
+    pub fn new(ledger: Ledger, lanes: Pair<usize>) -> Self {
         let bells = || lanes.map(|lanes| (0..lanes).map(|_| Notify::new()).collect::<Vec<_>>());
         let complete = |side| watch::Sender::new(ledger.complete_of(side).time);
         Self {
@@ -74,7 +75,6 @@ impl Exchange {
             landed: bells(),
             notes_to_clear: Mutex::default(),
             notes: Notify::new(),
-            limits,
         }
     }
 
@@ -116,35 +116,26 @@ impl Exchange {
     }
 
     /// Takes cluster times of `side` in order, each of them whole.
-    pub fn hand_over(&self, side: Side, moments: Vec<HandedOver>) {
+    ///
+    /// # Errors
+    /// As the spools say.
+    pub fn hand_over(&self, side: Side, moments: Vec<HandedOver>) -> Result<()> {
         let mut bells = Bells::default();
         {
             let mut ledger = self.ledger();
+            let spooled = ledger.spooled(side);
             for moment in moments {
-                self.take(&mut ledger, side, moment, &mut bells);
+                take(&mut ledger, side, moment, &mut bells)?;
+            }
+            if spooled == 0 && ledger.spooled(side) > 0 {
+                tracing::info!(
+                    cluster = side.as_str(),
+                    "queues are full: further events wait on disk"
+                );
             }
         }
         self.ring(side, bells);
-    }
-
-    fn take(&self, ledger: &mut Ledger, side: Side, moment: HandedOver, bells: &mut Bells) {
-        let could_apply = who_may_apply(ledger);
-        let time = moment.through.time;
-        for event in moment.local {
-            let lane = ledger.lane_of(side, &event.key);
-            if ledger.observe(side, event) && !bells.work.contains(&lane) {
-                bells.work.push(lane);
-            }
-        }
-        for (pipeline, lane) in moment.echoes {
-            let landed = ledger.landed(pipeline, lane, time);
-            bells.notes.extend(landed.notes_to_clear);
-            bells.everybody |= landed.asked;
-            bells.landed.push((pipeline, lane));
-        }
-        ledger.complete(side, moment.through);
-        bells.complete = Some(time);
-        bells.everybody |= who_may_apply(ledger) != could_apply;
+        Ok(())
     }
 
     fn ring(&self, side: Side, bells: Bells) {
@@ -166,19 +157,25 @@ impl Exchange {
         for lane in bells.work {
             self.work[side][lane].notify_one();
         }
+        for (pipeline, lane) in bells.refilled {
+            self.work[pipeline.source()][lane].notify_one();
+        }
         if bells.everybody {
             self.wake_all();
         }
     }
 
     /// The lane's next batch, decided.
+    ///
+    /// # Errors
+    /// As the spools say.
     pub fn plan(
         &self,
         pipeline: PipelineId,
         lane: usize,
         limits: BatchLimits,
         caution: &Caution,
-    ) -> Next {
+    ) -> Result<Next> {
         self.ledger().plan(pipeline, lane, limits, caution)
     }
 
@@ -326,7 +323,7 @@ impl Exchange {
     fn has_room(&self, side: Side) -> bool {
         let needed = lock(&self.needed)[side];
         let ledger = self.ledger();
-        needed > ledger.complete_of(side).time || ledger.has_room(side, &self.limits)
+        needed > ledger.complete_of(side).time || ledger.has_room(side)
     }
 
     /// Notes whose full state has been committed since the last call.
@@ -347,6 +344,29 @@ impl Exchange {
             bell.notify_one();
         }
     }
+}
+
+fn take(ledger: &mut Ledger, side: Side, moment: HandedOver, bells: &mut Bells) -> Result<()> {
+    let could_apply = who_may_apply(ledger);
+    let time = moment.through.time;
+    for event in moment.local {
+        let lane = ledger.lane_of(side, &event.key);
+        if ledger.observe(side, event)? && !bells.work.contains(&lane) {
+            bells.work.push(lane);
+        }
+    }
+    for (pipeline, lane) in moment.echoes {
+        let landed = ledger.landed(pipeline, lane, time)?;
+        let refilled = landed.refilled.into_iter();
+        bells.refilled.extend(refilled.map(|lane| (pipeline, lane)));
+        bells.notes.extend(landed.notes_to_clear);
+        bells.everybody |= landed.asked;
+        bells.landed.push((pipeline, lane));
+    }
+    ledger.complete(side, moment.through);
+    bells.complete = Some(time);
+    bells.everybody |= who_may_apply(ledger) != could_apply;
+    Ok(())
 }
 
 fn who_may_apply(ledger: &Ledger) -> [bool; 2] {

@@ -92,13 +92,9 @@ impl Lane {
     /// What no retry helps against; nothing of the batch in question has been applied then.
     pub async fn run(mut self, stop: CancellationToken) -> Result<()> {
         while !stop.is_cancelled() {
-            let exchange = &self.shared.exchange;
-            let limits = self.trouble.limits();
-            match exchange.plan(self.pipeline, self.index, limits, self.trouble.caution()) {
-                Next::Apply(plan) => {
-                    let plan = self.filled(plan).await;
-                    self.step(plan).await?;
-                }
+            self.fill().await;
+            match self.next()? {
+                Next::Apply(plan) => self.step(plan).await?,
                 Next::Wait(WaitingOn::Recovery) => self.rest("recovery").await,
                 Next::Wait(WaitingOn::CommitEcho) => self.rest("commit echo").await,
                 Next::Wait(WaitingOn::InitialSync) => self.rest("initial sync").await,
@@ -111,27 +107,28 @@ impl Lane {
 
     /// Waits for more events while other lanes of the pipeline commit: the server is busy with them
     /// anyway. A lane on its own never waits.
-    async fn filled(&self, plan: Plan) -> Plan {
+    async fn fill(&self) {
         let exchange = &self.shared.exchange;
-        let limits = self.trouble.limits();
-        let bytes: usize = plan.batch.iter().map(|event| event.bytes()).sum();
-        let full = plan.batch.len() >= limits.operations_max || bytes >= limits.bytes_max;
-        let others = || {
+        let others_commit = || {
             (0..self.settings.lanes)
                 .any(|lane| lane != self.index && exchange.is_in_flight(self.pipeline, lane))
         };
+        let is_short = || {
+            let limits = self.trouble.limits();
+            let ledger = exchange.ledger();
+            ledger.has_short_batch(self.pipeline, self.index, limits)
+        };
         let until = Instant::now() + self.settings.batch_fill_time_max;
-        if full || plan.requests > 0 || !others() {
-            return plan;
-        }
-        while others() && Instant::now() < until {
+        while Instant::now() < until && others_commit() && is_short() {
             let left = until.saturating_duration_since(Instant::now());
             tokio::time::sleep(left.min(FILL_STEP)).await;
         }
-        match exchange.plan(self.pipeline, self.index, limits, self.trouble.caution()) {
-            Next::Apply(plan) => plan,
-            Next::Wait(_) | Next::Idle => plan,
-        }
+    }
+
+    fn next(&self) -> Result<Next> {
+        let exchange = &self.shared.exchange;
+        let limits = self.trouble.limits();
+        exchange.plan(self.pipeline, self.index, limits, self.trouble.caution())
     }
 
     async fn rest(&self, reason: &str) {
@@ -216,8 +213,7 @@ impl Lane {
         if plan.batch.is_empty() && plan.decisions.is_empty() {
             return Ok(Some(plan));
         }
-        let limits = self.trouble.limits();
-        match exchange.plan(self.pipeline, self.index, limits, self.trouble.caution()) {
+        match self.next().map_err(Refusal::Failed)? {
             Next::Apply(plan) => Ok(Some(plan)),
             Next::Wait(_) | Next::Idle => {
                 Transaction::resume(&mut self.session).abort().await;

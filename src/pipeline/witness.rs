@@ -64,7 +64,7 @@ impl Witness {
         let mut quiet_rounds = 0;
         loop {
             let last = stop.is_cancelled();
-            let plan = self.next(last || quiet_rounds >= IDLE_ROUNDS);
+            let plan = self.next(last || quiet_rounds >= IDLE_ROUNDS)?;
             match plan {
                 None if last => return Ok(()),
                 None => {
@@ -92,13 +92,14 @@ impl Witness {
         }
     }
 
-    fn next(&self, idle_too: bool) -> Option<Plan> {
+    fn next(&self, idle_too: bool) -> Result<Option<Plan>> {
         let exchange = &self.shared.exchange;
-        match exchange.plan(self.pipeline, 0, LIMITS, &Caution::default()) {
+        let next = exchange.plan(self.pipeline, 0, LIMITS, &Caution::default())?;
+        Ok(match next {
             Next::Apply(plan) => Some(plan),
             Next::Idle if idle_too => exchange.ledger().plan_idle_progress(self.pipeline, 0),
             Next::Idle | Next::Wait(_) => None,
-        }
+        })
     }
 
     async fn note(&mut self, plan: Plan) -> Result<(), Refusal> {

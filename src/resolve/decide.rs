@@ -7,8 +7,9 @@ use bson::Timestamp;
 use super::requests::is_unread;
 use super::rules::Rules;
 use super::settle::Settle;
-use super::state::KeyState;
+use super::state::{KeyState, Known};
 use crate::change::{DocumentKey, Reason, SharedEvent, Side};
+use crate::error::Result;
 
 /// What is written to the target's document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,48 +90,55 @@ impl Decision {
 }
 
 /// Decides, with everything known about the key. `read_at` is the source reader's complete time.
+///
+/// # Errors
+/// As the spools say.
 pub(super) fn decide(
     rules: &Rules,
     source: Side,
-    key: &DocumentKey,
-    state: &KeyState,
+    known: Known<'_>,
     batch: &[SharedEvent],
     full_state_wanted: bool,
     read_at: Timestamp,
-) -> Decision {
+) -> Result<Decision> {
     let target = source.other();
+    let state = known.state;
     let past = state.settled_through(source);
     let events: Vec<SharedEvent> = batch
         .iter()
         .filter(|event| Some(event.position.time) > past)
         .cloned()
         .collect();
-    let mut decision = undecided(key, events);
+    let mut decision = undecided(known.key, events);
     let retried = batch.is_empty() && full_state_wanted;
     if decision.events.is_empty() && !retried {
-        return decision;
+        return Ok(decision);
     }
-    let (mut mine, theirs) = (state.live(source), state.live(target));
+    let theirs = match known.may_be_live(target) {
+        true => known.live(target)?,
+        false => Vec::new(),
+    };
     if retried && !theirs.is_empty() {
-        return decision;
+        return Ok(decision);
     }
     let copied = batch.first().is_some_and(is_unread);
     if copied && state.owed[target].is_some() {
-        return decision;
-    }
-    if mine.is_empty() {
-        mine = decision.events.clone();
+        return Ok(decision);
     }
     let taken = if copied { 0 } else { batch.len() };
-    let unread = state.pending[source].iter().skip(taken);
-    decision.outlives_batch = unread.take(1).any(|event| event.position.time <= read_at);
+    let unread = known.pending_since(source, taken);
+    decision.outlives_batch = unread.is_some_and(|since| since <= read_at);
     if !theirs.is_empty() {
+        let mut mine = known.live(source)?;
+        if mine.is_empty() {
+            mine = decision.events.clone();
+        }
         let conflict = contest(rules, source, mine, theirs);
         if conflict.winner == target {
             let last = decision.events.last();
             decision.leave_note = last.map(|event| note_of(event, read_at));
             decision.conflict = Some(conflict);
-            return decision;
+            return Ok(decision);
         }
         decision.conflict = Some(conflict);
     }
@@ -138,10 +146,10 @@ pub(super) fn decide(
     let nothing_is_left = !is_owed && !state.dead[source];
     if decision.conflict.is_none() && nothing_is_left && !full_state_wanted {
         decision.action = Action::Deltas;
-        return decision;
+        return Ok(decision);
     }
     full_state(&mut decision, state, source, read_at);
-    decision
+    Ok(decision)
 }
 
 /// The source's whole document is sent, with everything that settles.

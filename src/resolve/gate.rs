@@ -32,7 +32,7 @@ impl Gates {
 }
 
 /// The last whole cluster time before a position.
-fn before(position: &Position) -> Position {
+pub(super) fn before(position: &Position) -> Position {
     let Timestamp { time, increment } = position.time;
     let time = match increment.checked_sub(1) {
         Some(increment) => Timestamp { time, increment },
@@ -82,7 +82,10 @@ impl Ledger {
     pub fn is_drained(&self, side: Side) -> bool {
         let cluster = &self.clusters[side];
         let mut lanes = cluster.lanes.iter();
-        self.is_recovered() && lanes.all(|lane| lane.is_idle(&cluster.gates))
+        let spooled = cluster.tail.front();
+        self.is_recovered()
+            && lanes.all(|lane| lane.is_idle(&cluster.gates))
+            && spooled.is_none_or(|event| cluster.gates.holds(&event.position))
     }
 
     /// Whether that is on record in the checkpoint of every lane, too.

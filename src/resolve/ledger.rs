@@ -8,14 +8,17 @@ use bson::Timestamp;
 use super::gate::Gates;
 use super::notes::NoteToClear;
 use super::plan::Plan;
+use super::recovery::Room;
 use super::requests::Request;
 use super::rules::Rules;
+use super::spool::Tail;
 use super::state::KeyState;
 use super::tally::SettleRequest;
 use super::{Action, Decision};
 use crate::change::{
     AppliedThrough, DocumentKey, Namespace, Pair, PipelineId, Position, SharedEvent, Side,
 };
+use crate::error::Result;
 
 /// One lane of a pipeline, as far as deciding goes.
 #[derive(Debug)]
@@ -46,6 +49,8 @@ pub(super) struct Cluster {
     /// Whatever starts here waits.
     pub held: bool,
     pub gates: Gates,
+    /// What waits behind the queues of all lanes.
+    pub tail: Tail,
 }
 
 /// What a commit settled.
@@ -53,8 +58,8 @@ pub(super) struct Cluster {
 pub struct Landed {
     pub applied_through: Option<AppliedThrough>,
     pub notes_to_clear: Vec<NoteToClear>,
-    /// Bytes that left the queue.
-    pub bytes_released: usize,
+    /// Lanes of the same pipeline that got events which had waited behind the queues.
+    pub refilled: Vec<usize>,
     /// A lane of the other pipeline, or the same one, is asked to settle something.
     pub asked: bool,
 }
@@ -63,6 +68,7 @@ pub struct Landed {
 #[derive(Debug)]
 pub struct Ledger {
     pub(super) rules: Rules,
+    pub(super) room: Room,
     pub(super) keys: HashMap<DocumentKey, KeyState>,
     pub(super) clusters: Pair<Cluster>,
     pub(super) unpaired: HashSet<Namespace>,
@@ -88,9 +94,11 @@ impl Ledger {
             lanes: lanes.into_iter().map(Lane::starting_at).collect(),
             held: false,
             gates: Gates::default(),
+            tail: Tail::default(),
         };
         Self {
             rules,
+            room: Room::UNLIMITED,
             keys: HashMap::new(),
             clusters: Pair::new(
                 cluster(checkpoints.a, recover_to.a),
@@ -103,23 +111,34 @@ impl Ledger {
     }
 
     /// A local write of `side`, in the order of its history. Returns whether a lane waits for it.
-    pub fn observe(&mut self, side: Side, event: SharedEvent) -> bool {
+    ///
+    /// # Errors
+    /// As the spool says; the history has a hole then.
+    pub fn observe(&mut self, side: Side, event: SharedEvent) -> Result<bool> {
         if self.unpaired.contains(event.key.namespace()) {
-            return false;
+            return Ok(false);
         }
         let at = self.lane_of(side, &event.key);
         if event.position <= self.clusters[side].lanes[at].applied_through.0 {
-            return false;
+            return Ok(false);
         }
         self.retry_collided(&event.key);
+        if self.must_spool(side) {
+            self.spool(side, &event)?;
+            return Ok(false);
+        }
+        self.enqueue(side, at, event);
+        Ok(true)
+    }
+
+    pub(super) fn enqueue(&mut self, side: Side, lane: usize, event: SharedEvent) {
         let foreseen = self.foreseen(side, &event.key);
         let state = self.keys.entry(event.key.clone()).or_default();
         state.last_applied[side] = state.last_applied[side].max(foreseen);
         state.pending[side].push_back(event.clone());
-        let lane = &mut self.clusters[side].lanes[at];
+        let lane = &mut self.clusters[side].lanes[lane];
         lane.queue_bytes += event.memory_bytes();
         lane.queue.push_back(event);
-        true
     }
 
     /// Every event of `side` up to here has been observed.
@@ -135,8 +154,12 @@ impl Ledger {
     /// Restored notes may name keys that nothing waits for any more.
     pub(super) fn forget_all_settled(&mut self) {
         let known = self.known_through();
-        self.keys.retain(|_, state| {
-            state.drop_what_is_settled(known);
+        let clusters = &self.clusters;
+        self.keys.retain(|key, state| {
+            let spooled = clusters
+                .as_ref()
+                .map(|cluster| cluster.tail.first_time(key));
+            state.drop_what_is_settled(known, spooled);
             !state.is_settled()
         });
     }
@@ -173,10 +196,13 @@ impl Ledger {
 
     /// The commit echo has been read at time `at` of the target. Nothing happens if no plan is in
     /// flight: the echo of a former process.
-    pub fn landed(&mut self, pipeline: PipelineId, lane: usize, at: Timestamp) -> Landed {
+    ///
+    /// # Errors
+    /// As the spool says.
+    pub fn landed(&mut self, pipeline: PipelineId, lane: usize, at: Timestamp) -> Result<Landed> {
         let source = pipeline.source();
         let Some(plan) = self.clusters[source].lanes[lane].in_flight.take() else {
-            return Landed::default();
+            return Ok(Landed::default());
         };
         let mut landed = Landed::default();
         if !self.keeps_pending(source) {
@@ -211,16 +237,16 @@ impl Ledger {
                     .is_some_and(|front| Arc::ptr_eq(front, event))
             );
             lane.queue.pop_front();
-            landed.bytes_released += event.memory_bytes();
+            lane.queue_bytes -= event.memory_bytes();
         }
-        lane.queue_bytes -= landed.bytes_released;
         lane.requests.drain(..plan.requests);
         lane.settles.drain(..plan.settles);
         lane.took_requests = plan.requests + plan.settles > 0;
         lane.applied_through = AppliedThrough(plan.through.clone());
         landed.applied_through = Some(lane.applied_through.clone());
         landed.asked = self.settlements_landed(&plan);
-        landed
+        landed.refilled = self.refill(source)?;
+        Ok(landed)
     }
 
     /// In one-way mode the target's writes stay live until the source wins over them.
@@ -294,11 +320,15 @@ impl Ledger {
     pub(super) fn forget_if_settled(&mut self, key: &DocumentKey) {
         let kept = Side::BOTH.map(|side| self.keeps_pending(side).then_some(side));
         let known = self.known_through();
+        let spooled = self
+            .clusters
+            .as_ref()
+            .map(|cluster| cluster.tail.first_time(key));
         if let Some(state) = self.keys.get_mut(key) {
             for side in kept.into_iter().flatten() {
                 state.drop_beaten(side);
             }
-            state.drop_what_is_settled(known);
+            state.drop_what_is_settled(known, spooled);
             if state.is_settled() {
                 self.keys.remove(key);
             }
@@ -326,33 +356,6 @@ impl Ledger {
     /// Keys with anything unsettled.
     pub fn entries(&self) -> usize {
         self.keys.len()
-    }
-
-    /// How far a lane has applied; an empty lane has applied whatever its reader has passed.
-    pub fn applied_through(&self, pipeline: PipelineId, lane: usize) -> AppliedThrough {
-        let cluster = &self.clusters[pipeline.source()];
-        let state = &cluster.lanes[lane];
-        if state.is_idle(&cluster.gates) && self.may_apply(pipeline) {
-            let reached = cluster.gates.reached(&cluster.complete);
-            AppliedThrough(reached.max(state.applied_through.0.clone()))
-        } else {
-            state.applied_through.clone()
-        }
-    }
-
-    /// Whether the lane has still to apply something from before `position`.
-    pub fn is_behind(&self, pipeline: PipelineId, lane: usize, position: &Position) -> bool {
-        let front = self.clusters[pipeline.source()].lanes[lane].queue.front();
-        front.is_some_and(|event| event.position < *position)
-    }
-
-    /// The position that every lane of the pipeline has reached.
-    pub fn pipeline_applied_through(&self, pipeline: PipelineId) -> AppliedThrough {
-        let lanes = self.clusters[pipeline.source()].lanes.len();
-        (0..lanes)
-            .map(|lane| self.applied_through(pipeline, lane))
-            .min()
-            .expect("a pipeline has a lane")
     }
 }
 

@@ -6,9 +6,10 @@ use super::decide::{Action, Decision, decide};
 use super::gate::Gates;
 use super::ledger::{Lane, Ledger};
 use super::notes::LostWrite;
-use super::state::KeyState;
+use super::state::{KeyState, Known};
 use super::{requests, settle};
-use crate::change::{AppliedThrough, DocumentKey, PipelineId, Position, SharedEvent};
+use crate::change::{DocumentKey, PipelineId, Position, SharedEvent};
+use crate::error::Result;
 
 /// How much one transaction may take.
 #[derive(Debug, Clone, Copy)]
@@ -115,21 +116,24 @@ pub enum Next {
 
 impl Ledger {
     /// Takes the next batch of a lane and decides every key of it. Changes nothing.
+    ///
+    /// # Errors
+    /// As the spools say.
     pub fn plan(
         &self,
         pipeline: PipelineId,
         lane: usize,
         limits: BatchLimits,
         caution: &Caution,
-    ) -> Next {
+    ) -> Result<Next> {
         let (source, target) = (pipeline.source(), pipeline.target());
         let state = &self.clusters[source].lanes[lane];
         let gates = &self.clusters[source].gates;
         if !self.may_apply(pipeline) {
-            return Next::Wait(WaitingOn::Recovery);
+            return Ok(Next::Wait(WaitingOn::Recovery));
         }
         if state.in_flight.is_some() {
-            return Next::Wait(WaitingOn::CommitEcho);
+            return Ok(Next::Wait(WaitingOn::CommitEcho));
         }
         // Full state that no write asks for must not be read before a former process's write.
         let is_recovered = self.is_recovered();
@@ -137,14 +141,14 @@ impl Ledger {
         let has_settles = is_recovered && !state.settles.is_empty();
         let has_events = !state.is_idle(gates);
         if !has_requests && !has_settles && !has_events {
-            return match state.queue.is_empty() {
+            return Ok(match state.queue.is_empty() {
                 true => Next::Idle,
                 false => Next::Wait(WaitingOn::Ddl),
-            };
+            });
         }
         let held = self.clusters[source].held;
         if held && !has_settles {
-            return Next::Wait(WaitingOn::InitialSync);
+            return Ok(Next::Wait(WaitingOn::InitialSync));
         }
         let events_are_next = has_events && state.took_requests && !held;
         let (mut batch, mut requests, mut settles) = (Vec::new(), 0, 0);
@@ -171,43 +175,14 @@ impl Ledger {
             batch,
         };
         if self.rules.mode.sends(source) {
-            self.decide_each_key(&mut plan, caution);
-            self.decide_requests(&mut plan, caution);
-            self.decide_settlements(&mut plan, caution);
+            self.decide_each_key(&mut plan, caution)?;
+            self.decide_requests(&mut plan, caution)?;
+            self.decide_settlements(&mut plan, caution)?;
         }
-        Next::Apply(plan)
+        Ok(Next::Apply(plan))
     }
 
-    /// The position an idle lane may put on record, if it is past its checkpoint.
-    pub fn idle_progress(&self, pipeline: PipelineId, lane: usize) -> Option<AppliedThrough> {
-        let at = self.applied_through(pipeline, lane);
-        let cluster = &self.clusters[pipeline.source()];
-        let state = &cluster.lanes[lane];
-        let is_idle = state.is_idle(&cluster.gates);
-        (is_idle && self.may_apply(pipeline) && at > state.applied_through).then_some(at)
-    }
-
-    /// An empty plan that only moves an idle lane's checkpoint.
-    pub fn plan_idle_progress(&self, pipeline: PipelineId, lane: usize) -> Option<Plan> {
-        let at = self.idle_progress(pipeline, lane)?;
-        Some(Plan {
-            pipeline,
-            lane,
-            batch: Vec::new(),
-            decisions: Vec::new(),
-            requests: 0,
-            settles: 0,
-            fence: self.clusters[pipeline.target()].complete.clone(),
-            read_at: self.clusters[pipeline.source()].complete.clone(),
-            through: at.0,
-            dead_letters: HashSet::new(),
-            records: HashMap::new(),
-            collided_with: HashMap::new(),
-            passed_over: 0,
-        })
-    }
-
-    fn decide_each_key(&self, plan: &mut Plan, caution: &Caution) {
+    fn decide_each_key(&self, plan: &mut Plan, caution: &Caution) -> Result<()> {
         let mut order: Vec<DocumentKey> = Vec::new();
         let mut events: HashMap<DocumentKey, Vec<SharedEvent>> = HashMap::new();
         for event in &plan.batch {
@@ -227,13 +202,23 @@ impl Ledger {
             let batch = &events[&key];
             let dead = caution.dead_letters.contains(&key);
             let full_state = caution.full_state.contains(&key);
-            let mut decision = self.decide_key(plan, &key, batch, full_state);
+            let mut decision = self.decide_key(plan, &key, batch, full_state)?;
             if dead && decision.action != Action::Skip {
                 decision.action = Action::Skip;
                 decision.conflict = None;
                 plan.dead_letters.insert(key);
             }
             plan.decisions.push(decision);
+        }
+        Ok(())
+    }
+
+    /// Everything that is known of a document.
+    pub(super) fn known<'a>(&'a self, key: &'a DocumentKey, unknown: &'a KeyState) -> Known<'a> {
+        Known {
+            key,
+            state: self.keys.get(key).unwrap_or(unknown),
+            tails: self.clusters.as_ref().map(|cluster| &cluster.tail),
         }
     }
 
@@ -243,13 +228,12 @@ impl Ledger {
         key: &DocumentKey,
         batch: &[SharedEvent],
         full_state: bool,
-    ) -> Decision {
+    ) -> Result<Decision> {
         let unknown = KeyState::default();
         decide(
             &self.rules,
             plan.pipeline.source(),
-            key,
-            self.keys.get(key).unwrap_or(&unknown),
+            self.known(key, &unknown),
             batch,
             full_state,
             plan.read_at.time,

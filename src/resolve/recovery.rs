@@ -14,6 +14,13 @@ pub struct Room {
     pub entries_max: usize,
 }
 
+impl Room {
+    pub(super) const UNLIMITED: Room = Room {
+        queue_bytes_max: usize::MAX,
+        entries_max: usize::MAX,
+    };
+}
+
 impl Ledger {
     /// A write of a former process. To be told of after the notes are restored and before the
     /// history of `side` is observed, which may be too long to be held at once.
@@ -85,11 +92,11 @@ impl Ledger {
     ///
     /// Nobody waits for what no queue can make go away: entries of documents whose writes have left
     /// the queues, in one-way mode b's writes, which stay in the ledger anyhow, and events that are
-    /// held until the end of the initial copy.
-    pub fn has_room(&self, side: Side, room: &Room) -> bool {
+    /// held until the end of the initial copy. What a reader reads beyond its bound goes to its spool.
+    pub fn has_room(&self, side: Side) -> bool {
         let is_full = |side| {
-            let bytes = self.queue_bytes(side);
-            bytes >= room.queue_bytes_max || (bytes > 0 && self.entries() >= room.entries_max)
+            let is_crowded = self.entries() >= self.room.entries_max;
+            self.is_queue_full(side) || (self.queue_bytes(side) > 0 && is_crowded)
         };
         let goes_on = side == Side::B && is_full(Side::A);
         let held = self.clusters[side].held;

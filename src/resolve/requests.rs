@@ -11,6 +11,7 @@ use super::plan::{BatchLimits, Caution, Plan};
 use crate::change::{
     ChangeEvent, DocumentKey, Operation, PipelineId, Position, Rank, SharedEvent, Version,
 };
+use crate::error::Result;
 
 /// Tokens of the server are hex digits, so none begins like this.
 const UNREAD: &str = "initial-sync";
@@ -122,7 +123,7 @@ impl Ledger {
         })
     }
 
-    pub(super) fn decide_requests(&self, plan: &mut Plan, caution: &Caution) {
+    pub(super) fn decide_requests(&self, plan: &mut Plan, caution: &Caution) -> Result<()> {
         let requests = &self.clusters[plan.pipeline.source()].lanes[plan.lane].requests;
         let mut decided: HashSet<&DocumentKey> = HashSet::new();
         for request in requests.iter().take(plan.requests) {
@@ -134,12 +135,12 @@ impl Ledger {
             let target = plan.pipeline.target();
             let mut decision = match request.purpose {
                 Purpose::Retry if self.is_being_settled(target, key) => continue,
-                Purpose::Retry => self.decide_key(plan, key, &[], true),
+                Purpose::Retry => self.decide_key(plan, key, &[], true)?,
                 Purpose::Copy { .. } => {
                     let unread = unread_write(key, plan.read_at.time);
-                    let mut decision = self.decide_key(plan, key, &[unread], true);
-                    decision.fresh =
-                        !self.keys.contains_key(key) && !caution.full_state.contains(key);
+                    let mut decision = self.decide_key(plan, key, &[unread], true)?;
+                    let is_known = self.keys.contains_key(key) || self.is_spooled(key);
+                    decision.fresh = !is_known && !caution.full_state.contains(key);
                     if dead && decision.action != Action::Skip {
                         plan.dead_letters.insert(key.clone());
                     }
@@ -152,5 +153,6 @@ impl Ledger {
             }
             plan.decisions.push(decision);
         }
+        Ok(())
     }
 }

@@ -23,6 +23,7 @@ use crate::change::{
     ChangeEvent, DocumentKey, Mode, Operation, PipelineId, Position, Rank, Reason, SharedEvent,
     Side, Version,
 };
+use crate::error::Result;
 
 /// What a request has come to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,7 +101,7 @@ impl Ledger {
         self.clusters[side].lanes[lane].settles.push_back(request);
     }
 
-    pub(super) fn decide_settlements(&self, plan: &mut Plan, caution: &Caution) {
+    pub(super) fn decide_settlements(&self, plan: &mut Plan, caution: &Caution) -> Result<()> {
         let requests = &self.clusters[plan.pipeline.source()].lanes[plan.lane].settles;
         let mut decided: HashSet<&DocumentKey> = HashSet::new();
         for request in requests.iter().take(plan.settles) {
@@ -108,7 +109,7 @@ impl Ledger {
             if self.unpaired.contains(key.namespace()) || !decided.insert(key) {
                 continue;
             }
-            let mut decision = self.open(plan, request);
+            let mut decision = self.open(plan, request)?;
             if let Some(settle) = &mut decision.settle {
                 settle.may_insert = !caution.full_state.contains(key);
                 if caution.dead_letters.contains(key) && settle.is_open() {
@@ -118,13 +119,14 @@ impl Ledger {
             }
             plan.decisions.push(decision);
         }
+        Ok(())
     }
 
-    fn open(&self, plan: &Plan, request: &SettleRequest) -> Decision {
+    fn open(&self, plan: &Plan, request: &SettleRequest) -> Result<Decision> {
         let (source, target) = (plan.pipeline.source(), plan.pipeline.target());
         let unknown = KeyState::default();
-        let state = self.keys.get(&request.key).unwrap_or(&unknown);
-        let (mine, theirs) = (state.live(source), state.live(target));
+        let known = self.known(&request.key, &unknown);
+        let (mine, theirs) = (known.live(source)?, known.live(target)?);
         // Else one of them may be on its way to the source already.
         let goes_before = request.settlement.from() == Some(source) && self.clusters[target].held;
         let outcome = match (mine.is_empty(), theirs.is_empty()) {
@@ -140,11 +142,10 @@ impl Ledger {
         };
         let unread = unread_write(&request.key, plan.read_at.time);
         let mut decision = undecided(&request.key, vec![unread]);
-        let pending = state.pending[source].front();
-        decision.outlives_batch =
-            pending.is_some_and(|event| event.position.time <= plan.read_at.time);
+        let pending = known.pending_since(source, 0);
+        decision.outlives_batch = pending.is_some_and(|since| since <= plan.read_at.time);
         if outcome == Outcome::Open {
-            full_state(&mut decision, state, source, plan.read_at.time);
+            full_state(&mut decision, known.state, source, plan.read_at.time);
             decision.action = Action::Skip;
         }
         decision.settle = Some(Box::new(Settle {
@@ -155,7 +156,7 @@ impl Ledger {
             theirs,
             may_insert: true,
         }));
-        decision
+        Ok(decision)
     }
 
     /// Whether the pipeline from `side` may send full state of the document unasked by any event:

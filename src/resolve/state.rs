@@ -6,12 +6,15 @@ use std::sync::Arc;
 use bson::Timestamp;
 
 use super::notes::LostWrite;
-use crate::change::{Pair, SharedEvent, Side};
+use super::spool::Tail;
+use crate::change::{DocumentKey, Pair, SharedEvent, Side};
+use crate::error::Result;
 
 /// What one document's two histories have in common, as far as it is not settled.
 #[derive(Debug, Default)]
 pub(super) struct KeyState {
     /// Local writes observed on a cluster and not yet applied on the other one.
+    /// Those behind the queues are not among them: a spool keeps them.
     pub pending: Pair<VecDeque<SharedEvent>>,
     /// The time of tandem's last commit on a cluster, while an older write is still pending there.
     pub last_applied: Pair<Option<Timestamp>>,
@@ -31,21 +34,17 @@ impl KeyState {
         self.last_applied[side].max(self.included[side.other()])
     }
 
-    /// Pending writes of `side` that are neither beaten nor already on the other cluster.
-    pub fn live(&self, side: Side) -> Vec<SharedEvent> {
-        let past = self.settled_through(side);
-        self.pending[side]
-            .iter()
-            .filter(|event| Some(event.position.time) > past)
-            .cloned()
-            .collect()
-    }
-
     /// `known_through` tells of a side whose history is still being recovered how far it is known:
-    /// an `included` that lies behind that concerns writes that are still to come.
-    pub fn drop_what_is_settled(&mut self, known_through: Pair<Option<Timestamp>>) {
+    /// an `included` that lies behind that concerns writes that are still to come. `spooled` are the
+    /// times of the first pending writes that memory does not hold.
+    pub fn drop_what_is_settled(
+        &mut self,
+        known_through: Pair<Option<Timestamp>>,
+        spooled: Pair<Option<Timestamp>>,
+    ) {
         for side in Side::BOTH {
             let first = self.pending[side].front().map(|event| event.position.time);
+            let first = first.or(spooled[side]);
             if first.is_none() || first > self.last_applied[side] {
                 self.last_applied[side] = None;
             }
@@ -70,6 +69,7 @@ impl KeyState {
     pub fn is_settled(&self) -> bool {
         Side::BOTH.iter().all(|side| {
             self.pending[*side].is_empty()
+                && self.last_applied[*side].is_none()
                 && self.included[*side].is_none()
                 && self.owed[*side].is_none()
                 && self.lost[*side].is_empty()
@@ -82,5 +82,45 @@ impl KeyState {
     pub fn applied_on(&mut self, side: Side, at: Timestamp) {
         self.last_applied[side] = self.last_applied[side].max(Some(at));
         self.lost[side].retain(|write| write.at > at);
+    }
+}
+
+/// Everything that is known of one document: its entry in the ledger, and the writes to it that
+/// wait behind the queues.
+#[derive(Clone, Copy)]
+pub(super) struct Known<'a> {
+    pub key: &'a DocumentKey,
+    pub state: &'a KeyState,
+    pub tails: Pair<&'a Tail>,
+}
+
+impl Known<'_> {
+    /// Whether a write of `side` may be pending that is neither beaten nor already on the other
+    /// cluster. Where this says no there is none.
+    pub fn may_be_live(&self, side: Side) -> bool {
+        let past = self.state.settled_through(side);
+        let last = self.state.pending[side].back();
+        let last = last.map(|event| event.position.time);
+        last.max(self.tails[side].last_time(self.key)) > past
+    }
+
+    /// These writes themselves.
+    ///
+    /// # Errors
+    /// As the spool says.
+    pub fn live(&self, side: Side) -> Result<Vec<SharedEvent>> {
+        let past = self.state.settled_through(side);
+        let pending = self.state.pending[side].iter();
+        let live = pending.filter(|event| Some(event.position.time) > past);
+        let mut live: Vec<SharedEvent> = live.cloned().collect();
+        live.extend(self.tails[side].later_than(past, self.key)?);
+        Ok(live)
+    }
+
+    /// When the first pending write of `side` behind so many others was made.
+    pub fn pending_since(&self, side: Side, behind: usize) -> Option<Timestamp> {
+        let pending = self.state.pending[side].get(behind);
+        let pending = pending.map(|event| event.position.time);
+        pending.or_else(|| self.tails[side].first_time(self.key))
     }
 }

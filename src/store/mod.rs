@@ -8,6 +8,7 @@ mod filter;
 mod log;
 mod open;
 mod runs;
+mod spool;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -23,6 +24,7 @@ pub use checkpoint::StoredCheckpoint;
 pub use filter::RecordFilter;
 pub use open::{Locked, is_locked};
 pub use runs::{Moved, Run, RunKind, RunOutcome, RunStep, with_killed};
+pub use spool::SpoolFiles;
 
 /// Which link this store belongs to, and what of it may not change.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -207,14 +207,18 @@ fn is_lock_error(cause: &io::Error) -> bool {
 }
 
 fn io_error(dir: &Path, cause: io::Error) -> Error {
-    let hint = match cause.kind() {
+    Error::store(format!("cannot use the store in {}", dir.display()))
+        .hint(disk_hint(&cause))
+        .caused_by(cause)
+}
+
+/// What to do about an error of the disk.
+pub(super) fn disk_hint(cause: &io::Error) -> &'static str {
+    match cause.kind() {
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => "free space on its disk",
         ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
             "let the user of tandem write there, or choose another state directory"
         }
         _ => "check the disk, or choose another state directory",
-    };
-    Error::store(format!("cannot use the store in {}", dir.display()))
-        .caused_by(cause)
-        .hint(hint)
+    }
 }

@@ -4,12 +4,15 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use tandem::change::{AppliedThrough, DocumentKey, Pair, PipelineId, Position, Side};
-use tandem::resolve::{BatchLimits, Caution, Ledger, Next, NoteToClear, Plan, Settlement, Ticket};
+use tandem::resolve::{
+    BatchLimits, Caution, Ledger, Next, NoteToClear, Plan, Settlement, Spool, Ticket,
+};
 
 use crate::before::fill;
 use crate::cluster::{Cluster, Entry, keys, timestamp};
 use crate::options::{Before, Broken, Options};
 use crate::random::Random;
+use crate::spool::SpoolInMemory;
 use crate::trace::{Trace, describe};
 use crate::transaction::{Refused, agree, commit, fill_in_records, passed_by, settle};
 
@@ -146,7 +149,7 @@ impl Link {
         let room = &self.options.room;
         let is_full = self.ledger.queue_bytes(side) >= room.queue_bytes_max;
         let waits = self.options.broken == Broken::Room && is_full;
-        !waits && self.ledger.has_room(side, room)
+        !waits && self.ledger.has_room(side)
     }
 
     fn foresee(&mut self, side: Side) {
@@ -179,6 +182,7 @@ impl Link {
         match &logged.entry {
             Entry::Local(write) => {
                 let waits = self.ledger.observe(side, write.event.clone());
+                let waits = waits.expect("a spool in memory");
                 let id = write.id;
                 self.trace
                     .step(|| format!("{} tells of write {id}, waits: {waits}", side.as_str()));
@@ -186,6 +190,7 @@ impl Link {
             Entry::Own { pipeline, lane, .. } => {
                 let at = timestamp(logged.time);
                 let landed = self.ledger.landed(*pipeline, *lane, at);
+                let landed = landed.expect("a spool in memory");
                 self.trace.step(|| {
                     let through = landed.applied_through.as_ref();
                     let through = through.map(|at| (at.0.time.time, &at.0.token));
@@ -241,7 +246,8 @@ impl Link {
             bytes_max: 1 << 20,
         };
         let caution = &self.lanes[pipeline.source()][lane].caution;
-        match self.ledger.plan(pipeline, lane, limits, caution) {
+        let next = self.ledger.plan(pipeline, lane, limits, caution);
+        match next.expect("a spool in memory") {
             Next::Apply(plan) => {
                 self.trace
                     .step(|| describe(&plan, &self.clusters, &self.keys));
@@ -341,7 +347,7 @@ impl Link {
         let next = self
             .ledger
             .plan(pipeline, lane, limits, &Caution::default());
-        matches!(next, Next::Idle)
+        matches!(next, Ok(Next::Idle))
     }
 }
 
@@ -350,9 +356,12 @@ fn new_ledger(options: &Options, clusters: &Pair<Cluster>) -> Ledger {
         let stored = clusters[side.other()].checkpoints.iter();
         stored.cloned().map(AppliedThrough).collect()
     };
-    Ledger::new(
+    let mut ledger = Ledger::new(
         options.rules,
         Pair::new(checkpoints(Side::A), checkpoints(Side::B)),
         Pair::new(timestamp(clusters.a.time), timestamp(clusters.b.time)),
-    )
+    );
+    let spool = || Box::new(SpoolInMemory::default()) as Box<dyn Spool>;
+    ledger.bound(options.room, Pair::new(spool(), spool()));
+    ledger
 }

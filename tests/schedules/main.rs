@@ -11,6 +11,7 @@ mod notes;
 mod options;
 mod random;
 mod schedule;
+mod spool;
 mod trace;
 mod transaction;
 

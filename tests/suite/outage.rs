@@ -177,3 +177,47 @@ async fn forget_snapshots(env: &TestEnv) {
     })
     .await;
 }
+
+/// Whatever one reader cannot hold waits on disk, where decisions still find it.
+#[tokio::test(flavor = "multi_thread")]
+async fn two_backlogs_larger_than_the_queues_converge_through_the_spool_and_a_kill() {
+    let env = TestEnv::start().await;
+    let link = env
+        .link()
+        .extra("batch_bytes_max = 16384\n[limits]\nqueue_bytes_max = 16384");
+    let mut tandem = env.streaming(&link).await;
+    writes(&env, 0).await;
+    assert_converged(&env, SOON).await;
+    tandem.kill9();
+    for (orders, by, own) in [(env.orders_b(), "b", 10_000), (env.orders_a(), "a", 20_000)] {
+        let contested = 5000..5040;
+        let ids = (own..own + 500)
+            .chain(contested)
+            .chain(own + 500..own + 1000);
+        let rows = ids.map(|id| doc! { "_id": id, "by": by });
+        orders.insert_many(rows).await.unwrap();
+    }
+    tandem.start();
+    let arrived = doc! { "_id": { "$gte": 10_000 }, "by": "b" };
+    wait_for("some have arrived", SOON, || async {
+        env.orders_a().find_one(arrived.clone()).await.unwrap()
+    })
+    .await;
+    tandem.kill9();
+    tandem.start();
+    tandem.wait_until_streaming().await;
+    assert_converged(&env, SOON).await;
+    let row = env.orders_b().find_one(doc! { "_id": 5000 }).await.unwrap();
+    assert_eq!(row.unwrap().get_str("by").unwrap(), "a");
+    tandem.stop().await;
+    let records = tandem.conflicts(&[]);
+    assert_eq!(records.len(), 40);
+    let is_whole =
+        |record: &serde_json::Value| record["losing"]["change"]["fullDocument"]["by"] == "b";
+    assert!(records.iter().all(is_whole));
+    let log = tandem.log();
+    assert!(
+        log.contains("queues are full: further events wait on disk"),
+        "{log}"
+    );
+}

@@ -1,0 +1,85 @@
+//! How far lanes have come, and what an idle one may put on record.
+
+use std::collections::{HashMap, HashSet};
+
+use super::Ledger;
+use super::gate::before;
+use super::plan::{BatchLimits, Plan};
+use crate::change::{AppliedThrough, PipelineId, Position};
+
+impl Ledger {
+    /// How far a lane has applied; an empty lane has applied whatever its reader has passed.
+    pub fn applied_through(&self, pipeline: PipelineId, lane: usize) -> AppliedThrough {
+        let cluster = &self.clusters[pipeline.source()];
+        let state = &cluster.lanes[lane];
+        if state.is_idle(&cluster.gates) && self.may_apply(pipeline) {
+            let reached = cluster.gates.reached(&cluster.complete);
+            let reached = match cluster.tail.front() {
+                Some(event) => before(&event.position).min(reached),
+                None => reached,
+            };
+            AppliedThrough(reached.max(state.applied_through.0.clone()))
+        } else {
+            state.applied_through.clone()
+        }
+    }
+
+    /// Whether the lane has still to apply something from before `position`.
+    pub fn is_behind(&self, pipeline: PipelineId, lane: usize, position: &Position) -> bool {
+        let cluster = &self.clusters[pipeline.source()];
+        let queued = cluster.lanes[lane].queue.front();
+        let mut fronts = queued.into_iter().chain(cluster.tail.front());
+        fronts.any(|event| event.position < *position)
+    }
+
+    /// The position that every lane of the pipeline has reached.
+    pub fn pipeline_applied_through(&self, pipeline: PipelineId) -> AppliedThrough {
+        let lanes = self.clusters[pipeline.source()].lanes.len();
+        (0..lanes)
+            .map(|lane| self.applied_through(pipeline, lane))
+            .min()
+            .expect("a pipeline has a lane")
+    }
+
+    /// The position an idle lane may put on record, if it is past its checkpoint.
+    pub fn idle_progress(&self, pipeline: PipelineId, lane: usize) -> Option<AppliedThrough> {
+        let at = self.applied_through(pipeline, lane);
+        let cluster = &self.clusters[pipeline.source()];
+        let state = &cluster.lanes[lane];
+        let is_idle = state.is_idle(&cluster.gates);
+        (is_idle && self.may_apply(pipeline) && at > state.applied_through).then_some(at)
+    }
+
+    /// An empty plan that only moves an idle lane's checkpoint.
+    pub fn plan_idle_progress(&self, pipeline: PipelineId, lane: usize) -> Option<Plan> {
+        let at = self.idle_progress(pipeline, lane)?;
+        Some(Plan {
+            pipeline,
+            lane,
+            batch: Vec::new(),
+            decisions: Vec::new(),
+            requests: 0,
+            settles: 0,
+            fence: self.clusters[pipeline.target()].complete.clone(),
+            read_at: self.clusters[pipeline.source()].complete.clone(),
+            through: at.0,
+            dead_letters: HashSet::new(),
+            records: HashMap::new(),
+            collided_with: HashMap::new(),
+            passed_over: 0,
+        })
+    }
+
+    /// Whether the lane's next batch takes events and has room for more of them.
+    pub fn has_short_batch(&self, pipeline: PipelineId, lane: usize, limits: BatchLimits) -> bool {
+        let cluster = &self.clusters[pipeline.source()];
+        let state = &cluster.lanes[lane];
+        let others_ask = !state.requests.is_empty() || !state.settles.is_empty();
+        if others_ask || cluster.held || state.is_idle(&cluster.gates) {
+            return false;
+        }
+        let events = state.queue.iter().take(limits.operations_max);
+        let bytes: usize = events.map(|event| event.bytes()).sum();
+        state.queue.len() < limits.operations_max && bytes < limits.bytes_max
+    }
+}
