@@ -11,13 +11,14 @@ use mongodb::error::{
 use crate::error::{Class, Error, ExitCode, Result};
 
 /// Passes by itself: the cluster is away, electing, busy, or refused this one attempt.
-const RETRY_CODES: [i32; 33] = [
+const RETRY_CODES: [i32; 38] = [
     6,     // HostUnreachable
     7,     // HostNotFound
     24,    // LockTimeout
     43,    // CursorNotFound
     46,    // LockBusy
     50,    // MaxTimeMSExpired
+    63,    // StaleShardVersion
     64,    // WriteConcernTimeout
     89,    // NetworkTimeout
     91,    // ShutdownInProgress
@@ -26,9 +27,11 @@ const RETRY_CODES: [i32; 33] = [
     133,   // FailedToSatisfyReadPreference
     134,   // ReadConcernMajorityNotAvailableYet
     136,   // CappedPositionLost
+    150,   // StaleEpoch
     175,   // QueryPlanKilled
     189,   // PrimarySteppedDown
     202,   // NetworkInterfaceExceededTimeLimit
+    234,   // RetryChangeStream
     237,   // CursorKilled
     239,   // SnapshotTooOld
     246,   // SnapshotUnavailable
@@ -43,12 +46,17 @@ const RETRY_CODES: [i32; 33] = [
     11600, // InterruptedAtShutdown
     11601, // Interrupted
     11602, // InterruptedDueToReplStateChange
+    13388, // StaleConfig
     13435, // NotPrimaryNoSecondaryOk
     13436, // NotPrimaryOrSecondary
+    OUT_OF_DISK_SPACE,
 ];
 
+/// Retried, so that the link goes on by itself once somebody has made room.
+const OUT_OF_DISK_SPACE: i32 = 14031;
+
 /// Somebody must change the cluster or the account: code, and what to do.
-const OPERATOR_CODES: [(i32, &str); 9] = [
+const OPERATOR_CODES: [(i32, &str); 8] = [
     (11, "create the user, or correct the connection string"),
     (13, "grant the missing privilege; `tandem check` lists them"),
     (
@@ -59,7 +67,6 @@ const OPERATOR_CODES: [(i32, &str); 9] = [
     (93, "repair the replica set's configuration"),
     (94, "initiate the replica set"),
     (8000, "correct user and password in the connection string"),
-    (14031, "free disk space on the cluster"),
     (40573, "start mongod as a replica set"),
 ];
 
@@ -115,18 +122,34 @@ pub fn check_reply(reply: &Document, doing: &str) -> Result<()> {
     let write_error = reply.get_array("writeErrors").ok();
     let write_error = write_error.and_then(|errors| errors.first()?.as_document());
     let concern = reply.get_document("writeConcernError").ok();
-    let Some(reported) = write_error.or(concern) else {
-        return Ok(());
-    };
-    let code = reported.get_i32("code").unwrap_or_default();
-    let name = reported.get_str("codeName").ok();
-    let message = reported.get_str("errmsg").unwrap_or_default();
+    match write_error.or(concern) {
+        Some(error) => Err(reported(error, doing)),
+        None => Ok(()),
+    }
+}
+
+/// An error that the server reports inside `ok: 1`; see [`check_reply`].
+pub fn reported(error: &Document, doing: &str) -> Error {
+    let code = error.get_i32("code").unwrap_or_default();
+    let name = error.get_str("codeName").ok();
+    let message = error.get_str("errmsg").unwrap_or_default();
     let cause = Cause {
         code: Some(code),
         text: shortened(said(code, name, message)),
     };
     let class = class_of_code(code).unwrap_or(Class::Operator);
-    Err(Error::new(ExitCode::Cluster, class, format!("cannot {doing}")).caused_by(cause))
+    let mut reported = Error::new(ExitCode::Cluster, class, format!("cannot {doing}"));
+    reported.hint = hint_for(code).map(str::to_owned);
+    reported.caused_by(cause)
+}
+
+/// What somebody can do about a server's error code.
+fn hint_for(code: i32) -> Option<&'static str> {
+    if code == OUT_OF_DISK_SPACE {
+        return Some("free disk space on the cluster");
+    }
+    let known = OPERATOR_CODES.iter().find(|(known, _)| *known == code);
+    known.map(|(_, hint)| *hint)
 }
 
 /// The server's error code, from the reply itself, its write errors or its write concern error.
@@ -172,11 +195,9 @@ fn verdict(error: &DriverError, code: Option<i32>) -> (ExitCode, Class, Option<&
     }
     if let Some(code) = code {
         match class_of_code(code) {
-            Some(Class::Retry) => return (ExitCode::Cluster, Class::Retry, None),
             Some(Class::Resync) => return (ExitCode::History, Class::Resync, LOST),
-            Some(class @ Class::Operator) => {
-                let known = OPERATOR_CODES.iter().find(|(known, _)| *known == code);
-                return (ExitCode::Cluster, class, known.map(|(_, hint)| *hint));
+            Some(class @ (Class::Retry | Class::Operator)) => {
+                return (ExitCode::Cluster, class, hint_for(code));
             }
             Some(Class::Bug) | None => {}
         }
@@ -313,6 +334,7 @@ mod tests {
             (112, Class::Retry, ExitCode::Cluster),
             (251, Class::Retry, ExitCode::Cluster),
             (10107, Class::Retry, ExitCode::Cluster),
+            (14031, Class::Retry, ExitCode::Cluster),
             (13, Class::Operator, ExitCode::Cluster),
             (286, Class::Resync, ExitCode::History),
             (280, Class::Resync, ExitCode::History),

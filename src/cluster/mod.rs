@@ -21,6 +21,11 @@ pub const APP_NAME: &str = "tandem";
 /// most lanes there can be, so that no lane ever waits for another one's connection.
 const POOL_SIZE_MAX: u32 = 128;
 
+/// Connections to a member that may be in the making at once. The driver sets no limit on the time
+/// of a handshake, so where a network swallows a few of them, its default of 2 leaves no room for
+/// any other for as long as its monitor has noticed nothing.
+const CONNECTING_MAX: u32 = POOL_SIZE_MAX;
+
 /// One cluster of the link.
 #[derive(Debug, Clone)]
 pub struct Cluster {
@@ -49,6 +54,7 @@ pub async fn connect(config: &Config, side: Side) -> Result<Cluster> {
     options.server_selection_timeout = Some(limit);
     options.connect_timeout = Some(limit);
     options.max_pool_size = options.max_pool_size.or(Some(POOL_SIZE_MAX));
+    options.max_connecting = options.max_connecting.or(Some(CONNECTING_MAX));
     options.selection_criteria = Some(SelectionCriteria::ReadPreference(ReadPreference::Primary));
     options.read_concern = Some(ReadConcern::majority());
     options.write_concern = Some(WriteConcern::majority());

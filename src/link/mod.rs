@@ -17,6 +17,7 @@ mod marker;
 pub mod merge;
 mod monitor;
 mod observer;
+mod oplog_window;
 pub mod own;
 mod record_status;
 mod records;

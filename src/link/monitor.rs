@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::merge::Desk;
 use super::observer::LinkObserver;
+use super::oplog_window::OplogWindow;
 use super::start::Connected;
 use crate::change::{Pair, PipelineId, Side};
 use crate::cluster::Cluster;
@@ -299,14 +300,32 @@ impl Monitor {
                     );
                 }
             }
+            let mut again_in = LOOK_INTERVAL;
             for side in Side::BOTH {
-                let window = oplog_window_seconds(&self.clusters[side]).await;
+                let window = OplogWindow::read(&self.clusters[side]).await;
+                let Ok(Some(window)) = window else { continue };
                 self.sender.send_modify(|status| {
-                    let known = &mut status.clusters[side].oplog_window_seconds;
-                    *known = window.or(*known);
+                    status.clusters[side].oplog_window_seconds = Some(window.seconds());
                 });
+                self.look_at_resume_point(side, &window);
+                again_in = again_in.min(window.look_again_in(LOOK_INTERVAL));
             }
-            tokio::time::sleep(LOOK_INTERVAL).await;
+            tokio::time::sleep(again_in).await;
+        }
+    }
+
+    fn look_at_resume_point(&self, side: Side, window: &OplogWindow) {
+        let pipeline = PipelineId::from_source(side);
+        let ledger = self.shared.exchange.ledger();
+        let applied = ledger.pipeline_applied_through(pipeline).0;
+        drop(ledger);
+        if let Some(behind_seconds) = window.too_far_behind(applied.time) {
+            tracing::warn!(
+                cluster = %self.shared.facts.names[side],
+                behind_seconds,
+                window_seconds = window.seconds(),
+                "more than half of the oplog's window is used up: past its end only a resync helps"
+            );
         }
     }
 
@@ -322,14 +341,4 @@ impl Monitor {
         let there = reply.get_datetime("localTime").ok()?.timestamp_millis();
         Some(there + half - DateTime::now().timestamp_millis())
     }
-}
-
-async fn oplog_window_seconds(cluster: &Cluster) -> Option<u64> {
-    let oldest = crate::source::oldest_entry(cluster).await.ok()??;
-    let reply = cluster
-        .command("admin", doc! { "hello": 1 }, "read the time")
-        .await
-        .ok()?;
-    let now = reply.get_timestamp("operationTime").ok()?;
-    Some(u64::from(now.time.saturating_sub(oldest.time)))
 }

@@ -28,6 +28,10 @@ use crate::telemetry::status::LinkState;
 /// Longest time from a request to stop to the end.
 const STOP_TIME_MAX: Duration = Duration::from_secs(25);
 
+/// The same after a failure, beyond the time that an open transaction may take. Where a reader has
+/// failed, a lane would wait for an echo that nobody reads; the next start finds its commit.
+const COMMIT_TIME_MAX: Duration = Duration::from_secs(1);
+
 /// Runs the link until it is stopped, has caught up, or cannot go on.
 ///
 /// # Errors
@@ -180,7 +184,11 @@ async fn replicate(
         }
     };
     shared.exchange.stop_waiting_for_room();
-    let mut outcome = wind_up(outcome, lanes, &lanes_stop, rest, &rest_stop).await;
+    let stop_time_max = match &outcome {
+        Ok(_) => STOP_TIME_MAX,
+        Err(_) => config.apply.transaction_time_max + COMMIT_TIME_MAX,
+    };
+    let mut outcome = wind_up(outcome, lanes, &lanes_stop, rest, &rest_stop, stop_time_max).await;
     if let Ok(Finished::Relaned) = outcome {
         let relaned = relane::replace_checkpoints(config, &connected.own, epoch, &shared).await;
         outcome = relaned.map(|()| Finished::Relaned);
@@ -232,10 +240,11 @@ async fn wind_up(
     lanes_stop: &CancellationToken,
     mut rest: Tasks,
     rest_stop: &CancellationToken,
+    stop_time_max: Duration,
 ) -> Result<Finished> {
     tracing::info!("stopping: finishing the batches under way");
     lanes_stop.cancel();
-    let drained = all_end(&mut lanes).await;
+    let drained = all_end(&mut lanes, stop_time_max).await;
     rest_stop.cancel();
     rest.abort_all();
     while rest.join_next().await.is_some() {}
@@ -322,7 +331,7 @@ async fn first_failure(tasks: &mut Tasks) -> Error {
 }
 
 /// Lets the batches under way end.
-async fn all_end(tasks: &mut Tasks) -> Result<()> {
+async fn all_end(tasks: &mut Tasks, time_max: Duration) -> Result<()> {
     let ends = async {
         while let Some(ended) = tasks.join_next().await {
             ended.map_err(|error| Error::bug("a task of the link died").caused_by(error))??;
@@ -330,7 +339,7 @@ async fn all_end(tasks: &mut Tasks) -> Result<()> {
         Ok(())
     };
     let late = Error::timed_out("a batch could not be finished in time; nothing is lost");
-    let ended = tokio::time::timeout(STOP_TIME_MAX, ends).await;
+    let ended = tokio::time::timeout(time_max, ends).await;
     tasks.abort_all();
     ended.unwrap_or(Err(late))
 }

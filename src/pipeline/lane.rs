@@ -46,6 +46,8 @@ pub struct Lane {
     pub(super) trouble: Trouble,
     pub(super) refusals: Pause,
     pub(super) outages: Pause,
+    /// An open transaction stands in the way of applications, so it must not live long.
+    pub(super) transaction_time_max: Duration,
     idle_since_checkpoint: Instant,
     /// `included` notes of this lane that its checkpoint has not passed yet.
     pub(super) included: Vec<(DocumentKey, Timestamp)>,
@@ -53,6 +55,13 @@ pub struct Lane {
 
 /// An idle lane puts its progress on record this often.
 const IDLE_CHECKPOINT_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Round trips to a distant target can take a transaction of one document longer than it may take.
+/// Its time is doubled then, up to this many times what is configured.
+const TIME_FACTOR_MAX: u32 = 8;
+
+/// The server ends a transaction after 60 s.
+const TIME_MAX: Duration = Duration::from_secs(50);
 
 /// How long a lane sleeps at most before it looks around.
 const LOOK_AROUND_INTERVAL: Duration = Duration::from_millis(200);
@@ -72,6 +81,7 @@ impl Lane {
     ) -> Self {
         Self {
             trouble: Trouble::none(settings.limits),
+            transaction_time_max: settings.transaction_time_max,
             pipeline,
             index,
             shared,
@@ -303,6 +313,20 @@ impl Lane {
         let outlives = plan.decisions.iter().filter(|d| d.leaves_included());
         let notes = outlives.map(|decision| (decision.key.clone(), plan.read_at.time));
         self.included.extend(notes);
+    }
+
+    /// A smaller batch takes less time; where there is no smaller one, it gets more.
+    pub(super) fn took_too_long(&mut self, plan: &Plan) {
+        let longest = TIME_MAX.min(self.settings.transaction_time_max * TIME_FACTOR_MAX);
+        if plan.size() <= 1 && self.transaction_time_max < longest {
+            self.transaction_time_max = longest.min(self.transaction_time_max * 2);
+            tracing::warn!(
+                pipeline = self.pipeline.as_str(),
+                lane = self.index,
+                may_take_ms = self.transaction_time_max.as_millis() as u64,
+                "a transaction of one document took longer than apply.transaction_time_max"
+            );
+        }
     }
 
     async fn keep_rate(&self, operations: usize, started: Instant) {

@@ -23,7 +23,6 @@ pub use shared::Shared;
 pub use witness::Witness;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bson::{DateTime, Timestamp};
 
@@ -88,11 +87,16 @@ impl Lane {
             included: &self.included,
         };
         let writes = work.write(&mut transaction, Arc::make_mut(plan), known);
-        let applied = match in_time(self.settings.transaction_time_max, writes).await {
-            Ok(applied) => applied,
-            Err(refusal) => {
+        let applied = match tokio::time::timeout(self.transaction_time_max, writes).await {
+            Ok(Ok(applied)) => applied,
+            Ok(Err(refusal)) => {
                 transaction.abort().await;
                 return Err(refusal);
+            }
+            Err(_) => {
+                transaction.abort().await;
+                self.took_too_long(plan);
+                return Err(Refusal::Unseen { at: None, code: 0 });
             }
         };
         if !self.shared.exchange.begin(plan.clone()) {
@@ -186,16 +190,5 @@ impl Work<'_> {
             statuses: batch.statuses,
             records,
         })
-    }
-}
-
-/// An open transaction stands in the way of applications, so it must not live long.
-async fn in_time<T>(
-    limit: Duration,
-    writes: impl Future<Output = Result<T, Refusal>>,
-) -> Result<T, Refusal> {
-    match tokio::time::timeout(limit, writes).await {
-        Ok(outcome) => outcome,
-        Err(_) => Err(Refusal::Unseen { at: None, code: 0 }),
     }
 }

@@ -1,6 +1,7 @@
 //! What the server said to a command of a transaction: all of it is looked at, `ok: 1` included.
 
 use bson::{Document, RawDocumentBuf, Timestamp};
+use mongodb::error::TRANSIENT_TRANSACTION_ERROR;
 
 use crate::change::DocumentKey;
 use crate::cluster::errors;
@@ -71,9 +72,10 @@ impl std::ops::AddAssign for Counts {
 ///
 /// # Errors
 /// The refusal that its first write error or write concern error means.
-pub fn counts(reply: &Document, keys: &[DocumentKey]) -> Result<Counts, Refusal> {
+pub fn counts(reply: &Document, keys: &[DocumentKey], doing: &str) -> Result<Counts, Refusal> {
     if let Ok(first) = reply.get_array("writeErrors").map(|errors| &errors[0]) {
-        return Err(refusal_of(first.as_document(), keys, operation_time(reply)));
+        let at = operation_time(reply);
+        return Err(refusal_of(first.as_document(), keys, at, doing));
     }
     if let Ok(concern) = reply.get_document("writeConcernError") {
         let code = concern.get_i32("code").unwrap_or(0);
@@ -101,7 +103,12 @@ fn count(reply: &Document, name: &str) -> usize {
         .map_or(0, |n| n.max(0) as usize)
 }
 
-fn refusal_of(error: Option<&Document>, keys: &[DocumentKey], at: Option<Timestamp>) -> Refusal {
+fn refusal_of(
+    error: Option<&Document>,
+    keys: &[DocumentKey],
+    at: Option<Timestamp>,
+    doing: &str,
+) -> Refusal {
     let Some(error) = error else {
         return Refusal::Failed(Error::bug("a write error without a body"));
     };
@@ -132,9 +139,10 @@ fn refusal_of(error: Option<&Document>, keys: &[DocumentKey], at: Option<Timesta
             error: Box::new(write),
         },
         _ if is_retryable(code) => Refusal::Unseen { at, code },
-        // The whole cluster refuses for now, while a cutover blocks writes for example.
-        _ if errors::class_of_code(code) == Some(Class::Retry) => {
-            Refusal::Failed(Error::unreachable(format!("a write was refused ({code})")))
+        // The whole cluster refuses, while a cutover blocks writes for example: it says nothing
+        // about this document.
+        _ if errors::class_of_code(code).is_some() => {
+            Refusal::Failed(errors::reported(error, doing))
         }
         _ => Refusal::Impossible {
             at,
@@ -150,6 +158,12 @@ pub fn refusal(error: mongodb::error::Error, doing: &str) -> Refusal {
         .and_then(|reply| reply.get_timestamp("operationTime").ok());
     match errors::code(&error) {
         Some(code) if code == COLLECTION_UUID_MISMATCH || is_retryable(code) => {
+            Refusal::Unseen { at, code }
+        }
+        Some(code)
+            if errors::class_of_code(code).is_none()
+                && error.contains_label(TRANSIENT_TRANSACTION_ERROR) =>
+        {
             Refusal::Unseen { at, code }
         }
         Some(code) if errors::class_of_code(code).is_none() => Refusal::Impossible {
@@ -231,7 +245,7 @@ mod tests {
     #[test]
     fn an_upsert_counts_as_effective() {
         let reply = doc! { "n": 3, "nModified": 1, "upserted": [{ "index": 0 }], "ok": 1.0 };
-        let counts = counts(&reply, &keys()).unwrap();
+        let counts = counts(&reply, &keys(), "write to us").unwrap();
         assert_eq!((counts.matched, counts.effective), (3, 2));
     }
 
@@ -242,7 +256,7 @@ mod tests {
             "errmsg": "E11000 duplicate key error collection: shop.orders index: sku_1 dup key: { sku: 1 }",
             "keyPattern": { "sku": 1 }, "keyValue": { "sku": 1 },
         }] };
-        let Err(Refusal::Duplicate { error, .. }) = counts(&reply, &keys()) else {
+        let Err(Refusal::Duplicate { error, .. }) = counts(&reply, &keys(), "write to us") else {
             panic!("not a duplicate");
         };
         assert_eq!(error.index.as_deref(), Some("sku_1"));
@@ -252,22 +266,36 @@ mod tests {
     #[test]
     fn a_write_concern_error_inside_ok_is_no_success() {
         let reply = doc! { "ok": 1.0, "n": 1, "writeConcernError": { "code": 64 } };
-        assert!(counts(&reply, &keys()).is_err());
+        assert!(counts(&reply, &keys(), "write to us").is_err());
     }
 
     #[test]
     fn a_cluster_that_refuses_all_writes_for_now_makes_no_dead_letter() {
-        let reply =
-            doc! { "ok": 1.0, "writeErrors": [{ "index": 0, "code": errors::WRITES_BLOCKED }] };
-        let refusal = counts(&reply, &keys()).err().unwrap();
-        assert!(refusal.is_outage(), "{refusal}");
+        for code in [errors::WRITES_BLOCKED, 14031] {
+            let reply = doc! { "ok": 1.0, "writeErrors": [{ "index": 0, "code": code }] };
+            let refusal = counts(&reply, &keys(), "write to us").err().unwrap();
+            assert!(refusal.is_outage(), "{refusal}");
+        }
+    }
+
+    #[test]
+    fn a_privilege_that_is_missing_makes_no_dead_letter_and_ends_the_link() {
+        let reply = doc! { "ok": 1.0, "writeErrors": [{ "index": 0, "code": 13 }] };
+        let Err(Refusal::Failed(error)) = counts(&reply, &keys(), "write to us") else {
+            panic!("taken for a fault of the document");
+        };
+        assert_eq!(error.class, Class::Operator);
+        assert!(
+            error.to_string().starts_with("cannot write to us"),
+            "{error}"
+        );
     }
 
     #[test]
     fn another_collection_under_the_name_is_waited_for() {
         let reply = doc! { "ok": 1.0, "writeErrors": [{ "index": 0, "code": 361 }] };
         assert!(matches!(
-            counts(&reply, &keys()),
+            counts(&reply, &keys(), "write to us"),
             Err(Refusal::Unseen { code: 361, .. })
         ));
     }

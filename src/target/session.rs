@@ -70,6 +70,11 @@ impl TagSession {
         &self.cluster
     }
 
+    /// What completes the sentence "cannot …".
+    pub fn doing(&self, verb: &str) -> String {
+        format!("{verb} {}", self.cluster.name)
+    }
+
     /// From here on commands belong to a new transaction. A former one that was left open is
     /// aborted by the server as soon as the new number reaches it.
     pub fn begin(&mut self, snapshot: Snapshot) {

@@ -216,7 +216,7 @@ impl<'a> Transaction<'a> {
             );
             let reply = self.run(namespace.database(), command).await?;
             let (of_these, of_others) = keys.split_at(statements.len());
-            total += counts(&reply, of_these)?;
+            total += counts(&reply, of_these, &self.session.doing("write to"))?;
             keys = of_others;
         }
         Ok(total)
@@ -283,7 +283,7 @@ impl<'a> Transaction<'a> {
         for statements in commands(statements) {
             let command = write_command(UPDATE, collection, None, statements);
             let reply = self.run(database, command).await?;
-            total += counts(&reply, &[])?;
+            total += counts(&reply, &[], &self.session.doing("write to"))?;
         }
         Ok(total)
     }
@@ -293,7 +293,7 @@ impl<'a> Transaction<'a> {
         database: &str,
         command: RawDocumentBuf,
     ) -> std::result::Result<Document, Refusal> {
-        let doing = format!("write to {}", self.session.cluster().name);
+        let doing = self.session.doing("write to");
         self.session
             .run(database, command)
             .await
@@ -309,7 +309,7 @@ impl<'a> Transaction<'a> {
     /// # Errors
     /// The outcome is unknown then: ask [`super::settle()`].
     pub async fn commit(self) -> Result<()> {
-        let doing = format!("commit on {}", self.session.cluster().name);
+        let doing = self.session.doing("commit on");
         let reply = self
             .session
             .commit()

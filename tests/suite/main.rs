@@ -1,5 +1,6 @@
 //! Scenarios against real replica sets, in one program so that it is linked once.
 
+mod clocks;
 mod conflicts;
 mod copied_once;
 mod copy_hazards;
@@ -10,17 +11,21 @@ mod ddl_crash;
 mod ddl_one_way;
 mod ddl_two_way;
 mod exit_codes;
+mod failover;
 mod fences;
 mod harness;
+mod hot;
 mod initial_sync;
 mod live;
 mod merge;
+mod network;
 mod one_way;
 mod oracle;
 mod outage;
 mod ranges;
 mod records;
 mod resync;
+mod rollover;
 mod runs;
 mod scenarios_collation;
 mod scenarios_documents;
@@ -28,6 +33,7 @@ mod scenarios_schema;
 mod scenarios_transactions;
 mod scenarios_values;
 mod scenarios_writes;
+mod server_errors;
 mod status;
 mod support;
 mod takeover;

@@ -2,6 +2,8 @@
 
 pub mod compare;
 pub mod env;
+pub mod fail_points;
+pub mod load;
 pub mod losses;
 pub mod mongod;
 pub mod operators;
@@ -9,6 +11,8 @@ pub mod oplog;
 pub mod oracle;
 pub mod proxy;
 pub mod random;
+pub mod refusals;
+pub mod replica_set;
 pub mod scenario;
 pub mod schema;
 pub mod tandem;

@@ -28,6 +28,8 @@ pub struct MongodOptions {
     pub args: Vec<String>,
     /// The port that the replica set names as its own, of a proxy in front of the server.
     pub advertised_port: Option<u16>,
+    /// Variables of the server's environment.
+    pub environment: Vec<(String, String)>,
 }
 
 impl MongodOptions {
@@ -38,6 +40,7 @@ impl MongodOptions {
             cache_gigabytes: "0.25",
             args: Vec::new(),
             advertised_port: None,
+            environment: Vec::new(),
         }
     }
 
@@ -67,7 +70,10 @@ pub struct Mongod {
     // Before the directory: fields are dropped in this order, and the server writes there.
     running: Option<Running>,
     dir: TempDir,
+    direct: Client,
     client: Client,
+    /// The ports of all members, where it is the first one of several.
+    set_ports: Vec<u16>,
 }
 
 /// The process, and a guard that kills it when this test program is itself killed.
@@ -101,13 +107,23 @@ impl Mongod {
             .tempdir()
             .expect("a temporary directory");
         let running = launch(&options, port, dir.path(), true);
+        let client = direct_client(port).await;
         Self {
-            client: direct_client(port).await,
+            direct: client.clone(),
+            client,
+            set_ports: Vec::new(),
             options,
             port,
             dir,
             running: Some(running),
         }
+    }
+
+    /// From here on it stands for its whole set: `uri` names all members, and `client` follows the
+    /// primary.
+    pub async fn stand_for(&mut self, ports: &[u16]) {
+        self.set_ports = ports.to_vec();
+        self.client = Client::with_uri_str(self.uri()).await.expect("a client");
     }
 
     /// Starts a server without a replica set, which no link accepts.
@@ -116,8 +132,11 @@ impl Mongod {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let options = MongodOptions::named("");
         let running = launch(&options, port, dir.path(), false);
+        let client = direct_client(port).await;
         let mongod = Self {
-            client: direct_client(port).await,
+            direct: client.clone(),
+            client,
+            set_ports: Vec::new(),
             options,
             port,
             dir,
@@ -157,14 +176,20 @@ impl Mongod {
 
     /// The URI by which an application or a link finds the replica set.
     pub fn uri(&self) -> String {
-        let port = self.options.advertised_port.unwrap_or(self.port);
-        format!(
-            "mongodb://127.0.0.1:{port}/?replicaSet={}",
-            self.options.set_name
-        )
+        let own = self.options.advertised_port.unwrap_or(self.port);
+        let ports = match self.set_ports.as_slice() {
+            [] => &[own],
+            ports => ports,
+        };
+        let hosts: Vec<String> = ports
+            .iter()
+            .map(|port| format!("127.0.0.1:{port}"))
+            .collect();
+        let (hosts, set) = (hosts.join(","), &self.options.set_name);
+        format!("mongodb://{hosts}/?replicaSet={set}")
     }
 
-    /// A client of the test itself, straight to the server.
+    /// A client of the test itself, straight to the server, or to the primary of several members.
     pub fn client(&self) -> &Client {
         &self.client
     }
@@ -173,7 +198,7 @@ impl Mongod {
         self.port
     }
 
-    /// Runs a command on `admin`; panics where the server refuses.
+    /// Runs a command on `admin` of this very server; panics where it refuses.
     pub async fn admin(&self, command: Document) -> Document {
         let shown = format!("{command}");
         self.try_admin(command)
@@ -181,8 +206,8 @@ impl Mongod {
             .unwrap_or_else(|error| panic!("{shown}: {error}"))
     }
 
-    async fn try_admin(&self, command: Document) -> mongodb::error::Result<Document> {
-        self.client.database("admin").run_command(command).await
+    pub async fn try_admin(&self, command: Document) -> mongodb::error::Result<Document> {
+        self.direct.database("admin").run_command(command).await
     }
 
     /// Sets the server's `failCommand` fail point.
@@ -211,10 +236,19 @@ impl Mongod {
 
     /// Starts the server again over the same data and waits until it is primary.
     pub async fn restart(&mut self) {
+        self.revive().await;
+        self.wait_primary().await;
+    }
+
+    /// Starts the server again over the same data and waits until it answers.
+    pub async fn revive(&mut self) {
         self.running = None;
         self.running = Some(launch(&self.options, self.port, self.dir.path(), true));
         self.wait_answering().await;
-        self.wait_primary().await;
+    }
+
+    pub fn is_running(&self) -> bool {
+        self.running.is_some()
     }
 }
 
@@ -252,6 +286,7 @@ fn launch(options: &MongodOptions, port: u16, dir: &Path, in_set: bool) -> Runni
         .args(["--setParameter", "enableTestCommands=1"])
         .args(["--setParameter", "diagnosticDataCollectionEnabled=false"])
         .args(&options.args)
+        .envs(options.environment.iter().cloned())
         .stdin(Stdio::null())
         .stdout(log.try_clone().expect("a second handle"))
         .stderr(log);

@@ -73,6 +73,10 @@ pub struct History {
     pub sessions: Vec<Vec<u8>>,
     /// Writes from before the start of the link.
     pub copied: BTreeSet<String>,
+    /// Writes that ended in an error, so that nobody knows whether they were done.
+    pub perhaps: Vec<(String, Place)>,
+    /// Documents that a delete of that kind was about.
+    pub perhaps_deleted: BTreeSet<Place>,
 }
 
 /// Top-level fields that the workload writes.
@@ -88,6 +92,8 @@ impl History {
         self.writes.extend(other.writes);
         self.sessions.extend(other.sessions);
         self.copied.extend(other.copied);
+        self.perhaps.extend(other.perhaps);
+        self.perhaps_deleted.extend(other.perhaps_deleted);
         self
     }
 
@@ -167,10 +173,11 @@ impl History {
         losses: &[Loss],
         broken: &mut Vec<String>,
     ) {
-        let known: BTreeMap<&str, &Place> = self
-            .writes
-            .iter()
-            .map(|write| (write.id.as_str(), &write.place))
+        let writes = self.writes.iter().map(|write| (&write.id, &write.place));
+        let perhaps = self.perhaps.iter().map(|(id, place)| (id, place));
+        let known: BTreeMap<&str, &Place> = writes
+            .chain(perhaps)
+            .map(|(id, place)| (id.as_str(), place))
             .collect();
         for (place, seen) in finals {
             let mut once = BTreeSet::new();
@@ -217,7 +224,7 @@ impl History {
             };
             let mut fit: Vec<&mut Fate<'_>> = here.iter_mut().filter(fitting).collect();
             let only = fit.len() == 1;
-            if fit.is_empty() {
+            if fit.is_empty() && !self.perhaps_deleted.contains(&loss.place) {
                 broken.push(format!(
                     "a record tells of a delete that nobody made: {loss:?}"
                 ));
@@ -283,7 +290,8 @@ impl History {
             .filter(|fate| fate.removed.contains(id))
             .map(|fate| fate.stood)
             .collect();
-        let removed_perhaps = removers.iter().any(|stood| *stood != Stood::Not);
+        let removed_perhaps = removers.iter().any(|stood| *stood != Stood::Not)
+            || self.perhaps_deleted.contains(&write.place);
         let counts = lost.iter().filter(|loss| !loss.overturned).count();
         let what = format!("{id} in {:?}", write.place);
         if lost.len() > 1 {

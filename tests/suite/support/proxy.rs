@@ -1,8 +1,9 @@
-//! A wire-protocol proxy in front of one server: it can lose a reply or the whole network.
+//! A wire-protocol proxy in front of one server: it loses or damages replies, or the whole network.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -14,11 +15,57 @@ const HEADER_BYTES: usize = 16;
 /// In an OP_MSG: flags, the kind of the first section, the document's length, the first type.
 const COMMAND_NAME_AT: usize = HEADER_BYTES + 4 + 1 + 4 + 1;
 
-/// What to lose.
+/// What to lose: the server runs the next command of this name, and its reply comes as said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cut {
-    /// The server runs the next command of this name; its reply is lost with the connection.
+    /// Not at all; the connection ends.
     NextReplyTo(&'static str),
+    /// Its first half; then the connection ends.
+    HalfOfReplyTo(&'static str),
+    /// As long as it should be, and with nothing in it that means anything.
+    GarbageFor(&'static str),
+    /// With a header that promises two gigabytes.
+    HugeReplyTo(&'static str),
+    /// With a header that promises less than nothing.
+    NegativeReplyTo(&'static str),
+}
+
+impl Cut {
+    fn command(self) -> &'static str {
+        match self {
+            Cut::NextReplyTo(name)
+            | Cut::HalfOfReplyTo(name)
+            | Cut::GarbageFor(name)
+            | Cut::HugeReplyTo(name)
+            | Cut::NegativeReplyTo(name) => name,
+        }
+    }
+}
+
+/// The network between a client and the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Network {
+    Fine,
+    /// Every connection ends, and none is taken.
+    Severed,
+    /// Nothing goes through and nobody is told. A connection that has lost something this way is
+    /// dead for ever, and stays open.
+    BlackHole,
+    /// The same for what the client sends.
+    CommandsLost,
+    /// The same for what the server answers.
+    RepliesLost,
+    /// Each message takes this long, and all of them together no more than so many bytes a second.
+    Slow {
+        latency: Duration,
+        bytes_per_second: u64,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Direction {
+    Commands,
+    Replies,
 }
 
 /// Forwards connections to a server until it is dropped.
@@ -32,7 +79,9 @@ struct Shared {
     upstream: AtomicU16,
     cut: Mutex<Option<Cut>>,
     cuts: AtomicUsize,
-    severed: watch::Sender<bool>,
+    network: watch::Sender<Network>,
+    /// Held for as long as a message is on its way at a limited rate.
+    wires: [tokio::sync::Mutex<()>; 2],
 }
 
 impl Proxy {
@@ -43,7 +92,8 @@ impl Proxy {
             upstream: AtomicU16::new(0),
             cut: Mutex::new(None),
             cuts: AtomicUsize::new(0),
-            severed: watch::channel(false).0,
+            network: watch::channel(Network::Fine).0,
+            wires: Default::default(),
         });
         let task = tokio::spawn(accept(listener, shared.clone()));
         Self { port, shared, task }
@@ -61,18 +111,22 @@ impl Proxy {
         *self.shared.cut.lock().unwrap() = Some(cut);
     }
 
-    /// How many replies were lost so far.
+    /// How many replies were lost or damaged so far.
     pub fn cuts(&self) -> usize {
         self.shared.cuts.load(Ordering::SeqCst)
     }
 
+    pub fn set(&self, network: Network) {
+        self.shared.network.send_replace(network);
+    }
+
     /// Ends every connection and takes no new one.
     pub fn sever(&self) {
-        self.shared.severed.send_replace(true);
+        self.set(Network::Severed);
     }
 
     pub fn heal(&self) {
-        self.shared.severed.send_replace(false);
+        self.set(Network::Fine);
     }
 }
 
@@ -86,13 +140,20 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
     while let Ok((client, _)) = listener.accept().await {
         let shared = shared.clone();
         tokio::spawn(async move {
-            let mut severed = shared.severed.subscribe();
+            let mut network = shared.network.subscribe();
             tokio::select! {
-                _ = severed.wait_for(|severed| *severed) => {}
+                _ = network.wait_for(|network| *network == Network::Severed) => {}
                 _ = forward(client, &shared) => {}
             }
         });
     }
+}
+
+/// One connection, and what has become of it.
+#[derive(Default)]
+struct Connection {
+    damage: Mutex<Option<Cut>>,
+    dead: AtomicBool,
 }
 
 async fn forward(client: TcpStream, shared: &Shared) -> io::Result<()> {
@@ -102,10 +163,10 @@ async fn forward(client: TcpStream, shared: &Shared) -> io::Result<()> {
     server.set_nodelay(true)?;
     let (from_client, to_client) = client.into_split();
     let (from_server, to_server) = server.into_split();
-    let losing = AtomicBool::new(false);
+    let connection = Connection::default();
     tokio::select! {
-        ended = commands(from_client, to_server, shared, &losing) => ended,
-        ended = replies(from_server, to_client, shared, &losing) => ended,
+        ended = commands(from_client, to_server, shared, &connection) => ended,
+        ended = replies(from_server, to_client, shared, &connection) => ended,
     }
 }
 
@@ -113,32 +174,67 @@ async fn commands(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
     shared: &Shared,
-    losing: &AtomicBool,
+    connection: &Connection,
 ) -> io::Result<()> {
     loop {
         let message = read_message(&mut from).await?;
-        if shared.takes(&message) {
-            losing.store(true, Ordering::SeqCst);
+        if let Some(cut) = shared.takes(&message) {
+            *connection.damage.lock().unwrap() = Some(cut);
         }
-        to.write_all(&message).await?;
+        if shared
+            .carries(Direction::Commands, message.len(), connection)
+            .await
+        {
+            to.write_all(&message).await?;
+        }
     }
 }
 
-/// The server has run the command once its reply is here; then the connection ends.
+/// The server has run the command once its reply is here.
 async fn replies(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
     shared: &Shared,
-    losing: &AtomicBool,
+    connection: &Connection,
 ) -> io::Result<()> {
     loop {
-        let message = read_message(&mut from).await?;
-        if losing.load(Ordering::SeqCst) {
+        let mut message = read_message(&mut from).await?;
+        let damage = connection.damage.lock().unwrap().take();
+        if let Some(cut) = damage {
             shared.cuts.fetch_add(1, Ordering::SeqCst);
-            return Ok(());
+            if !damaged(cut, &mut message) {
+                to.write_all(&message).await?;
+                return Ok(());
+            }
         }
-        to.write_all(&message).await?;
+        if shared
+            .carries(Direction::Replies, message.len(), connection)
+            .await
+        {
+            to.write_all(&message).await?;
+        }
     }
+}
+
+/// Does to a reply what the cut says; whether the connection lives on.
+fn damaged(cut: Cut, message: &mut Vec<u8>) -> bool {
+    match cut {
+        Cut::NextReplyTo(_) => message.clear(),
+        Cut::HalfOfReplyTo(_) => message.truncate(message.len() / 2),
+        Cut::GarbageFor(_) => {
+            message[HEADER_BYTES..].fill(0xff);
+            return true;
+        }
+        Cut::HugeReplyTo(_) => {
+            message[..4].copy_from_slice(&i32::MAX.to_le_bytes());
+            return true;
+        }
+        Cut::NegativeReplyTo(_) => {
+            message[..4].copy_from_slice(&(-7_i32).to_le_bytes());
+            return true;
+        }
+    }
+    false
 }
 
 async fn read_message(from: &mut OwnedReadHalf) -> io::Result<Vec<u8>> {
@@ -151,15 +247,37 @@ async fn read_message(from: &mut OwnedReadHalf) -> io::Result<Vec<u8>> {
 }
 
 impl Shared {
-    /// Whether the reply to `message` is the one to lose; asked once, it is no more.
-    fn takes(&self, message: &[u8]) -> bool {
+    /// What is to become of the reply to `message`; asked once, it is no more.
+    fn takes(&self, message: &[u8]) -> Option<Cut> {
         let name = message.get(COMMAND_NAME_AT..).unwrap_or_default();
         let name = name.split(|byte| *byte == 0).next().unwrap_or_default();
         let mut cut = self.cut.lock().unwrap();
-        let taken = matches!(*cut, Some(Cut::NextReplyTo(wanted)) if wanted.as_bytes() == name);
-        if taken {
-            *cut = None;
+        cut.take_if(|cut| cut.command().as_bytes() == name)
+    }
+
+    /// Takes as long as the network does; whether the message arrives.
+    async fn carries(&self, direction: Direction, bytes: usize, connection: &Connection) -> bool {
+        let network = *self.network.borrow();
+        let is_lost = match network {
+            Network::Fine | Network::Severed => false,
+            Network::BlackHole => true,
+            Network::CommandsLost => direction == Direction::Commands,
+            Network::RepliesLost => direction == Direction::Replies,
+            Network::Slow {
+                latency,
+                bytes_per_second,
+            } => {
+                let wire = self.wires[direction as usize].lock().await;
+                let seconds = bytes as f64 / bytes_per_second as f64;
+                tokio::time::sleep(Duration::from_secs_f64(seconds)).await;
+                drop(wire);
+                tokio::time::sleep(latency).await;
+                false
+            }
+        };
+        if is_lost {
+            connection.dead.store(true, Ordering::SeqCst);
         }
-        taken
+        !connection.dead.load(Ordering::SeqCst)
     }
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bson::{Document, doc};
-use mongodb::error::{Error, ErrorKind, WriteFailure};
+use mongodb::error::Error;
 use mongodb::options::{DatabaseOptions, WriteConcern};
 use mongodb::{Client, ClientSession, Collection};
 
@@ -14,9 +14,9 @@ use super::operators::{document, filtered_update, id_of, update};
 use super::oplog::session_bytes;
 use super::oracle::{History, Place, Side, Time, Write, seen_of};
 use super::random::Random;
+use super::refusals::{is_duplicate, is_refusal};
 
 const TRANSACTION_PLACES_MAX: u64 = 4;
-const DUPLICATE_KEY: i32 = 11000;
 
 /// How much is written, and of what kind.
 #[derive(Debug, Clone)]
@@ -35,6 +35,8 @@ pub struct Workload {
     pub ids_from: usize,
     /// Goes on past its number of writes until this is set.
     pub until: Option<Arc<AtomicBool>>,
+    /// How a write is acknowledged.
+    pub concern: WriteConcern,
 }
 
 impl Workload {
@@ -52,6 +54,8 @@ impl Workload {
             pause: None,
             ids_from: 0,
             until: None,
+            // The sets have one member, and the load should be a heavy one.
+            concern: WriteConcern::nodes(1),
         }
     }
 
@@ -83,6 +87,13 @@ impl Workload {
 
     pub fn until(mut self, stop: Arc<AtomicBool>) -> Self {
         self.until = Some(stop);
+        self
+    }
+
+    /// For sets that change their primary: writes count with a majority only, and one that ends
+    /// in an error may be there or not.
+    pub fn by_majority(mut self) -> Self {
+        self.concern = WriteConcern::majority();
         self
     }
 
@@ -194,11 +205,10 @@ impl Writer {
         }
     }
 
-    /// Acknowledged at one member: the sets have one, and the load should be a heavy one.
     fn collection(&self, namespace: &str) -> Collection<Document> {
         let (database, collection) = namespace.split_once('.').expect("a namespace");
         let options = DatabaseOptions::builder()
-            .write_concern(WriteConcern::nodes(1))
+            .write_concern(self.workload.concern.clone())
             .build();
         let database = self.client.database_with_options(database, options);
         database.collection(collection)
@@ -223,17 +233,19 @@ impl Writer {
             Step::Delete => self.delete(&place).await,
         };
         let done = match result {
-            Err(error) if code_of(&error) == Some(DUPLICATE_KEY) => return,
-            other => other.unwrap_or_else(|error| panic!("{place:?} {id}: {error}")),
+            Err(error) if is_duplicate(&error) => return,
+            Err(error) => return self.unclear(id, place, step, &error),
+            Ok(done) => done,
         };
         match (done, step) {
             (Some(removed), _) => self.note(id, place, before, removed),
-            (None, Step::Update) => {
-                let inserted = self.insert(&place, &id).await;
-                if let Ok(Some(removed)) = inserted {
-                    self.note(id, place, before, removed);
+            (None, Step::Update) => match self.insert(&place, &id).await {
+                Ok(Some(removed)) => self.note(id, place, before, removed),
+                Err(error) if !is_duplicate(&error) => {
+                    self.unclear(id, place, step, &error);
                 }
-            }
+                Ok(None) | Err(_) => {}
+            },
             (None, _) => {}
         }
     }
@@ -259,17 +271,15 @@ impl Writer {
     async fn in_transaction(&mut self, steps: Vec<(Place, String, Step)>) {
         let before = self.time();
         let start = self.session.start_transaction();
-        start
-            .write_concern(WriteConcern::nodes(1))
-            .await
-            .expect("a transaction");
+        let concern = self.workload.concern.clone();
+        start.write_concern(concern).await.expect("a transaction");
         let mut done = Vec::new();
         for (place, id, step) in steps {
             match self.step_in_transaction(&place, &id, step).await {
-                Ok(Some(removed)) => done.push((id, place, removed)),
+                Ok(Some(removed)) => done.push((id, place, step, removed)),
                 Ok(None) => {}
                 Err(error) => {
-                    assert!(is_refusal(&error), "{place:?} {id}: {error}");
+                    assert!(self.forgives(&error), "{place:?} {id}: {error}");
                     let _ = self.session.abort_transaction().await;
                     return;
                 }
@@ -277,13 +287,17 @@ impl Writer {
         }
         match self.session.commit_transaction().await {
             Ok(()) => {
-                for (id, place, removed) in done {
+                for (id, place, _, removed) in done {
                     self.note(id, place, before, removed);
                 }
             }
-            Err(error) => {
-                assert!(is_refusal(&error), "commit: {error}");
+            Err(error) if is_refusal(&error) => {
                 let _ = self.session.abort_transaction().await;
+            }
+            Err(error) => {
+                for (id, place, step, _) in done {
+                    self.unclear(id, place, step, &error);
+                }
             }
         }
     }
@@ -343,6 +357,19 @@ impl Writer {
         Ok(deleted.map(|document| Some(seen_of(&document))))
     }
 
+    fn forgives(&self, error: &Error) -> bool {
+        is_refusal(error) || self.workload.concern == WriteConcern::majority()
+    }
+
+    /// Nobody knows whether it was done.
+    fn unclear(&mut self, id: String, place: Place, step: Step, error: &Error) {
+        assert!(self.forgives(error), "{place:?} {id}: {error}");
+        match step {
+            Step::Delete => drop(self.history.perhaps_deleted.insert(place)),
+            Step::Insert | Step::Update | Step::Replace => self.history.perhaps.push((id, place)),
+        }
+    }
+
     fn note(&mut self, id: String, place: Place, before: Time, removed: Option<Vec<String>>) {
         self.history.writes.push(Write {
             id,
@@ -356,18 +383,6 @@ impl Writer {
 
 /// None: there was nothing to write to. Inside: the `seen` that a delete took away.
 type Done = Result<Option<Option<Vec<String>>>, Error>;
-
-fn code_of(error: &Error) -> Option<i32> {
-    match error.kind.as_ref() {
-        ErrorKind::Command(error) => Some(error.code),
-        ErrorKind::Write(WriteFailure::WriteError(error)) => Some(error.code),
-        _ => None,
-    }
-}
-
-fn is_refusal(error: &Error) -> bool {
-    error.contains_label("TransientTransactionError") || code_of(error) == Some(DUPLICATE_KEY)
-}
 
 /// The converged documents of one side as the oracle takes them.
 pub fn documents_of(contents: &Contents) -> Vec<(String, Document)> {

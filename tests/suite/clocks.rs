@@ -1,0 +1,116 @@
+//! Wall clocks that are wrong: whoever is later by its own clock wins, and nothing else happens.
+
+use std::path::Path;
+use std::time::Duration;
+
+use bson::doc;
+use serde_json::Value;
+
+use crate::support::env::TestEnv;
+use crate::support::load::Load;
+use crate::support::mongod::MongodOptions;
+use crate::support::random::seed;
+use crate::support::tandem::Tandem;
+use crate::support::wait::wait_for;
+
+const SOON: Duration = Duration::from_secs(60);
+const LIBRARIES: [&str; 2] = [
+    "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1",
+    "/usr/lib/faketime/libfaketimeMT.so.1",
+];
+
+/// The environment of a process whose wall clock is wrong by `offset`, such as `+1h`.
+fn clock(offset: &str) -> Vec<(String, String)> {
+    let library = LIBRARIES.iter().find(|path| Path::new(path).exists());
+    let library = library.expect("libfaketime, from the package of that name");
+    [
+        ("LD_PRELOAD", *library),
+        ("FAKETIME", offset),
+        ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
+    ]
+    .map(|(name, value)| (name.to_owned(), value.to_owned()))
+    .to_vec()
+}
+
+fn wrong_by(name: &str, offset: &str) -> MongodOptions {
+    let mut options = MongodOptions::named(name);
+    options.environment = clock(offset);
+    options
+}
+
+/// Both sides write one document while tandem is stopped, a first; gives the one record.
+async fn race(env: &TestEnv, tandem: &Tandem, id: i32) -> Value {
+    tandem.sigstop();
+    env.orders_a()
+        .insert_one(doc! { "_id": id, "by": "a" })
+        .await
+        .unwrap();
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    env.orders_b()
+        .insert_one(doc! { "_id": id, "by": "b" })
+        .await
+        .unwrap();
+    tandem.sigcont();
+    wait_for("the race is on record", SOON, || async {
+        let of_id = |record: &Value| record["document_key"].to_string().contains(&id.to_string());
+        tandem.conflicts(&[]).into_iter().find(of_id)
+    })
+    .await
+}
+
+/// The load's account holds whatever the clocks say, and a race goes to the clock that is ahead.
+async fn skewed(offset: &str, winner: &str) {
+    let env = TestEnv::start_with(MongodOptions::named("eu-set"), wrong_by("us-set", offset)).await;
+    let mut tandem = env.streaming(&env.link()).await;
+    let skew = tandem.status()["clusters"]["b"]["clock_skew_ms"].as_i64();
+    let hours = skew.map(|ms| (ms as f64 / 3_600_000.0).round() as i64);
+    assert_eq!(hours, Some(if winner == "b" { 1 } else { -1 }));
+    assert!(tandem.log().contains("clocks differ"), "{}", tandem.log());
+    let record = race(&env, &tandem, 1_000_001).await;
+    assert_eq!(record["winner_cluster"], winner, "{record}");
+    let raced = doc! { "_id": 1_000_001 };
+    env.orders_b().delete_one(raced).await.unwrap();
+    let load = Load::start(&env, Load::steady(seed("skewed")));
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    load.settle(&env, &tandem, SOON).await;
+    tandem.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs libfaketime: the wall clock of b is an hour fast"]
+async fn long_a_cluster_an_hour_ahead_wins_every_true_race_and_no_other() {
+    skewed("+1h", "b").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs libfaketime: the wall clock of b is an hour slow"]
+async fn long_a_cluster_an_hour_behind_loses_every_true_race_and_no_other() {
+    skewed("-1h", "a").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs libfaketime: the wall clock of the replicator's host is a day wrong"]
+async fn long_the_clock_of_the_replicators_host_decides_nothing() {
+    let env = TestEnv::start().await;
+    for offset in ["+1d", "-1d"] {
+        let mut tandem = env.tandem(&env.link());
+        for (name, value) in clock(offset) {
+            tandem.env(&name, &value);
+        }
+        tandem.start();
+        tandem.wait_until_streaming().await;
+        let id = if offset == "+1d" {
+            1_000_001
+        } else {
+            1_000_002
+        };
+        assert_eq!(race(&env, &tandem, id).await["winner_cluster"], "b");
+        let load = Load::start(
+            &env,
+            Load::steady(seed("host")).ids_from(id as usize * 1000),
+        );
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        load.stop().await;
+        tandem.stop().await;
+    }
+}

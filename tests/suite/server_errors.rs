@@ -1,0 +1,159 @@
+//! Errors of a server that pass are waited for and double nothing; others end the link with a reason.
+
+use std::time::Duration;
+
+use bson::doc;
+
+use crate::support::compare::{assert_converged, assert_converged_by};
+use crate::support::env::{LinkConfig, TestEnv};
+use crate::support::fail_points::FailPoint;
+use crate::support::load::Load;
+use crate::support::random::seed;
+
+const SOON: Duration = Duration::from_secs(60);
+
+/// What a driver resumes a change stream after, but for StaleConfig (13388): a fail point cannot
+/// make it up, and only shards send it.
+const RESUMABLE: [i32; 17] = [
+    6, 7, 43, 63, 89, 91, 133, 150, 189, 234, 262, 9001, 10107, 11600, 11602, 13435, 13436,
+];
+
+/// NotWritablePrimary, WriteConcernTimeout, MaxTimeMSExpired, Interrupted, LockTimeout,
+/// WriteConflict, ExceededTimeLimit, NoSuchTransaction.
+const OF_WRITES: [i32; 8] = [10107, 64, 50, 11601, 24, 112, 262, 251];
+
+const WRITES: [&str; 3] = ["insert", "update", "delete"];
+const OUT_OF_DISK_SPACE: i32 = 14031;
+
+fn impatient(env: &TestEnv) -> LinkConfig {
+    env.link()
+        .extra("[timeouts]\nconnect = \"5s\"\noperation = \"1s\"")
+}
+
+/// The error twice: once for the stream that is open, and once when it is opened again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_stream_goes_on_after_every_code_that_a_driver_resumes_after() {
+    let env = TestEnv::start().await;
+    let mut tandem = env.streaming(&env.link()).await;
+    let load = Load::start(&env, Load::steady(seed("resumable")));
+    let stream = ["getMore", "aggregate"];
+    let (a, b) = (
+        FailPoint::on(&env.a, &stream),
+        FailPoint::on(&env.b, &stream),
+    );
+    for code in RESUMABLE {
+        let error = doc! { "errorCode": code };
+        tokio::join!(a.fail(2, error.clone()), b.fail(2, error));
+        assert!(tandem.is_running(), "after {code}");
+        let runs = |status: &serde_json::Value| status["state"] == "running";
+        tandem
+            .wait_status("both streams work again", SOON, runs)
+            .await;
+    }
+    load.settle(&env, &tandem, SOON).await;
+    tandem.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_stream_that_cannot_go_on_ends_the_link_with_the_reason() {
+    const UNKNOWN: i32 = 5050;
+    let label = ["NonResumableChangeStreamError"];
+    let env = TestEnv::start().await;
+    let mut tandem = env.tandem(&env.link());
+    let stream = FailPoint::on(&env.a, &["getMore"]);
+    for (error, exit, reason) in [
+        (doc! { "errorCode": 286 }, 5, "tandem resync"),
+        (doc! { "errorCode": 280 }, 5, "tandem resync"),
+        (
+            doc! { "errorCode": UNKNOWN, "errorLabels": label },
+            5,
+            "tandem resync",
+        ),
+        (doc! { "errorCode": 13 }, 4, "grant the missing privilege"),
+        (doc! { "errorCode": UNKNOWN }, 1, "5050"),
+    ] {
+        tandem.start();
+        tandem.wait_until_streaming().await;
+        let row = doc! { "code": error.get_i32("errorCode").unwrap() };
+        env.orders_b().insert_one(row).await.unwrap();
+        stream.fail_always(error.clone()).await;
+        // Nobody reads a any more, and the lanes into it must not wait for their echo.
+        let code = tandem.wait_exit(Duration::from_secs(10)).await;
+        assert_eq!(code, exit, "{error}\n{}", tandem.tail());
+        assert!(tandem.tail().contains(reason), "{}", tandem.tail());
+        assert!(tandem.tail().contains("change stream of eu"));
+        stream.off().await;
+    }
+    tandem.start();
+    tandem.wait_until_streaming().await;
+    assert_converged(&env, SOON).await;
+    tandem.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn errors_of_a_transaction_and_of_its_commit_pass_and_double_nothing() {
+    /// A server that refuses all the time is asked again this often by eight lanes and the lease.
+    const TRIES_MAX: i64 = 400;
+    let env = TestEnv::start().await;
+    let mut tandem = env.streaming(&env.link()).await;
+    let load = Load::start(&env, Load::steady(seed("of_writes")));
+    for commands in [WRITES.as_slice(), &["find"], &["commitTransaction"]] {
+        let (a, b) = (
+            FailPoint::on(&env.a, commands),
+            FailPoint::on(&env.b, commands),
+        );
+        for code in OF_WRITES {
+            let error = doc! { "errorCode": code };
+            tokio::join!(a.fail(4, error.clone()), b.fail(4, error));
+            assert!(tandem.is_running(), "after {code} on {commands:?}");
+        }
+        let time = Duration::from_secs(2);
+        let error = doc! { "errorCode": 112 };
+        let (a, b) = tokio::join!(a.fail_for(time, error.clone()), b.fail_for(time, error));
+        println!("{a} and {b} tries of {commands:?} in {time:?}");
+        assert!(a < TRIES_MAX && b < TRIES_MAX, "{a} and {b} tries");
+    }
+    load.settle(&env, &tandem, SOON).await;
+    assert_eq!(tandem.total("dead_letters_total"), 0);
+    tandem.stop().await;
+}
+
+/// Writes on a, while b refuses.
+async fn insert_some(env: &TestEnv, from: i32) {
+    for id in from..from + 50 {
+        env.orders_a().insert_one(doc! { "_id": id }).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_target_that_is_full_locked_or_takes_no_writes_is_waited_for() {
+    let env = TestEnv::start().await;
+    let mut tandem = env.streaming(&impatient(&env)).await;
+    let time = Duration::from_secs(2);
+    for (round, commands) in (1..).zip([WRITES.as_slice(), &["commitTransaction"]]) {
+        let full = FailPoint::on(&env.b, commands);
+        let error = doc! { "errorCode": OUT_OF_DISK_SPACE };
+        full.fail_always(error).await;
+        insert_some(&env, round * 100).await;
+        let says = |status: &serde_json::Value| status.to_string().contains("14031");
+        tandem.wait_status("it says why it waits", SOON, says).await;
+        full.off().await;
+        assert_converged_by(&tandem, &env, SOON).await;
+    }
+
+    let block = |on: bool| doc! { "setUserWriteBlockMode": 1, "global": on };
+    env.b.admin(block(true)).await;
+    insert_some(&env, 1000).await;
+    tokio::time::sleep(time).await;
+    env.b.admin(block(false)).await;
+    assert_converged_by(&tandem, &env, SOON).await;
+
+    env.b.admin(doc! { "fsync": 1, "lock": true }).await;
+    insert_some(&env, 2000).await;
+    tokio::time::sleep(time).await;
+    env.b.admin(doc! { "fsyncUnlock": 1 }).await;
+    assert_converged_by(&tandem, &env, SOON).await;
+    assert!(tandem.is_running());
+    assert_eq!(tandem.total("dead_letters_total"), 0);
+    tandem.stop().await;
+}
