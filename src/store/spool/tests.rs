@@ -1,3 +1,5 @@
+//! Events go to the disk and come back as they were.
+
 use std::fs::OpenOptions;
 
 use bson::{RawDocumentBuf, Timestamp, rawdoc};
