@@ -1,6 +1,8 @@
 //! A connection to one of the two clusters, with a deadline on every call.
 
+mod advice;
 pub mod errors;
+mod said;
 
 use std::time::Duration;
 
@@ -20,6 +22,9 @@ pub const APP_NAME: &str = "tandem";
 /// Connections per member where the connection string gives no `maxPoolSize`: two for each of the
 /// most lanes there can be, so that no lane ever waits for another one's connection.
 const POOL_SIZE_MAX: u32 = 128;
+
+/// The driver tells the cause when its time is over; whoever waits for it must not give up first.
+const CAUSE_TIME_MAX: Duration = Duration::from_secs(1);
 
 /// One cluster of the link.
 #[derive(Debug, Clone)]
@@ -55,7 +60,12 @@ pub async fn connect(config: &Config, side: Side) -> Result<Cluster> {
     let client = Client::with_options(options)
         .map_err(|error| refused(error, side, &doing, &cluster.uri))?;
     let admin = client.database("admin");
-    within(limit, &doing, admin.run_command(doc! { "hello": 1 })).await?;
+    within(
+        limit + CAUSE_TIME_MAX,
+        &doing,
+        admin.run_command(doc! { "hello": 1 }),
+    )
+    .await?;
     Ok(Cluster {
         client,
         side,

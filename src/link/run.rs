@@ -28,6 +28,10 @@ use crate::telemetry::status::LinkState;
 /// Longest time from a request to stop to the end.
 const STOP_TIME_MAX: Duration = Duration::from_secs(25);
 
+/// The same after a failure: lanes may wait in vain for what a task that is gone would have told
+/// them, and a batch that is not finished is lost no more than in a kill.
+const FAILED_STOP_TIME_MAX: Duration = Duration::from_secs(3);
+
 /// Runs the link until it is stopped, has caught up, or cannot go on.
 ///
 /// # Errors
@@ -235,7 +239,11 @@ async fn wind_up(
 ) -> Result<Finished> {
     tracing::info!("stopping: finishing the batches under way");
     lanes_stop.cancel();
-    let drained = all_end(&mut lanes).await;
+    let time_max = match &outcome {
+        Ok(_) => STOP_TIME_MAX,
+        Err(_) => FAILED_STOP_TIME_MAX,
+    };
+    let drained = all_end(&mut lanes, time_max).await;
     rest_stop.cancel();
     rest.abort_all();
     while rest.join_next().await.is_some() {}
@@ -322,7 +330,7 @@ async fn first_failure(tasks: &mut Tasks) -> Error {
 }
 
 /// Lets the batches under way end.
-async fn all_end(tasks: &mut Tasks) -> Result<()> {
+async fn all_end(tasks: &mut Tasks, time_max: Duration) -> Result<()> {
     let ends = async {
         while let Some(ended) = tasks.join_next().await {
             ended.map_err(|error| Error::bug("a task of the link died").caused_by(error))??;
@@ -330,7 +338,7 @@ async fn all_end(tasks: &mut Tasks) -> Result<()> {
         Ok(())
     };
     let late = Error::timed_out("a batch could not be finished in time; nothing is lost");
-    let ended = tokio::time::timeout(STOP_TIME_MAX, ends).await;
+    let ended = tokio::time::timeout(time_max, ends).await;
     tasks.abort_all();
     ended.unwrap_or(Err(late))
 }

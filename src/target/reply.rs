@@ -136,6 +136,10 @@ fn refusal_of(error: Option<&Document>, keys: &[DocumentKey], at: Option<Timesta
         _ if errors::class_of_code(code) == Some(Class::Retry) => {
             Refusal::Failed(Error::unreachable(format!("a write was refused ({code})")))
         }
+        // Nor is a missing privilege or a full disk the document's fault.
+        _ if errors::class_of_code(code) == Some(Class::Operator) => Refusal::Failed(
+            Error::cluster(format!("a write was refused: {} ({code})", write.code_name)),
+        ),
         _ => Refusal::Impossible {
             at,
             error: Box::new(write),
@@ -261,6 +265,18 @@ mod tests {
             doc! { "ok": 1.0, "writeErrors": [{ "index": 0, "code": errors::WRITES_BLOCKED }] };
         let refusal = counts(&reply, &keys()).err().unwrap();
         assert!(refusal.is_outage(), "{refusal}");
+    }
+
+    #[test]
+    fn what_an_operator_has_to_see_to_makes_no_dead_letter() {
+        for code in [13, 14031] {
+            let reply = doc! { "ok": 1.0, "writeErrors": [{ "index": 0, "code": code }] };
+            let refusal = counts(&reply, &keys()).err().unwrap();
+            assert!(
+                matches!(&refusal, Refusal::Failed(error) if error.class == Class::Operator),
+                "{refusal}"
+            );
+        }
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Scenarios against real replica sets, in one program so that it is linked once.
 
+mod conflict_pairs;
 mod conflicts;
 mod copied_once;
 mod copy_hazards;
@@ -21,6 +22,7 @@ mod outage;
 mod ranges;
 mod records;
 mod resync;
+mod roles;
 mod runs;
 mod scenarios_collation;
 mod scenarios_documents;
@@ -28,6 +30,7 @@ mod scenarios_schema;
 mod scenarios_transactions;
 mod scenarios_values;
 mod scenarios_writes;
+mod security;
 mod status;
 mod support;
 mod takeover;

@@ -28,6 +28,8 @@ pub struct MongodOptions {
     pub args: Vec<String>,
     /// The port that the replica set names as its own, of a proxy in front of the server.
     pub advertised_port: Option<u16>,
+    /// Further options of the test's own connection string.
+    pub client_query: String,
 }
 
 impl MongodOptions {
@@ -38,6 +40,7 @@ impl MongodOptions {
             cache_gigabytes: "0.25",
             args: Vec::new(),
             advertised_port: None,
+            client_query: String::new(),
         }
     }
 
@@ -102,7 +105,7 @@ impl Mongod {
             .expect("a temporary directory");
         let running = launch(&options, port, dir.path(), true);
         Self {
-            client: direct_client(port).await,
+            client: direct_client(port, "", &options.client_query).await,
             options,
             port,
             dir,
@@ -117,7 +120,7 @@ impl Mongod {
         let options = MongodOptions::named("");
         let running = launch(&options, port, dir.path(), false);
         let mongod = Self {
-            client: direct_client(port).await,
+            client: direct_client(port, "", "").await,
             options,
             port,
             dir,
@@ -137,6 +140,17 @@ impl Mongod {
         };
         self.admin(doc! { "replSetInitiate": config }).await;
         self.wait_primary().await;
+    }
+
+    /// Where access control is on: makes the one user who may do everything, and is it from here on.
+    #[allow(
+        dead_code,
+        reason = "the demo and the benchmark, which share this file, have no users"
+    )]
+    pub async fn log_in(&mut self) {
+        let user = doc! { "createUser": "root", "pwd": "root", "roles": ["__system"] };
+        self.admin(user).await;
+        self.client = direct_client(self.port, "root:root@", &self.options.client_query).await;
     }
 
     pub async fn wait_answering(&self) {
@@ -299,8 +313,8 @@ pub fn free_port() -> u16 {
     listener.local_addr().expect("its address").port()
 }
 
-async fn direct_client(port: u16) -> Client {
-    let uri = format!("mongodb://127.0.0.1:{port}/?directConnection=true");
+async fn direct_client(port: u16, credentials: &str, query: &str) -> Client {
+    let uri = format!("mongodb://{credentials}127.0.0.1:{port}/?directConnection=true{query}");
     let mut options = ClientOptions::parse(uri).await.expect("a URI");
     options.server_selection_timeout = Some(Duration::from_secs(5));
     options.heartbeat_freq = Some(Duration::from_millis(500));
