@@ -3,7 +3,7 @@
 use bson::spec::ElementType;
 use bson::{Decimal128, RawDocument};
 
-use super::raw::{RawElement, elements};
+use super::raw::{DEPTH_MAX, RawElement, elements};
 
 /// Tags of the canonical form. Only equality matters, not order.
 const INTEGER: u8 = 1;
@@ -20,11 +20,11 @@ const ARRAY: u8 = 7;
 /// sub-document keep their order, since the server tells `{a, b}` from `{b, a}`.
 pub fn canonical(element: &RawElement<'_>) -> Vec<u8> {
     let mut out = Vec::with_capacity(element.bytes.len() + 8);
-    append(element, &mut out);
+    append(element, 0, &mut out);
     out
 }
 
-fn append(element: &RawElement<'_>, out: &mut Vec<u8>) {
+fn append(element: &RawElement<'_>, depth: usize, out: &mut Vec<u8>) {
     let (kind, value) = element.kind_and_value();
     match ElementType::from(kind) {
         Some(ElementType::Int32) => integer(i64::from(i32::from_le_bytes(fixed(value))), out),
@@ -35,8 +35,8 @@ fn append(element: &RawElement<'_>, out: &mut Vec<u8>) {
             out.push(TEXT);
             out.extend_from_slice(value);
         }
-        Some(ElementType::EmbeddedDocument) => nested(DOCUMENT, value, out),
-        Some(ElementType::Array) => nested(ARRAY, value, out),
+        Some(ElementType::EmbeddedDocument) => nested(DOCUMENT, value, depth, out),
+        Some(ElementType::Array) => nested(ARRAY, value, depth, out),
         _ => {
             out.push(OTHER);
             out.push(kind);
@@ -45,9 +45,10 @@ fn append(element: &RawElement<'_>, out: &mut Vec<u8>) {
     }
 }
 
-fn nested(tag: u8, value: &[u8], out: &mut Vec<u8>) {
+fn nested(tag: u8, value: &[u8], depth: usize, out: &mut Vec<u8>) {
     let parts = RawDocument::from_bytes(value)
         .ok()
+        .filter(|_| depth < DEPTH_MAX)
         .and_then(|document| elements(document).ok());
     let Some(parts) = parts else {
         out.push(OTHER);
@@ -59,7 +60,7 @@ fn nested(tag: u8, value: &[u8], out: &mut Vec<u8>) {
         out.push(1);
         out.extend_from_slice(part.name.as_bytes());
         out.push(0);
-        append(part, out);
+        append(part, depth + 1, out);
     }
     out.push(0);
 }

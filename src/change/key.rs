@@ -188,4 +188,37 @@ mod tests {
             "{counts:?}"
         );
     }
+
+    #[test]
+    fn no_bytes_make_a_key_panic_or_grow_without_bound() {
+        use super::super::hostile::{any_bytes, any_damage, any_document, broken, for_any};
+        use proptest::prelude::*;
+        /// A double in full has 770 digits.
+        const GROWTH_MAX: usize = 100;
+        let documents = prop_oneof![any_bytes(), any_document()];
+        for_any((documents, any_damage()), |(document, (changes, cut))| {
+            let id = broken(document, &changes, cut);
+            let mut row = RawDocumentBuf::new();
+            row.append(bson::cstr!("_id"), id.clone());
+            for document in [&id, &row] {
+                let Some(key) = DocumentKey::of(&Namespace::new("shop", "orders"), document) else {
+                    continue;
+                };
+                let again = DocumentKey::of(&Namespace::new("shop", "orders"), key.raw());
+                prop_assert_eq!(Some(&key), again.as_ref());
+                prop_assert!(key.canonical().len() <= GROWTH_MAX * document.as_bytes().len());
+                prop_assert!(!key.element_named("other").is_empty());
+                prop_assert!(key.lane(4) < 4);
+            }
+            Ok(())
+        });
+    }
+
+    #[test]
+    fn a_key_that_is_nested_without_end_exhausts_no_stack() {
+        use super::super::hostile::nested;
+        let of = |levels| key(&nested("_id", levels));
+        assert_eq!(of(1_000_000), of(1_000_000));
+        assert_ne!(of(1_000_000), of(999_999));
+    }
 }

@@ -3,6 +3,8 @@
 mod canonical;
 mod chunks;
 mod event;
+#[cfg(test)]
+pub(crate) mod hostile;
 mod key;
 mod namespace;
 mod policy;
@@ -18,7 +20,7 @@ pub use key::DocumentKey;
 pub use namespace::{Namespace, NamespaceFilter, matches as wildcard_matches};
 pub use policy::{Mode, Policy};
 pub use position::{AppliedThrough, ObservedThrough, Position};
-pub use raw::{RawElement, document_of, elements, renamed};
+pub use raw::{DEPTH_MAX, RawElement, document_of, elements, renamed};
 pub use record::{ConflictKind, ConflictRecord, Losing, Reason, RecordStatus, Winning, record_id};
 pub use version::{Rank, Version};
 pub use wall_time::{parse_rfc3339, rfc3339};

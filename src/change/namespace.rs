@@ -87,6 +87,20 @@ impl NamespaceFilter {
             && !named(&self.exclude)
     }
 
+    /// Whether a collection of the database may be included. Where not, nobody has to look into it.
+    pub fn may_include_from(&self, database: &str) -> bool {
+        let reaches = |pattern: &String| {
+            let fixed = pattern.split('*').next().unwrap_or_default();
+            match fixed.split_once('.') {
+                Some((named, _)) => named == database,
+                None => format!("{database}.").starts_with(fixed),
+            }
+        };
+        !SERVER_DATABASES.contains(&database)
+            && database != self.own_database
+            && self.include.iter().any(reaches)
+    }
+
     pub fn include(&self) -> &[String] {
         &self.include
     }
@@ -172,6 +186,19 @@ mod tests {
         ] {
             assert!(!filter.includes(&ns(name)), "{name}");
         }
+    }
+
+    #[test]
+    fn only_databases_that_a_pattern_reaches_are_looked_into() {
+        let reached = |include: &[&str], database| filter(include, &[]).may_include_from(database);
+        assert!(reached(&["shop.*"], "shop"));
+        assert!(reached(&["shop.orders"], "shop"));
+        assert!(reached(&["sh*p.orders"], "shop"));
+        assert!(reached(&["*"], "anything"));
+        assert!(!reached(&["shop.*"], "shop2"));
+        assert!(!reached(&["shop2*"], "shop"));
+        assert!(!reached(&["*"], "admin"));
+        assert!(!reached(&["*"], "__tandem"));
     }
 
     #[test]

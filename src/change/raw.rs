@@ -2,6 +2,10 @@
 
 use bson::{RawDocument, RawDocumentBuf};
 
+/// How deep values are looked into. Servers take 250 levels at most (`maxBSONDepth`), so what is
+/// deeper was made to exhaust a stack.
+pub const DEPTH_MAX: usize = 300;
+
 /// An element as it stands in a document: its name and all of its bytes (type, name and value).
 #[derive(Debug, Clone, Copy)]
 pub struct RawElement<'a> {

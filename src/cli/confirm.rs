@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, IsTerminal, Write};
 
+use super::output::harmless;
 use crate::error::{Error, Result};
 
 /// Shows what will be done and, without `--yes`, asks on the terminal.
@@ -11,7 +12,7 @@ use crate::error::{Error, Result};
 pub fn confirm(shown: &str, yes: bool) -> Result<bool> {
     let unanswered = |cause| Error::usage("no answer could be read").caused_by(cause);
     let mut err = std::io::stderr().lock();
-    let _ = err.write_all(shown.as_bytes());
+    let _ = err.write_all(harmless(shown).as_bytes());
     if yes {
         return Ok(true);
     }

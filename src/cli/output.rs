@@ -3,6 +3,7 @@
 use std::io::{self, BufWriter, ErrorKind, Stdout, Write};
 
 use crate::error::{Error, Result};
+use crate::report::escaped;
 
 /// Prints a result. A reader that has had enough, such as `head`, is no error.
 pub fn print(text: &str) -> Result<()> {
@@ -55,11 +56,35 @@ impl Write for Results {
     }
 }
 
+/// Text for people. A terminal obeys control characters, and names of collections, databases and
+/// indexes may hold them.
+pub fn harmless(text: &str) -> String {
+    text.split_inclusive('\n')
+        .map(|line| match line.strip_suffix('\n') {
+            Some(line) => escaped(line) + "\n",
+            None => escaped(line),
+        })
+        .collect()
+}
+
 /// Prints `error: …` and, where there is one, `hint: …`.
 pub fn print_error(error: &Error) {
     let mut text = format!("error: {error}\n");
     if let Some(hint) = &error.hint {
         text.push_str(&format!("hint: {hint}\n"));
     }
-    let _ = io::stderr().lock().write_all(text.as_bytes());
+    let _ = io::stderr().lock().write_all(harmless(&text).as_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_terminal_obeys_no_name() {
+        assert_eq!(
+            harmless("shop.\x1b[2Jorders\r\nnext\u{9b}31m"),
+            "shop.\\u{1b}[2Jorders\\r\nnext\\u{9b}31m"
+        );
+    }
 }

@@ -67,7 +67,7 @@ pub async fn run(common: &Common, args: &RunArgs) -> Result<ExitCode> {
         let shown = if args.json {
             plan.as_json()
         } else {
-            plan.as_table()
+            super::output::harmless(&plan.as_table())
         };
         super::output::print(&shown)?;
         return Ok(ExitCode::Done);

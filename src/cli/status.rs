@@ -32,7 +32,7 @@ pub async fn run(common: &Common, args: &StatusArgs) -> Result<ExitCode> {
             .map_err(|cause| Error::bug("cannot write the status as JSON").caused_by(cause))?;
         json + "\n"
     } else {
-        to_text(&status)
+        output::harmless(&to_text(&status))
     })?;
     Ok(ExitCode::Done)
 }

@@ -8,6 +8,8 @@ use mongodb::error::{
     WriteFailure,
 };
 
+use super::advice;
+use super::said::{said, shortened};
 use crate::error::{Class, Error, ExitCode, Result};
 
 /// Passes by itself: the cluster is away, electing, busy, or refused this one attempt.
@@ -58,7 +60,10 @@ const OUT_OF_DISK_SPACE: i32 = 14031;
 /// Somebody must change the cluster or the account: code, and what to do.
 const OPERATOR_CODES: [(i32, &str); 8] = [
     (11, "create the user, or correct the connection string"),
-    (13, "grant the missing privilege; `tandem check` lists them"),
+    (
+        13,
+        "grant the missing privilege; `tandem check` lists them all",
+    ),
     (
         18,
         "correct user, password or authSource in the connection string",
@@ -82,17 +87,6 @@ const RESYNC_CODES: [i32; 2] = [
 /// The label a server puts on a change stream error that no retry can help.
 const NON_RESUMABLE_LABEL: &str = "NonResumableChangeStreamError";
 const RESUMABLE_LABEL: &str = "ResumableChangeStreamError";
-
-/// Codes whose message quotes documents or keys, which no log may show.
-const CODES_QUOTING_DOCUMENTS: [i32; 4] = [
-    121,   // DocumentValidationFailure
-    11000, // DuplicateKey
-    11001, // DuplicateKey, of old servers
-    66,    // ImmutableField
-];
-
-/// Longest cause shown; the driver lists a whole topology where no server answers.
-const CAUSE_CHARS_MAX: usize = 400;
 
 /// Names what failed (`cannot {doing}: …`) and who can do something about it.
 ///
@@ -197,7 +191,8 @@ fn verdict(error: &DriverError, code: Option<i32>) -> (ExitCode, Class, Option<&
         match class_of_code(code) {
             Some(Class::Resync) => return (ExitCode::History, Class::Resync, LOST),
             Some(class @ (Class::Retry | Class::Operator)) => {
-                return (ExitCode::Cluster, class, hint_for(code));
+                let hint = advice::on_nobody(&error.to_string());
+                return (ExitCode::Cluster, class, hint.or(hint_for(code)));
             }
             Some(Class::Bug) | None => {}
         }
@@ -217,7 +212,7 @@ fn verdict(error: &DriverError, code: Option<i32>) -> (ExitCode, Class, Option<&
         | ErrorKind::DnsResolve { .. } => (
             ExitCode::Cluster,
             Class::Retry,
-            Some("is the cluster up, and can this host reach every one of its members?"),
+            Some(advice::on_connection(&error.to_string())),
         ),
         ErrorKind::Authentication { .. } => (
             ExitCode::Cluster,
@@ -270,14 +265,6 @@ impl Cause {
     }
 }
 
-fn shortened(mut text: String) -> String {
-    if let Some((end, _)) = text.char_indices().nth(CAUSE_CHARS_MAX) {
-        text.truncate(end);
-        text.push('…');
-    }
-    text
-}
-
 /// The driver prints its whole view of the cluster; the members and their errors are enough.
 fn no_primary(message: &str) -> String {
     let members: Vec<String> = message
@@ -296,15 +283,6 @@ fn no_primary(message: &str) -> String {
     match members.as_slice() {
         [] => "no primary found".to_owned(),
         members => format!("no primary found among {}", members.join(", ")),
-    }
-}
-
-fn said(code: i32, name: Option<&str>, message: &str) -> String {
-    let name = name.filter(|name| !name.is_empty()).unwrap_or("error");
-    if message.is_empty() || CODES_QUOTING_DOCUMENTS.contains(&code) {
-        format!("{name} ({code})")
-    } else {
-        format!("{name} ({code}): {message}")
     }
 }
 

@@ -1,6 +1,8 @@
 //! A connection to one of the two clusters, with a deadline on every call.
 
+mod advice;
 pub mod errors;
+mod said;
 
 use std::time::Duration;
 
@@ -25,6 +27,9 @@ const POOL_SIZE_MAX: u32 = 128;
 /// of a handshake, so where a network swallows a few of them, its default of 2 leaves no room for
 /// any other for as long as its monitor has noticed nothing.
 const CONNECTING_MAX: u32 = POOL_SIZE_MAX;
+
+/// The driver tells the cause when its time is over; whoever waits for it must not give up first.
+const CAUSE_TIME_MAX: Duration = Duration::from_secs(1);
 
 /// One cluster of the link.
 #[derive(Debug, Clone)]
@@ -61,7 +66,12 @@ pub async fn connect(config: &Config, side: Side) -> Result<Cluster> {
     let client = Client::with_options(options)
         .map_err(|error| refused(error, side, &doing, &cluster.uri))?;
     let admin = client.database("admin");
-    within(limit, &doing, admin.run_command(doc! { "hello": 1 })).await?;
+    within(
+        limit + CAUSE_TIME_MAX,
+        &doing,
+        admin.run_command(doc! { "hello": 1 }),
+    )
+    .await?;
     Ok(Cluster {
         client,
         side,

@@ -202,4 +202,6 @@ pub struct TimeoutsConfig {
 }
 
 #[cfg(test)]
+mod hostile;
+#[cfg(test)]
 mod tests;

@@ -11,7 +11,7 @@ use crate::cluster::{self, Cluster};
 use crate::config::{Config, duration};
 use crate::error::{Error, ExitCode, Result};
 
-pub(crate) use privileges::missing as missing_privileges;
+pub(crate) use privileges::{missing as missing_privileges, must_be_granted};
 
 pub use lines::{CheckLine, Verdict, as_json, as_table};
 

@@ -89,22 +89,7 @@ impl Own {
             .cluster
             .command(&self.database, command, &doing)
             .await?;
-        let refused = reply
-            .get_array("writeErrors")
-            .ok()
-            .and_then(|errors| errors.first()?.as_document())
-            .or_else(|| reply.get_document("writeConcernError").ok());
-        if let Some(refused) = refused {
-            let code = refused.get_i32("code").unwrap_or(0);
-            let text = refused.get_str("errmsg").unwrap_or("refused");
-            let error = match errors::class_of_code(code) {
-                Some(crate::error::Class::Retry) => {
-                    Error::unreachable(format!("cannot {doing}: {text} ({code})"))
-                }
-                _ => Error::cluster(format!("cannot {doing}: {text} ({code})")),
-            };
-            return Err(error);
-        }
+        errors::check_reply(&reply, &doing)?;
         Ok(reply.get_i32("n").unwrap_or(0).max(0) as usize)
     }
 

@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use bson::{DateTime, Timestamp, Uuid, doc};
 
+use super::check::must_be_granted;
 use super::first_start::{FirstSync, first_positions, make_ready, tell_of_first, wall_time};
 use super::history::{
     FoundCheckpoint, History, highest_epoch, link_document, must_not_overlap, notes, session_ids,
@@ -182,6 +183,9 @@ async fn look(
     let identity = identity_of(config, &connected.servers);
     if let Some(before) = store.identity()? {
         must_match(config, &before, &identity)?;
+    }
+    for side in Side::BOTH {
+        must_be_granted(config, &connected.clusters[side]).await?;
     }
     let history = History::read(config, &connected.own).await?;
     if let Some(before) = history.identity(config).filter(|_| history.is_ready()) {

@@ -70,12 +70,20 @@ pub(super) fn cell(document: &RawDocument, path: &[&str]) -> String {
     }
 }
 
+/// Whoever shows the file on a terminal is spared what the terminal would obey.
 pub(super) fn safe_text(text: &str) -> String {
+    let mut safe = String::with_capacity(text.len() + 1);
     if text.starts_with(FORMULA_STARTS) {
-        format!("'{text}")
-    } else {
-        text.to_owned()
+        safe.push('\'');
     }
+    for character in text.chars() {
+        match character {
+            '\t' | '\r' | '\n' => safe.push(character),
+            other if other.is_control() => safe.extend(other.escape_default()),
+            other => safe.push(other),
+        }
+    }
+    safe
 }
 
 pub(super) fn line(cells: impl Iterator<Item = String>) -> Vec<u8> {

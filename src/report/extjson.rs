@@ -14,6 +14,22 @@ const PARTS: [&str; 2] = ["winning", "losing"];
 /// What stands in for a value or the rest of a document whose bytes are broken.
 const UNREADABLE: &str = "$unreadable";
 
+/// JSON escapes some control characters only, and a terminal obeys the others too. They stand in
+/// texts alone.
+fn without_controls(json: String) -> String {
+    if !json.contains(char::is_control) {
+        return json;
+    }
+    let mut out = String::with_capacity(json.len() + 16);
+    for character in json.chars() {
+        match character.is_control() {
+            true => out.push_str(&format!("\\u{:04x}", u32::from(character))),
+            false => out.push(character),
+        }
+    }
+    out
+}
+
 /// One line of JSON for a record; `_id` is called `id`.
 pub fn record_json(record: &RawDocument) -> String {
     let mut out = String::with_capacity(record.as_bytes().len() * 2);
@@ -78,7 +94,7 @@ fn write_scalar(out: &mut String, element: &RawElement<'_>) {
         .and_then(Bson::try_from)
         .map(Bson::into_canonical_extjson);
     match value {
-        Ok(value) => out.push_str(&value.to_string()),
+        Ok(value) => out.push_str(&without_controls(value.to_string())),
         Err(_) => {
             out.push('{');
             write_name(out, UNREADABLE);
@@ -135,7 +151,7 @@ fn write_name(out: &mut String, name: &str) {
 }
 
 fn write_text(out: &mut String, text: &str) {
-    out.push_str(&serde_json::Value::from(text).to_string());
+    out.push_str(&without_controls(serde_json::Value::from(text).to_string()));
 }
 
 fn write_bytes(out: &mut String, bytes: &[u8]) {

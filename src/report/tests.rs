@@ -129,6 +129,23 @@ fn a_table_shows_no_control_characters() {
 }
 
 #[test]
+fn a_terminal_obeys_no_value_in_any_format() {
+    let mut hostile = record("=0a", "shop.\x1b[31m\u{9b}2J\u{7f}");
+    let key = rawdoc! { "_id": { "\x1b]0;name\x07": "\u{9b}2J", "r": bson::Regex { pattern: "\u{9b}".try_into().unwrap(), options: "".try_into().unwrap() } } };
+    hostile.append(bson::cstr!("other_key"), key);
+    for format in Format::ALL {
+        let text = listed(format, std::slice::from_ref(&hostile));
+        let left = text.chars().find(|c| c.is_control() && *c != '\n');
+        assert_eq!(left, None, "{format:?}: {text:?}");
+        if let Format::Json | Format::Ndjson = format {
+            let read: serde_json::Value = serde_json::from_str(&text).unwrap();
+            let text = read.to_string();
+            assert!(text.contains('\u{9b}'), "the value itself is kept: {text}");
+        }
+    }
+}
+
+#[test]
 fn a_long_table_comes_in_pages_and_loses_no_row() {
     let records: Vec<_> = (0..1200)
         .map(|n| record(&format!("id{n:04}"), "s.o"))

@@ -10,12 +10,12 @@ use std::cmp::Ordering;
 use bson::{RawArrayBuf, RawDocument, RawDocumentBuf, cstr, rawdoc};
 
 use super::statements::update;
-use crate::change::{ChangeEvent, RawElement, document_of, elements, renamed};
+use crate::change::{ChangeEvent, DEPTH_MAX, RawElement, document_of, elements, renamed};
 
 /// The statements of an update event, to be run in order; none where only full state will do.
 pub fn update_statements(event: &ChangeEvent) -> Option<Vec<RawDocumentBuf>> {
     let mut delta = Delta::default();
-    delta.read(event.difference()?, "")?;
+    delta.read(event.difference()?, "", 0)?;
     let steps = delta.steps();
     let statements = steps
         .iter()
@@ -48,9 +48,12 @@ struct Delta {
 }
 
 impl Delta {
-    fn read(&mut self, difference: &RawDocument, above: &str) -> Option<()> {
+    fn read(&mut self, difference: &RawDocument, above: &str, depth: usize) -> Option<()> {
+        if depth > DEPTH_MAX {
+            return None;
+        }
         if matches!(difference.get("a"), Ok(Some(a)) if a.as_bool() == Some(true)) {
-            return self.read_array(difference, above);
+            return self.read_array(difference, above, depth);
         }
         let parts = elements(difference).ok()?;
         for part in &parts {
@@ -67,14 +70,14 @@ impl Delta {
                 }
                 name => {
                     let below = join(above, name.strip_prefix('s')?)?;
-                    self.read(difference.get_document(name).ok()?, &below)?;
+                    self.read(difference.get_document(name).ok()?, &below, depth + 1)?;
                 }
             }
         }
         Some(())
     }
 
-    fn read_array(&mut self, difference: &RawDocument, above: &str) -> Option<()> {
+    fn read_array(&mut self, difference: &RawDocument, above: &str, depth: usize) -> Option<()> {
         for part in elements(difference).ok()? {
             match part.name {
                 "a" => {}
@@ -86,7 +89,7 @@ impl Delta {
                 }
                 name => {
                     let below = join(above, name.strip_prefix('s')?)?;
-                    self.read(difference.get_document(name).ok()?, &below)?;
+                    self.read(difference.get_document(name).ok()?, &below, depth + 1)?;
                 }
             }
         }
@@ -226,7 +229,7 @@ mod tests {
 
     fn steps(difference: RawDocumentBuf) -> Option<Vec<Step>> {
         let mut delta = Delta::default();
-        delta.read(&difference, "")?;
+        delta.read(&difference, "", 0)?;
         Some(delta.steps())
     }
 
@@ -297,5 +300,24 @@ mod tests {
             assert_eq!(steps(rawdoc! { "u": fields.clone() }), None, "{name:?}");
             assert_eq!(steps(rawdoc! { "so": { "i": fields } }), None, "o.{name:?}");
         }
+    }
+
+    #[test]
+    fn no_difference_makes_it_panic_and_every_statement_is_a_document() {
+        use crate::change::hostile::{any_bytes, any_damage, any_document, broken, for_any};
+        use proptest::prelude::*;
+        let documents = prop_oneof![any_bytes(), any_document()];
+        for_any((documents, any_damage()), |(document, (changes, cut))| {
+            let found = steps(broken(document, &changes, cut));
+            for step in found.into_iter().flatten() {
+                prop_assert!(step.operators.iter().all(|part| part.is_ok()));
+            }
+            Ok(())
+        });
+    }
+
+    #[test]
+    fn a_difference_that_is_nested_without_end_needs_full_state() {
+        assert_eq!(steps(crate::change::hostile::nested("sx", 1_000_000)), None);
     }
 }

@@ -1,6 +1,7 @@
 //! Scenarios against real replica sets, in one program so that it is linked once.
 
 mod clocks;
+mod conflict_pairs;
 mod conflicts;
 mod copied_once;
 mod copy_hazards;
@@ -25,6 +26,7 @@ mod outage;
 mod ranges;
 mod records;
 mod resync;
+mod roles;
 mod rollover;
 mod runs;
 mod scenarios_collation;
@@ -33,6 +35,7 @@ mod scenarios_schema;
 mod scenarios_transactions;
 mod scenarios_values;
 mod scenarios_writes;
+mod security;
 mod server_errors;
 mod status;
 mod support;

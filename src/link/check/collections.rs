@@ -75,6 +75,9 @@ pub(crate) async fn shapes(
         .within(&doing, cluster.client.list_database_names())
         .await?
     {
+        if !config.namespaces.may_include_from(&name) {
+            continue;
+        }
         let database = cluster.client.database(&name);
         let command = doc! { "listCollections": 1 };
         let cursor = cluster

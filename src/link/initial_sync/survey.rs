@@ -54,6 +54,9 @@ pub async fn survey(
         .await?;
     let mut found = Vec::new();
     for name in names {
+        if !filter.may_include_from(&name) {
+            continue;
+        }
         let database = cluster.client.database(&name);
         let command = doc! { "listCollections": 1 };
         let cursor = cluster

@@ -69,7 +69,7 @@ fn what_is_shown_names_cluster_and_both_documents_and_hides_no_control_character
         "us",
         "shop.orders",
         r#""x":{"$numberInt":"1"}"#,
-        "\\u{9b}2J",
+        r"\u009b2J",
     ] {
         assert!(shown.contains(part), "{part} is not in:\n{shown}");
     }

@@ -103,3 +103,41 @@ fn a_dropped_database_concerns_all_of_its_collections() {
         matches!(decoder().decode(&raw).unwrap().observed, Observed::Ddl(ddl) if ddl.operation == "dropDatabase")
     );
 }
+
+#[test]
+fn no_event_makes_the_decoder_panic() {
+    use crate::change::hostile::{any_bytes, any_damage, any_document, broken, for_any};
+    use proptest::prelude::*;
+    let operations = [
+        "insert", "update", "replace", "delete", "drop", "rename", "x",
+    ];
+    let parts = (
+        proptest::sample::select(operations.to_vec()),
+        proptest::sample::select(&["shop", "__tandem", "other"][..]),
+        prop_oneof![any_bytes(), any_document()],
+        any_damage(),
+    );
+    for_any(parts, |(operation, database, content, (changes, cut))| {
+        let more = rawdoc! {
+            "fullDocument": content.clone(),
+            "documentKey": content.clone(),
+            "rawUpdateDescription": { "diff": content.clone() },
+            "to": content.clone(),
+            "lsid": content,
+        };
+        let whole = event(database, "checkpoints", operation, more);
+        for raw in [broken(whole.clone(), &changes, cut), whole] {
+            if let Ok(decoded) = decoder().decode(&raw)
+                && let Observed::Local(event) = decoded.observed
+            {
+                prop_assert_eq!(event.raw.as_bytes(), raw.as_bytes());
+                prop_assert!(
+                    event
+                        .difference()
+                        .is_none_or(|part| !part.as_bytes().is_empty())
+                );
+            }
+        }
+        Ok(())
+    });
+}

@@ -1,5 +1,6 @@
 //! What every scenario needs: two replica sets, the built binary, a load and an oracle.
 
+pub mod access;
 pub mod compare;
 pub mod env;
 pub mod fail_points;

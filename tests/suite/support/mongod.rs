@@ -30,6 +30,8 @@ pub struct MongodOptions {
     pub advertised_port: Option<u16>,
     /// Variables of the server's environment.
     pub environment: Vec<(String, String)>,
+    /// Further options of the test's own connection string.
+    pub client_query: String,
 }
 
 impl MongodOptions {
@@ -41,6 +43,7 @@ impl MongodOptions {
             args: Vec::new(),
             advertised_port: None,
             environment: Vec::new(),
+            client_query: String::new(),
         }
     }
 
@@ -107,7 +110,7 @@ impl Mongod {
             .tempdir()
             .expect("a temporary directory");
         let running = launch(&options, port, dir.path(), true);
-        let client = direct_client(port).await;
+        let client = direct_client(port, "", &options.client_query).await;
         Self {
             direct: client.clone(),
             client,
@@ -132,7 +135,7 @@ impl Mongod {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let options = MongodOptions::named("");
         let running = launch(&options, port, dir.path(), false);
-        let client = direct_client(port).await;
+        let client = direct_client(port, "", "").await;
         let mongod = Self {
             direct: client.clone(),
             client,
@@ -156,6 +159,18 @@ impl Mongod {
         };
         self.admin(doc! { "replSetInitiate": config }).await;
         self.wait_primary().await;
+    }
+
+    /// Where access control is on: makes the one user who may do everything, and is it from here on.
+    #[allow(
+        dead_code,
+        reason = "the demo and the benchmark, which share this file, have no users"
+    )]
+    pub async fn log_in(&mut self) {
+        let user = doc! { "createUser": "root", "pwd": "root", "roles": ["__system"] };
+        self.admin(user).await;
+        self.client = direct_client(self.port, "root:root@", &self.options.client_query).await;
+        self.direct = self.client.clone();
     }
 
     pub async fn wait_answering(&self) {
@@ -334,8 +349,8 @@ pub fn free_port() -> u16 {
     listener.local_addr().expect("its address").port()
 }
 
-async fn direct_client(port: u16) -> Client {
-    let uri = format!("mongodb://127.0.0.1:{port}/?directConnection=true");
+async fn direct_client(port: u16, credentials: &str, query: &str) -> Client {
+    let uri = format!("mongodb://{credentials}127.0.0.1:{port}/?directConnection=true{query}");
     let mut options = ClientOptions::parse(uri).await.expect("a URI");
     options.server_selection_timeout = Some(Duration::from_secs(5));
     options.heartbeat_freq = Some(Duration::from_millis(500));
