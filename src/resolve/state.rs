@@ -7,6 +7,7 @@ use bson::Timestamp;
 
 use super::notes::LostWrite;
 use crate::change::{Pair, SharedEvent, Side};
+use crate::fault::Fault;
 
 /// What one document's two histories have in common, as far as it is not settled.
 #[derive(Debug, Default)]
@@ -28,7 +29,8 @@ pub(super) struct KeyState {
 impl KeyState {
     /// Writes of `side` up to here are beaten, or already on the other cluster.
     pub fn settled_through(&self, side: Side) -> Option<Timestamp> {
-        self.last_applied[side].max(self.included[side.other()])
+        let included = self.included[side.other()].filter(|_| !Fault::NoIncluded.is_on());
+        self.last_applied[side].max(included)
     }
 
     /// Pending writes of `side` that are neither beaten nor already on the other cluster.

@@ -3,7 +3,7 @@
 use bson::{Document, RawDocumentBuf, Timestamp};
 
 use crate::change::DocumentKey;
-use crate::cluster::errors;
+use crate::cluster::{Failure, errors};
 use crate::error::{Class, Error};
 
 /// Why a transaction was not committed.
@@ -144,11 +144,9 @@ fn refusal_of(error: Option<&Document>, keys: &[DocumentKey], at: Option<Timesta
 }
 
 /// What an error of a whole command means.
-pub fn refusal(error: mongodb::error::Error, doing: &str) -> Refusal {
-    let at = error
-        .server_response()
-        .and_then(|reply| reply.get_timestamp("operationTime").ok());
-    match errors::code(&error) {
+pub fn refusal(failure: Failure, doing: &str) -> Refusal {
+    let at = failure.operation_time;
+    match failure.code {
         Some(code) if code == COLLECTION_UUID_MISMATCH || is_retryable(code) => {
             Refusal::Unseen { at, code }
         }
@@ -164,7 +162,7 @@ pub fn refusal(error: mongodb::error::Error, doing: &str) -> Refusal {
                 other_key: None,
             }),
         },
-        _ => Refusal::Failed(errors::classify(error, doing)),
+        _ => Refusal::Failed(errors::classify(failure, doing)),
     }
 }
 
