@@ -9,6 +9,18 @@ pub enum Fault {
     NoTouch,
     /// A cluster time counts as complete from its first event on.
     EarlyComplete,
+    /// What a document holds of the other side already is forgotten.
+    NoIncluded,
+    /// A note that full state must be sent next is forgotten.
+    NoOwed,
+    /// A checkpoint moves whoever has raised its epoch.
+    NoEpoch,
+    /// A checkpoint moves from wherever it is.
+    NoSequence,
+    /// Commands name a collection without its UUID.
+    NoUuid,
+    /// The transaction that settles a conflict leaves its records to be written afterwards.
+    LateRecords,
 }
 
 #[cfg(debug_assertions)]
@@ -33,6 +45,12 @@ impl Fault {
             Fault::NoFence => "no_fence",
             Fault::NoTouch => "no_touch",
             Fault::EarlyComplete => "early_complete",
+            Fault::NoIncluded => "no_included",
+            Fault::NoOwed => "no_owed",
+            Fault::NoEpoch => "no_epoch",
+            Fault::NoSequence => "no_sequence",
+            Fault::NoUuid => "no_uuid",
+            Fault::LateRecords => "late_records",
         }
     }
 }

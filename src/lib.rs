@@ -1,5 +1,6 @@
 //! Keeps two MongoDB clusters in step, both ways at once, on unmodified servers.
 
+pub mod chance;
 pub mod change;
 pub mod cli;
 pub mod cluster;

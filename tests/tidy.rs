@@ -20,7 +20,7 @@ struct Ban {
 /// One file owns all retries; nobody else may use the crate.
 const RETRY_OWNERS_MAX: usize = 1;
 
-const BANS: [Ban; 11] = [
+const BANS: [Ban; 12] = [
     Ban {
         within: "source/",
         except: &[],
@@ -73,9 +73,15 @@ const BANS: [Ban; 11] = [
         why: "change holds the nouns and does nothing",
     },
     Ban {
+        within: "",
+        except: &["cluster/"],
+        names: &["mongodb"],
+        why: "the driver belongs to cluster, behind its seam to a server",
+    },
+    Ban {
         within: "store/",
         except: &[],
-        names: &["mongodb"],
+        names: &["crate::cluster"],
         why: "store does not know the clusters",
     },
     Ban {

@@ -1,15 +1,9 @@
 //! The one table from what a server or the driver says to who can do something about it.
 
-use std::fmt;
-
 use bson::Document;
-use mongodb::error::{
-    Error as DriverError, ErrorKind, RETRYABLE_WRITE_ERROR, TRANSIENT_TRANSACTION_ERROR,
-    WriteFailure,
-};
 
 use super::advice;
-use super::said::{said, shortened};
+use super::failure::{Failure, FailureKind};
 use crate::error::{Class, Error, ExitCode, Result};
 
 /// Passes by itself: the cluster is away, electing, busy, or refused this one attempt.
@@ -86,15 +80,22 @@ const RESYNC_CODES: [i32; 2] = [
 
 /// The label a server puts on a change stream error that no retry can help.
 const NON_RESUMABLE_LABEL: &str = "NonResumableChangeStreamError";
-const RESUMABLE_LABEL: &str = "ResumableChangeStreamError";
+/// The label of an error that ended a transaction and that another one may not meet.
+pub const TRANSIENT_TRANSACTION_LABEL: &str = "TransientTransactionError";
+
+/// Labels of what passes by itself: a broken change stream, a transaction, a write.
+const PASSING_LABELS: [&str; 3] = [
+    "ResumableChangeStreamError",
+    TRANSIENT_TRANSACTION_LABEL,
+    "RetryableWriteError",
+];
 
 /// Names what failed (`cannot {doing}: …`) and who can do something about it.
 ///
 /// `doing` names the cluster: `read shop.orders on eu`.
-pub fn classify(error: DriverError, doing: &str) -> Error {
-    let cause = Cause::of(&error);
-    let (exit, class, hint) = verdict(&error, cause.code);
-    let mut classified = Error::new(exit, class, format!("cannot {doing}")).caused_by(cause);
+pub fn classify(failure: Failure, doing: &str) -> Error {
+    let (exit, class, hint) = verdict(&failure);
+    let mut classified = Error::new(exit, class, format!("cannot {doing}")).caused_by(failure);
     classified.hint = hint.map(str::to_owned);
     classified
 }
@@ -127,10 +128,7 @@ pub fn reported(error: &Document, doing: &str) -> Error {
     let code = error.get_i32("code").unwrap_or_default();
     let name = error.get_str("codeName").ok();
     let message = error.get_str("errmsg").unwrap_or_default();
-    let cause = Cause {
-        code: Some(code),
-        text: shortened(said(code, name, message)),
-    };
+    let cause = Failure::refused(code, name, message);
     let class = class_of_code(code).unwrap_or(Class::Operator);
     let mut reported = Error::new(ExitCode::Cluster, class, format!("cannot {doing}"));
     reported.hint = hint_for(code).map(str::to_owned);
@@ -146,26 +144,10 @@ fn hint_for(code: i32) -> Option<&'static str> {
     known.map(|(_, hint)| *hint)
 }
 
-/// The server's error code, from the reply itself, its write errors or its write concern error.
-pub fn code(error: &DriverError) -> Option<i32> {
-    match error.kind.as_ref() {
-        ErrorKind::Command(command) => Some(command.code),
-        ErrorKind::Write(WriteFailure::WriteError(write)) => Some(write.code),
-        ErrorKind::Write(WriteFailure::WriteConcernError(concern)) => Some(concern.code),
-        ErrorKind::InsertMany(many) => many
-            .write_errors
-            .as_ref()
-            .and_then(|errors| errors.first())
-            .map(|first| first.code)
-            .or(many.write_concern_error.as_ref().map(|c| c.code)),
-        _ => None,
-    }
-}
-
 /// The server's error code behind an error made by [`classify`].
 pub fn code_of(error: &Error) -> Option<i32> {
     std::error::Error::source(error)?
-        .downcast_ref::<Cause>()?
+        .downcast_ref::<Failure>()?
         .code
 }
 
@@ -182,128 +164,55 @@ pub fn class_of_code(code: i32) -> Option<Class> {
     }
 }
 
-fn verdict(error: &DriverError, code: Option<i32>) -> (ExitCode, Class, Option<&'static str>) {
+fn verdict(failure: &Failure) -> (ExitCode, Class, Option<&'static str>) {
     const LOST: Option<&str> = Some("`tandem resync` begins from now on and merges both sides");
-    if error.contains_label(NON_RESUMABLE_LABEL) {
+    if failure.has_label(NON_RESUMABLE_LABEL) {
         return (ExitCode::History, Class::Resync, LOST);
     }
-    if let Some(code) = code {
+    if let Some(code) = failure.code {
         match class_of_code(code) {
             Some(Class::Resync) => return (ExitCode::History, Class::Resync, LOST),
             Some(class @ (Class::Retry | Class::Operator)) => {
-                let hint = advice::on_nobody(&error.to_string());
+                let hint = advice::on_nobody(&failure.to_string());
                 return (ExitCode::Cluster, class, hint.or(hint_for(code)));
             }
             Some(Class::Bug) | None => {}
         }
     }
-    let passes = [
-        RESUMABLE_LABEL,
-        TRANSIENT_TRANSACTION_ERROR,
-        RETRYABLE_WRITE_ERROR,
-    ];
-    if passes.iter().any(|label| error.contains_label(label)) {
+    if PASSING_LABELS.iter().any(|label| failure.has_label(label)) {
         return (ExitCode::Cluster, Class::Retry, None);
     }
-    match error.kind.as_ref() {
-        ErrorKind::Io(_)
-        | ErrorKind::ConnectionPoolCleared { .. }
-        | ErrorKind::ServerSelection { .. }
-        | ErrorKind::DnsResolve { .. } => (
+    match failure.kind {
+        FailureKind::Network | FailureKind::NoPrimary => (
             ExitCode::Cluster,
             Class::Retry,
-            Some(advice::on_connection(&error.to_string())),
+            Some(advice::on_connection(&failure.to_string())),
         ),
-        ErrorKind::Authentication { .. } => (
+        FailureKind::Authentication => (
             ExitCode::Cluster,
             Class::Operator,
             Some("correct user, password or authSource in the connection string"),
         ),
-        ErrorKind::InvalidTlsConfig { .. } => (
+        FailureKind::Tls => (
             ExitCode::Cluster,
             Class::Operator,
             Some("correct the tls options in the connection string"),
         ),
-        ErrorKind::IncompatibleServer { .. } | ErrorKind::SessionsNotSupported => {
-            (ExitCode::Cluster, Class::Operator, None)
-        }
-        _ => (ExitCode::Unexpected, Class::Bug, None),
+        FailureKind::Unsupported => (ExitCode::Cluster, Class::Operator, None),
+        FailureKind::Refused | FailureKind::Other => (ExitCode::Unexpected, Class::Bug, None),
     }
 }
-
-/// What the server or driver said, without what may hold a document.
-#[derive(Debug)]
-struct Cause {
-    code: Option<i32>,
-    text: String,
-}
-
-impl Cause {
-    fn of(error: &DriverError) -> Self {
-        let code = code(error);
-        let text = match error.kind.as_ref() {
-            ErrorKind::Command(command) => {
-                said(command.code, Some(&command.code_name), &command.message)
-            }
-            ErrorKind::Write(WriteFailure::WriteError(write)) => {
-                said(write.code, write.code_name.as_deref(), &write.message)
-            }
-            ErrorKind::Write(WriteFailure::WriteConcernError(concern)) => {
-                said(concern.code, Some(&concern.code_name), &concern.message)
-            }
-            ErrorKind::InsertMany(_) | ErrorKind::BulkWrite(_) => match code {
-                Some(code) => said(code, None, ""),
-                None => "a bulk write failed".to_owned(),
-            },
-            ErrorKind::ServerSelection { message, .. } => no_primary(message),
-            kind => kind.to_string(),
-        };
-        Self {
-            code,
-            text: shortened(text),
-        }
-    }
-}
-
-/// The driver prints its whole view of the cluster; the members and their errors are enough.
-fn no_primary(message: &str) -> String {
-    let members: Vec<String> = message
-        .split("Address: ")
-        .skip(1)
-        .map(|member| {
-            let address = member.split([',', ' ']).next().unwrap_or_default();
-            let said = match (member.split_once("Kind: "), member.split_once("Type: ")) {
-                (Some((_, error)), _) => error.split(", labels").next(),
-                (None, Some((_, kind))) => kind.split([',', ' ']).next(),
-                (None, None) => None,
-            };
-            format!("{address} ({})", said.unwrap_or("unknown"))
-        })
-        .collect();
-    match members.as_slice() {
-        [] => "no primary found".to_owned(),
-        members => format!("no primary found among {}", members.join(", ")),
-    }
-}
-
-impl fmt::Display for Cause {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str(&self.text)
-    }
-}
-
-impl std::error::Error for Cause {}
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use bson::doc;
-    use mongodb::error::CommandError;
+    use mongodb::error::{CommandError, Error as DriverError, ErrorKind};
 
-    fn refused(code: i32) -> DriverError {
+    fn refused(code: i32) -> Failure {
         let reply = doc! { "code": code, "codeName": "Name", "errmsg": "key { card: 4111 }" };
         let command: CommandError = bson::deserialize_from_document(reply).unwrap();
-        ErrorKind::Command(command).into()
+        DriverError::from(ErrorKind::Command(command)).into()
     }
 
     #[test]
@@ -327,19 +236,7 @@ mod tests {
     #[test]
     fn a_lost_connection_is_retried() {
         let broken = DriverError::from(std::io::Error::from(std::io::ErrorKind::ConnectionReset));
-        assert!(classify(broken, "write to eu").is_retryable());
-    }
-
-    #[test]
-    fn a_cluster_without_a_primary_names_its_members_and_their_errors() {
-        let message = "Server selection timeout: No available servers. Topology: { Type: \
-            ReplicaSetNoPrimary, Servers: [ { Address: eu1:27017, Type: Unknown, Error: Kind: \
-            I/O error: Connection refused, labels: {} }, { Address: eu2:27017, Type: RsSecondary } ] }";
-        assert_eq!(
-            no_primary(message),
-            "no primary found among eu1:27017 (I/O error: Connection refused), eu2:27017 (RsSecondary)"
-        );
-        assert_eq!(no_primary("odd"), "no primary found");
+        assert!(classify(broken.into(), "write to eu").is_retryable());
     }
 
     #[test]

@@ -1,32 +1,24 @@
 //! A connection to one of the two clusters, with a deadline on every call.
 
 mod advice;
+mod driver;
 pub mod errors;
+mod failure;
 mod said;
+mod server;
 
+use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
-use bson::{Document, RawDocumentBuf, doc};
-use mongodb::Client;
-use mongodb::options::{
-    ClientOptions, ReadConcern, ReadPreference, SelectionCriteria, WriteConcern,
-};
+use bson::{Document, RawDocument, RawDocumentBuf, doc};
 
 use crate::change::Side;
-use crate::config::{Config, Secret};
+use crate::config::Config;
 use crate::error::{Error, Result};
-
-/// What the clusters' logs and `currentOp` know tandem by.
-pub const APP_NAME: &str = "tandem";
-
-/// Connections per member where the connection string gives no `maxPoolSize`: two for each of the
-/// most lanes there can be, so that no lane ever waits for another one's connection.
-const POOL_SIZE_MAX: u32 = 128;
-
-/// Connections to a member that may be in the making at once. The driver sets no limit on the time
-/// of a handshake, so where a network swallows a few of them, its default of 2 leaves no room for
-/// any other for as long as its monitor has noticed nothing.
-const CONNECTING_MAX: u32 = POOL_SIZE_MAX;
+pub use driver::{APP_NAME, DriverServer};
+pub use failure::{Failure, FailureKind};
+pub use server::{Answer, Batch, Cursor, CursorKind, Server, Session};
 
 /// The driver tells the cause when its time is over; whoever waits for it must not give up first.
 const CAUSE_TIME_MAX: Duration = Duration::from_secs(1);
@@ -34,12 +26,36 @@ const CAUSE_TIME_MAX: Duration = Duration::from_secs(1);
 /// One cluster of the link.
 #[derive(Debug, Clone)]
 pub struct Cluster {
-    pub client: Client,
+    server: Arc<dyn Server>,
     pub side: Side,
     /// The name people know the cluster by.
     pub name: String,
     /// How long one call may take.
     pub operation_timeout: Duration,
+}
+
+/// How a process comes to its clusters.
+pub trait Connect: Send + Sync {
+    /// # Errors
+    /// As [`connect`].
+    fn connect<'a>(
+        &'a self,
+        config: &'a Config,
+        side: Side,
+    ) -> Pin<Box<dyn Future<Output = Result<Cluster>> + Send + 'a>>;
+}
+
+/// Over the network, with the driver.
+pub struct Driver;
+
+impl Connect for Driver {
+    fn connect<'a>(
+        &'a self,
+        config: &'a Config,
+        side: Side,
+    ) -> Pin<Box<dyn Future<Output = Result<Cluster>> + Send + 'a>> {
+        Box::pin(connect(config, side))
+    }
 }
 
 /// Connects to one cluster and has its primary answer once.
@@ -48,39 +64,31 @@ pub struct Cluster {
 /// A connection string the driver refuses is a config error (3). Where no primary answers within
 /// `timeouts.connect`, or the account is refused: a cluster error (4).
 pub async fn connect(config: &Config, side: Side) -> Result<Cluster> {
-    let cluster = &config.clusters[side];
-    let limit = config.timeouts.connect;
-    let doing = format!("connect to {}", cluster.name);
-    let parsed = tokio::time::timeout(limit, ClientOptions::parse(cluster.uri.reveal()))
-        .await
-        .map_err(|_| errors::deadline_passed(&doing, limit))?;
-    let mut options = parsed.map_err(|error| refused(error, side, &doing, &cluster.uri))?;
-    options.app_name = Some(APP_NAME.to_owned());
-    options.server_selection_timeout = Some(limit);
-    options.connect_timeout = Some(limit);
-    options.max_pool_size = options.max_pool_size.or(Some(POOL_SIZE_MAX));
-    options.max_connecting = options.max_connecting.or(Some(CONNECTING_MAX));
-    options.selection_criteria = Some(SelectionCriteria::ReadPreference(ReadPreference::Primary));
-    options.read_concern = Some(ReadConcern::majority());
-    options.write_concern = Some(WriteConcern::majority());
-    let client = Client::with_options(options)
-        .map_err(|error| refused(error, side, &doing, &cluster.uri))?;
-    let admin = client.database("admin");
-    within(
-        limit + CAUSE_TIME_MAX,
-        &doing,
-        admin.run_command(doc! { "hello": 1 }),
-    )
-    .await?;
-    Ok(Cluster {
-        client,
-        side,
-        name: cluster.name.clone(),
-        operation_timeout: config.timeouts.operation,
-    })
+    let doing = format!("connect to {}", config.clusters[side].name);
+    let server = DriverServer::connect(config, side, &doing).await?;
+    let name = config.clusters[side].name.clone();
+    let cluster = Cluster::over(Arc::new(server), side, name, config.timeouts.operation);
+    let hello = cluster.server.run("admin", raw(&doc! { "hello": 1 })?);
+    within(config.timeouts.connect + CAUSE_TIME_MAX, &doing, hello).await?;
+    Ok(cluster)
 }
 
 impl Cluster {
+    /// The cluster of the link that this server is.
+    pub fn over(
+        server: Arc<dyn Server>,
+        side: Side,
+        name: String,
+        operation_timeout: Duration,
+    ) -> Self {
+        Self {
+            server,
+            side,
+            name,
+            operation_timeout,
+        }
+    }
+
     /// Runs a command on the primary within `timeouts.operation`.
     ///
     /// `doing` completes the sentence "cannot …" and names the cluster.
@@ -94,8 +102,8 @@ impl Cluster {
         command: Document,
         doing: &str,
     ) -> Result<Document> {
-        let database = self.client.database(database);
-        self.within(doing, database.run_command(command)).await
+        let command = raw(&command)?;
+        self.within(doing, self.server.run(database, command)).await
     }
 
     /// Runs a write command on the primary within `timeouts.operation`, byte for byte as given.
@@ -108,85 +116,138 @@ impl Cluster {
         command: RawDocumentBuf,
         doing: &str,
     ) -> Result<Document> {
-        let database = self.client.database(database);
-        let reply = self
-            .within(doing, database.run_raw_command(command))
-            .await?;
+        let call = self.server.run(database, command);
+        let reply = self.within(doing, call).await?;
         errors::check_reply(&reply, doing)?;
         Ok(reply)
     }
 
-    /// Waits for a driver call, at most `timeouts.operation`.
+    /// Runs a command however long it takes; only a broken connection ends the wait.
+    ///
+    /// # Errors
+    /// As [`Cluster::command`].
+    pub async fn command_without_deadline(
+        &self,
+        database: &str,
+        command: Document,
+        doing: &str,
+    ) -> Result<Document> {
+        let call = self.server.run(database, raw(&command)?).await;
+        call.map_err(|failure| errors::classify(failure, doing))
+    }
+
+    /// Runs a command that answers with a cursor.
+    ///
+    /// # Errors
+    /// As [`errors::classify`] says.
+    pub async fn open(
+        &self,
+        database: &str,
+        command: RawDocumentBuf,
+        kind: CursorKind,
+        doing: &str,
+    ) -> Result<Box<dyn Cursor>> {
+        let call = self.server.open(database, command, kind);
+        self.within(doing, call).await
+    }
+
+    /// Hands over every document of a cursor, all of them within `timeouts.operation`.
+    ///
+    /// # Errors
+    /// As [`errors::classify`] says; some may have been handed over then.
+    pub async fn each(
+        &self,
+        database: &str,
+        command: RawDocumentBuf,
+        doing: &str,
+        mut take: impl FnMut(&RawDocument),
+    ) -> Result<()> {
+        let call = async {
+            let opened = self.server.open(database, command, CursorKind::PLAIN);
+            let mut cursor = opened.await?;
+            while let Some(batch) = cursor.next().await? {
+                for document in batch.doc_slices()? {
+                    if let Some(document) = document?.as_document() {
+                        take(document);
+                    }
+                }
+            }
+            Ok(())
+        };
+        self.within(doing, call).await
+    }
+
+    /// All documents of a cursor, within `timeouts.operation`.
+    ///
+    /// # Errors
+    /// As [`Cluster::each`].
+    pub async fn all(
+        &self,
+        database: &str,
+        command: Document,
+        doing: &str,
+    ) -> Result<Vec<Document>> {
+        let mut found = Vec::new();
+        let take = |document: &RawDocument| found.push(Document::try_from(document));
+        self.each(database, raw(&command)?, doing, take).await?;
+        let unreadable = |error| errors::classify(Failure::from(error), doing);
+        found
+            .into_iter()
+            .map(|one| one.map_err(unreadable))
+            .collect()
+    }
+
+    /// The names of all databases.
+    ///
+    /// # Errors
+    /// As [`Cluster::command`].
+    pub async fn database_names(&self, doing: &str) -> Result<Vec<String>> {
+        let command = doc! { "listDatabases": 1, "nameOnly": true };
+        let reply = self.command("admin", command, doing).await?;
+        let listed = reply.get_array("databases").into_iter().flatten();
+        let name = |one: &bson::Bson| Some(one.as_document()?.get_str("name").ok()?.to_owned());
+        Ok(listed.filter_map(name).collect())
+    }
+
+    /// A fresh session.
+    ///
+    /// # Errors
+    /// As [`errors::classify`] says.
+    pub async fn start_session(&self, doing: &str) -> Result<Box<dyn Session>> {
+        self.within(doing, self.server.start_session()).await
+    }
+
+    /// Waits for an answer, at most `timeouts.operation`.
     ///
     /// # Errors
     /// As [`errors::classify`] says; a call that takes longer is retryable.
     pub async fn within<T>(
         &self,
         doing: &str,
-        call: impl IntoFuture<Output = mongodb::error::Result<T>>,
+        call: impl Future<Output = Result<T, Failure>>,
     ) -> Result<T> {
-        within(self.operation_timeout, doing, call.into_future()).await
+        within(self.operation_timeout, doing, call).await
     }
 
-    /// Ends all connections. Must be awaited before the runtime goes: the driver's pool still
-    /// works after the last handle is dropped, and panics without a runtime.
+    /// Ends all connections.
     pub async fn shutdown(self) {
-        let closing = self.client.shutdown().immediate(true);
-        let _ = tokio::time::timeout(self.operation_timeout, closing).await;
+        self.server.shutdown().await;
     }
+}
+
+fn raw(command: &Document) -> Result<RawDocumentBuf> {
+    RawDocumentBuf::try_from(command)
+        .map_err(|error| Error::bug("a command that is no BSON").caused_by(error))
 }
 
 async fn within<T>(
     limit: Duration,
     doing: &str,
-    call: impl IntoFuture<Output = mongodb::error::Result<T>>,
+    call: impl Future<Output = Result<T, Failure>>,
 ) -> Result<T> {
-    match tokio::time::timeout(limit, call.into_future()).await {
+    match tokio::time::timeout(limit, call).await {
         Ok(Ok(value)) => Ok(value),
-        Ok(Err(error)) => Err(errors::classify(error, doing)),
+        Ok(Err(failure)) => Err(errors::classify(failure, doing)),
         Err(_) => Err(errors::deadline_passed(doing, limit)),
-    }
-}
-
-/// What the driver refused in a connection string, without quoting user or password.
-fn refused(error: mongodb::error::Error, side: Side, doing: &str, uri: &Secret) -> Error {
-    use mongodb::error::ErrorKind;
-    match error.kind.as_ref() {
-        ErrorKind::InvalidArgument { message, .. } => {
-            let key = format!("clusters.{}.uri", side.as_str());
-            let said = if quotes_credentials(message, uri.reveal()) {
-                "its user or password part is malformed"
-            } else {
-                message
-            };
-            Error::config(format!("{key}: the connection string is not valid: {said}"))
-                .hint("percent-encode special characters in user and password")
-        }
-        _ => errors::classify(error, doing),
-    }
-}
-
-/// Whether a message holds any part of what stands before the last `@` of a connection string.
-fn quotes_credentials(message: &str, uri: &str) -> bool {
-    let after_scheme = uri.split_once("://").map_or(uri, |(_, rest)| rest);
-    let Some((credentials, _)) = after_scheme.rsplit_once('@') else {
-        return false;
-    };
-    credentials
-        .split([':', '@', '/', '?', '#'])
-        .any(|part| !part.is_empty() && message.contains(part))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_message_about_a_connection_string_never_quotes_its_password() {
-        let uri = "mongodb://user:p@ss/word@host/";
-        assert!(quotes_credentials("cannot parse 'word@host'", uri));
-        assert!(quotes_credentials("invalid user name user", uri));
-        assert!(!quotes_credentials("tls is not a bool", uri));
-        assert!(!quotes_credentials("anything", "mongodb://host/"));
     }
 }

@@ -70,9 +70,12 @@ impl History {
         Ok(history)
     }
 
-    /// Whether an earlier start got as far as making the link's state complete.
+    /// Whether an earlier start got as far as making the link's state complete. One that was killed
+    /// before it had told both clusters so has applied nothing: it is a first start again.
     pub fn is_ready(&self) -> bool {
-        Side::BOTH.iter().any(|side| self.is_ready_on(*side))
+        let ready = Side::BOTH.map(|side| self.is_ready_on(side));
+        let is_begun = |side: Side| self.links[side].is_some() && !self.is_ready_on(side);
+        ready.contains(&true) && !Side::BOTH.into_iter().any(is_begun)
     }
 
     /// Whether an initial sync has not come to its end; the last cluster to be told counts.
@@ -151,7 +154,12 @@ impl History {
             if !self.is_ready_on(side) {
                 return lost(format!("{} has lost the link's state", names[side]));
             }
-            if self.sessions[side].is_empty() && config.link.mode.sends(side.other()) {
+            // The first ids are put on record after the checkpoints, before anything is applied.
+            let has_applied = self.checkpoints[side.other()]
+                .iter()
+                .any(|checkpoint| checkpoint.sequence > 0);
+            let is_target = config.link.mode.sends(side.other());
+            if self.sessions[side].is_empty() && is_target && has_applied {
                 return lost(format!(
                     "{} has lost the ids of tandem's sessions",
                     names[side]

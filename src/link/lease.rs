@@ -60,9 +60,10 @@ impl Lease {
     pub async fn keep(&self, stop: CancellationToken) -> Result<()> {
         loop {
             tokio::select! {
-                () = stop.cancelled() => return Ok(()),
-                () = tokio::time::sleep(self.duration / 3) => {}
-            }
+            biased;
+                           () = stop.cancelled() => return Ok(()),
+                           () = tokio::time::sleep(self.duration / 3) => {}
+                       }
             for side in Side::BOTH {
                 match self
                     .write(side, doc! { "holder.run_id": &self.run_id })

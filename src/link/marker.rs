@@ -20,9 +20,10 @@ const INTERVAL_AFTER_FAILURE: Duration = Duration::from_millis(500);
 pub async fn write_markers(shared: Arc<Shared>, own: Own, side: Side, stop: CancellationToken) {
     loop {
         tokio::select! {
-            () = stop.cancelled() => return,
-            () = shared.exchange.marker_wanted(side) => {}
-        }
+        biased;
+                   () = stop.cancelled() => return,
+                   () = shared.exchange.marker_wanted(side) => {}
+               }
         let statement = doc! {
             "q": { "_id": format!("{}/reader", shared.facts.link) },
             "u": { "$inc": { "count": 1_i64 } },

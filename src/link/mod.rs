@@ -38,6 +38,6 @@ mod tasks;
 
 pub use in_window::run_in_window;
 pub use monitor::pipelines_of;
-pub use run::{Completed, Ended, RunOptions, Showing, Work, run};
+pub use run::{Completed, Ended, RunOptions, Showing, Work, run, run_over};
 pub use standing::{Standing, Turn};
 pub use start::FirstStart;

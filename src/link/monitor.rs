@@ -148,10 +148,11 @@ impl Monitor {
             }
         };
         tokio::select! {
-            () = stop.cancelled() => {}
-            () = looks => {}
-            () = updates => {}
-        }
+        biased;
+                   () = stop.cancelled() => {}
+                   () = looks => {}
+                   () = updates => {}
+               }
     }
 
     /// The last word of this process.

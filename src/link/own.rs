@@ -26,20 +26,12 @@ impl Own {
     /// As the cluster says.
     pub async fn find(&self, collection: &str, filter: Document) -> Result<Vec<Document>> {
         let doing = self.doing("read", collection);
-        let found = self
-            .cluster
-            .client
-            .database(&self.database)
-            .collection::<Document>(collection);
-        let call = async {
-            let mut documents = Vec::new();
-            let mut cursor = found.find(filter).await?;
-            while cursor.advance().await? {
-                documents.push(cursor.deserialize_current()?);
-            }
-            Ok(documents)
+        let command = doc! {
+            "find": collection,
+            "filter": filter,
+            "readConcern": { "level": "majority" },
         };
-        self.cluster.within(&doing, call).await
+        self.cluster.all(&self.database, command, &doing).await
     }
 
     /// Runs `update` statements in order, with majority. Returns how many documents matched or

@@ -2,11 +2,13 @@
 
 use std::collections::HashMap;
 
-use bson::{Document, RawDocument, RawDocumentBuf, doc};
+use bson::{RawDocument, RawDocumentBuf, rawdoc};
 
 use super::own::Own;
 use crate::change::{Pair, RecordStatus, Side, chunk_ids, joined_record};
-use crate::error::{Error, Result};
+use crate::cluster::CursorKind;
+use crate::error::Result;
+use crate::ranges::documents;
 use crate::store::Store;
 
 /// Records taken over in one go.
@@ -27,18 +29,20 @@ pub async fn fill_up_store(store: &Store, own: &Pair<Own>) -> Result<()> {
 
 async fn fill_up_from(store: &Store, own: &Own) -> Result<()> {
     let doing = format!("read {}.conflicts on {}", own.database, own.cluster.name);
-    let database = own.cluster.client.database(&own.database);
-    let collection = database.collection::<RawDocumentBuf>("conflicts");
-    let mut cursor = own.cluster.within(&doing, collection.find(doc! {})).await?;
+    let command = rawdoc! { "find": "conflicts", "readConcern": { "level": "majority" } };
+    let (cluster, kind) = (&own.cluster, CursorKind::PLAIN);
+    let mut cursor = cluster.open(&own.database, command, kind, &doing).await?;
     let (mut batch, mut bytes) = (Vec::new(), 0);
-    while own.cluster.within(&doing, cursor.advance()).await? {
-        let record = whole(store, own, cursor.current()).await?;
-        bytes += record.as_bytes().len();
-        batch.push(record);
-        if batch.len() >= BATCH || bytes >= BATCH_BYTES {
-            take(store, &batch)?;
-            batch.clear();
-            bytes = 0;
+    while let Some(found) = cluster.within(&doing, cursor.next()).await? {
+        for record in documents(&found, &doing)? {
+            let record = whole(store, own, record?).await?;
+            bytes += record.as_bytes().len();
+            batch.push(record);
+            if batch.len() >= BATCH || bytes >= BATCH_BYTES {
+                take(store, &batch)?;
+                batch.clear();
+                bytes = 0;
+            }
         }
     }
     take(store, &batch)
@@ -53,18 +57,21 @@ async fn whole(store: &Store, own: &Own, record: &RawDocument) -> Result<RawDocu
     }
     let name = &own.cluster.name;
     let doing = format!("read {}.conflict_chunks on {name}", own.database);
-    let database = own.cluster.client.database(&own.database);
-    let chunks = database.collection::<RawDocumentBuf>("conflict_chunks");
     let mut found = HashMap::new();
     // One at a time: together they may be more than a reply holds.
     for id in ids {
-        let key = Document::try_from(id.clone())
-            .map_err(|error| Error::bug("a chunk's id that cannot be read").caused_by(error))?;
-        let find = chunks.find_one(doc! { "_id": key });
-        if let Some(chunk) = own.cluster.within(&doing, find).await? {
+        let command = rawdoc! {
+            "find": "conflict_chunks",
+            "filter": { "_id": id.clone() },
+            "readConcern": { "level": "majority" },
+        };
+        let take = |chunk: &RawDocument| {
             let data = chunk.get_binary("data").map(|data| data.bytes.to_vec());
-            found.extend(data.ok().map(|data| (id.into_bytes(), data)));
-        }
+            found.extend(data.ok().map(|data| (id.clone().into_bytes(), data)));
+        };
+        own.cluster
+            .each(&own.database, command, &doing, take)
+            .await?;
     }
     let joined = joined_record(record, |id| found.remove(id.as_bytes()));
     Ok(joined.unwrap_or_else(|| {

@@ -6,8 +6,7 @@
 
 use std::time::Duration;
 
-use bson::{Document, doc};
-use mongodb::options::WriteConcern;
+use bson::{Document, RawDocumentBuf, doc};
 
 use super::history::{History, checkpoint_document, checkpoint_id, keeper};
 use super::monitor::pipelines_of;
@@ -15,9 +14,11 @@ use super::own::Own;
 use super::start::Started;
 use super::takeover::lanes_of;
 use crate::change::{Pair, PipelineId, Side};
+use crate::cluster::errors::{check_reply, classify};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::pipeline::Shared;
+use crate::target::{Snapshot, TagSession};
 
 const LOOK_INTERVAL: Duration = Duration::from_millis(5);
 
@@ -100,23 +101,20 @@ pub(super) async fn replace_checkpoints(
     Ok(())
 }
 
-/// All of them or none, since a pipeline with some of its checkpoints has lost its history.
+/// All of them or none, since a pipeline with some of its checkpoints has lost its history. The
+/// session is in no list, so it marks nothing.
 async fn replace(own: &Own, old: Document, new: Vec<Document>) -> Result<()> {
     let doing = format!("replace checkpoints on {}", own.cluster.name);
-    let checkpoints = own
-        .cluster
-        .client
-        .database(&own.database)
-        .collection::<Document>("checkpoints");
-    let work = async {
-        let mut session = own.cluster.client.start_session().await?;
-        session
-            .start_transaction()
-            .write_concern(WriteConcern::majority())
-            .await?;
-        checkpoints.delete_many(old).session(&mut session).await?;
-        checkpoints.insert_many(new).session(&mut session).await?;
-        session.commit_transaction().await
-    };
-    own.cluster.within(&doing, work).await
+    let removal = doc! { "delete": "checkpoints", "deletes": [{ "q": old, "limit": 0 }] };
+    let insertion = doc! { "insert": "checkpoints", "documents": new };
+    let mut session = TagSession::open(&own.cluster).await?;
+    session.begin(Snapshot::Latest);
+    for command in [removal, insertion] {
+        let command = RawDocumentBuf::try_from(&command)
+            .map_err(|error| Error::bug("a command that is no BSON").caused_by(error))?;
+        let reply = session.run(&own.database, command).await;
+        check_reply(&reply.map_err(|failure| classify(failure, &doing))?, &doing)?;
+    }
+    let reply = session.commit().await;
+    check_reply(&reply.map_err(|failure| classify(failure, &doing))?, &doing)
 }

@@ -32,9 +32,10 @@ pub async fn prune(
             tracing::warn!(%error, "cannot remove old conflict records, trying again later");
         }
         tokio::select! {
-            () = stop.cancelled() => return,
-            () = tokio::time::sleep(interval) => {}
-        }
+        biased;
+                   () = stop.cancelled() => return,
+                   () = tokio::time::sleep(interval) => {}
+               }
     }
 }
 

@@ -17,6 +17,7 @@ use super::standing::{Standing, Turn};
 use super::start::{Connected, FirstStart, Started, connect_both, take_over};
 use super::tasks::{self, Tasks};
 use crate::change::{Pair, Side};
+use crate::cluster::{Connect, Driver};
 use crate::config::{Config, Mode};
 use crate::ddl::{Ddl, Worker};
 use crate::error::{Error, Result};
@@ -38,15 +39,29 @@ const COMMIT_TIME_MAX: Duration = Duration::from_secs(1);
 /// With the exit code that says why.
 pub async fn run(
     config: &Config,
+    options: RunOptions,
+    stop: CancellationToken,
+) -> Result<Completed> {
+    run_over(Arc::new(Driver), config, options, stop).await
+}
+
+/// As [`run`], between clusters that are reached in another way than by the driver.
+///
+/// # Errors
+/// As [`run`].
+pub async fn run_over(
+    way: Arc<dyn Connect>,
+    config: &Config,
     mut options: RunOptions,
     stop: CancellationToken,
 ) -> Result<Completed> {
     let mut turned = false;
     loop {
         let connected = tokio::select! {
-            connected = connect_both(config) => connected?,
-            () = stop.cancelled() => return Ok(Completed::before_anything()),
-        };
+        biased;
+                   connected = connect_both(config, way.clone()) => connected?,
+                   () = stop.cancelled() => return Ok(Completed::before_anything()),
+               };
         let outcome = run_connected(config, options.clone(), &stop, &connected, turned).await;
         for cluster in [connected.clusters.a, connected.clusters.b] {
             cluster.shutdown().await;
@@ -171,18 +186,19 @@ async fn replicate(
     }
 
     let outcome = tokio::select! {
-        () = stop.cancelled() => Ok(Finished::Run(Ended::Stopped)),
-        () = turned.cancelled() => Ok(Finished::Run(Ended::Turned)),
-        () = relane::drain(config, &shared), if relane => Ok(Finished::Relaned),
-        ended = finish(config, connected, &shared, started_at, &desk, work), if options.until_caught_up && !relane => {
-            ended.map(Finished::Run)
-        }
-        error = first_failure(&mut lanes) => Err(error),
-        error = first_failure(&mut rest) => Err(error),
-        () = sleep_or_never(options.timeout) => {
-            Err(Error::timed_out("the time given by --timeout ran out"))
-        }
-    };
+    biased;
+           () = stop.cancelled() => Ok(Finished::Run(Ended::Stopped)),
+           () = turned.cancelled() => Ok(Finished::Run(Ended::Turned)),
+           () = relane::drain(config, &shared), if relane => Ok(Finished::Relaned),
+           ended = finish(config, connected, &shared, started_at, &desk, work), if options.until_caught_up && !relane => {
+               ended.map(Finished::Run)
+           }
+           error = first_failure(&mut lanes) => Err(error),
+           error = first_failure(&mut rest) => Err(error),
+           () = sleep_or_never(options.timeout) => {
+               Err(Error::timed_out("the time given by --timeout ran out"))
+           }
+       };
     shared.exchange.stop_waiting_for_room();
     let stop_time_max = match &outcome {
         Ok(_) => STOP_TIME_MAX,

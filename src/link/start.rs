@@ -1,6 +1,7 @@
 //! A start, in its order: look, refuse, take the link over, and only then write.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use bson::{DateTime, Timestamp, Uuid, doc};
 
@@ -19,7 +20,7 @@ use super::standing::{Standing, Turn};
 use super::sweeper::clear_leftovers;
 use super::takeover::{kill_sessions, open_lanes, raise_epoch};
 use crate::change::{AppliedThrough, Pair, PipelineId, Position, Rank, Side};
-use crate::cluster::{Cluster, connect};
+use crate::cluster::{Cluster, Connect};
 use crate::config::Config;
 use crate::error::{Class, Error, Result};
 use crate::resolve::{Ledger, Rules};
@@ -29,6 +30,8 @@ use crate::target::{Checkpoint, TagSession};
 
 /// Both clusters, connected and looked at; nothing has been written.
 pub struct Connected {
+    /// How more connections are made.
+    pub way: Arc<dyn Connect>,
     pub clusters: Pair<Cluster>,
     pub servers: Pair<ServerFacts>,
     pub own: Pair<Own>,
@@ -65,8 +68,8 @@ pub struct Started {
 
 /// # Errors
 /// Cluster errors (4): unreachable, no replica set, the same cluster twice.
-pub async fn connect_both(config: &Config) -> Result<Connected> {
-    let clusters = connect_pair(config).await?;
+pub async fn connect_both(config: &Config, way: Arc<dyn Connect>) -> Result<Connected> {
+    let clusters = connect_pair(config, &*way).await?;
     let servers = Pair::new(
         ServerFacts::read(&clusters.a).await?,
         ServerFacts::read(&clusters.b).await?,
@@ -76,6 +79,7 @@ pub async fn connect_both(config: &Config) -> Result<Connected> {
         .as_ref()
         .map(|cluster| Own::new(cluster, &config.link.database));
     Ok(Connected {
+        way,
         clusters,
         servers,
         own,
@@ -121,7 +125,7 @@ pub async fn take_over(
     let history = History::read(config, own).await?;
     must_reach_back(&history, connected).await?;
 
-    let writers = connect_pair(config).await?;
+    let writers = connect_pair(config, &*connected.way).await?;
     let lanes = open_lanes(config, own, &writers, &history, store, &mut tags).await?;
     let recover_to = Pair::new(own.a.operation_time().await?, own.b.operation_time().await?);
     let mut ledger = restore(config, own, &history, recover_to).await?;
@@ -255,10 +259,10 @@ async fn claim(config: &Config, connected: &Connected, store: &Store) -> Result<
     Ok(lease)
 }
 
-async fn connect_pair(config: &Config) -> Result<Pair<Cluster>> {
+async fn connect_pair(config: &Config, way: &dyn Connect) -> Result<Pair<Cluster>> {
     Ok(Pair::new(
-        connect(config, Side::A).await?,
-        connect(config, Side::B).await?,
+        way.connect(config, Side::A).await?,
+        way.connect(config, Side::B).await?,
     ))
 }
 

@@ -3,15 +3,12 @@
 use std::time::Duration;
 
 use bson::{RawArrayBuf, RawDocument, RawDocumentBuf, cstr, rawdoc};
-use futures_util::StreamExt;
-use mongodb::ClientSession;
-use mongodb::error::{TRANSIENT_TRANSACTION_ERROR, UNKNOWN_TRANSACTION_COMMIT_RESULT};
-use mongodb::options::{ReadConcern, WriteConcern};
 
 use crate::change::{DocumentKey, elements};
-use crate::cluster::Cluster;
-use crate::cluster::errors::{check_reply, classify, code_of};
+use crate::cluster::errors::{check_reply, classify, code_of, deadline_passed};
+use crate::cluster::{Cluster, Failure, FailureKind};
 use crate::error::{Error, Result};
+use crate::target::{Snapshot, TagSession};
 
 /// An application may hold the document for a moment.
 const TRIES_MAX: usize = 20;
@@ -38,20 +35,16 @@ enum Try {
 /// As the cluster says.
 pub async fn read(cluster: &Cluster, key: &DocumentKey) -> Result<Option<RawDocumentBuf>> {
     let doing = format!("read {} on {}", key.namespace(), cluster.name);
-    let call = async {
-        let mut session = start(cluster).await?;
-        let found = read_in(&mut session, key).await;
-        let _ = session.abort_transaction().await;
-        found
-    };
-    cluster.within(&doing, call).await
+    let mut session = start(cluster).await?;
+    let found = read_in(&mut session, key).await;
+    session.abort().await;
+    found.map_err(|failure| classify(failure, &doing))
 }
 
 impl Swap<'_> {
     /// Replaces the document in one majority transaction, byte for byte.
     ///
-    /// The session is one of the driver's own and not a tag session, so the write counts as an
-    /// application's. `new` differs from `old`: the server does not check a write that changes
+    /// The session is in no list of tandem's, so the write counts as an application's. `new` differs from `old`: the server does not check a write that changes
     /// nothing.
     ///
     /// # Errors
@@ -81,33 +74,30 @@ impl Swap<'_> {
     async fn try_once(&self, cluster: &Cluster) -> Result<Try> {
         let doing = format!("write {} on {}", self.key.namespace(), cluster.name);
         let limit = cluster.operation_timeout;
-        let tried = tokio::time::timeout(limit, self.in_transaction(cluster, &doing)).await;
+        let mut session = start(cluster).await?;
+        let tried = tokio::time::timeout(limit, self.in_transaction(&mut session, &doing)).await;
         match tried {
             Ok(Ok(done)) => done,
-            Ok(Err(error)) if error.contains_label(TRANSIENT_TRANSACTION_ERROR) => {
-                Ok(Try::Busy(classify(error, &doing)))
-            }
-            Ok(Err(error)) => Err(classify(error, &doing)),
-            Err(_) => Err(crate::cluster::errors::deadline_passed(&doing, limit)),
+            Ok(Err(failure)) if is_transient(&failure) => Ok(Try::Busy(classify(failure, &doing))),
+            Ok(Err(failure)) => Err(classify(failure, &doing)),
+            Err(_) => Err(deadline_passed(&doing, limit)),
         }
     }
 
     async fn in_transaction(
         &self,
-        cluster: &Cluster,
+        session: &mut TagSession,
         doing: &str,
-    ) -> mongodb::error::Result<Result<Try>> {
-        let mut session = start(cluster).await?;
-        if read_in(&mut session, self.key).await?.as_deref() != self.old {
-            session.abort_transaction().await?;
+    ) -> Result<Result<Try>, Failure> {
+        if read_in(session, self.key).await?.as_deref() != self.old {
+            session.abort().await;
             return Ok(Ok(Try::Changed));
         }
         for command in self.commands() {
-            let database = cluster.client.database(self.key.namespace().database());
-            let call = database.run_raw_command(command);
-            let reply = call.session(&mut session).await?;
+            let database = self.key.namespace().database();
+            let reply = session.run(database, command).await?;
             if let Err(error) = check_reply(&reply, doing) {
-                let _ = session.abort_transaction().await;
+                session.abort().await;
                 return Ok(Err(match code_of(&error) {
                     Some(DUPLICATE_KEY) => error.hint(
                         "another document has its value of a unique index; nothing was written",
@@ -117,13 +107,13 @@ impl Swap<'_> {
             }
         }
         loop {
-            match session.commit_transaction().await {
-                Ok(()) => return Ok(Ok(Try::Done)),
-                Err(error) if error.contains_label(UNKNOWN_TRANSACTION_COMMIT_RESULT) => {
-                    tokio::time::sleep(TRY_PAUSE).await;
-                }
-                Err(error) => return Err(error),
+            match session.commit().await {
+                Ok(reply) if reply.contains_key("writeConcernError") => {}
+                Ok(_) => return Ok(Ok(Try::Done)),
+                Err(failure) if is_unknown(&failure) => {}
+                Err(failure) => return Err(failure),
             }
+            tokio::time::sleep(TRY_PAUSE).await;
         }
     }
 
@@ -159,20 +149,29 @@ impl Swap<'_> {
     }
 }
 
-async fn start(cluster: &Cluster) -> mongodb::error::Result<ClientSession> {
-    let mut session = cluster.client.start_session().await?;
-    session
-        .start_transaction()
-        .read_concern(ReadConcern::snapshot())
-        .write_concern(WriteConcern::majority())
-        .await?;
+async fn start(cluster: &Cluster) -> Result<TagSession> {
+    let mut session = TagSession::open(cluster).await?;
+    session.begin(Snapshot::Latest);
     Ok(session)
 }
 
+/// The connection broke before the commit was sent, or somebody else is writing: nothing has
+/// happened.
+fn is_transient(failure: &Failure) -> bool {
+    failure.kind == FailureKind::Network || failure.has_label("TransientTransactionError")
+}
+
+/// The commit may have happened or not: it may be sent again.
+fn is_unknown(failure: &Failure) -> bool {
+    matches!(failure.kind, FailureKind::Network | FailureKind::NoPrimary)
+        || failure.has_label("UnknownTransactionCommitResult")
+        || failure.has_label("RetryableWriteError")
+}
+
 async fn read_in(
-    session: &mut ClientSession,
+    session: &mut TagSession,
     key: &DocumentKey,
-) -> mongodb::error::Result<Option<RawDocumentBuf>> {
+) -> Result<Option<RawDocumentBuf>, Failure> {
     let namespace = key.namespace();
     let command = rawdoc! {
         "find": namespace.collection(),
@@ -180,13 +179,7 @@ async fn read_in(
         "limit": 1,
         "singleBatch": true,
     };
-    let database = session.client().database(namespace.database());
-    let mut cursor = database
-        .run_raw_cursor_command(command)
-        .session(&mut *session)
-        .batch()
-        .await?;
-    let Some(batch) = cursor.stream(session).next().await.transpose()? else {
+    let Some(batch) = session.first_batch(namespace.database(), command).await? else {
         return Ok(None);
     };
     let first = batch.doc_slices()?.into_iter().next().transpose()?;

@@ -24,9 +24,10 @@ const INTERVAL: Duration = Duration::from_millis(200);
 pub async fn clear_notes(shared: Arc<Shared>, own: Pair<Own>, stop: CancellationToken) {
     loop {
         tokio::select! {
-            () = stop.cancelled() => return,
-            () = shared.exchange.notes_wanted(INTERVAL) => {}
-        }
+        biased;
+                   () = stop.cancelled() => return,
+                   () = shared.exchange.notes_wanted(INTERVAL) => {}
+               }
         let mut notes = shared.exchange.take_notes_to_clear();
         if notes.is_empty() {
             continue;

@@ -254,9 +254,10 @@ pub(super) fn show(
 
 async fn until(stop: CancellationToken, work: impl Future<Output = Result<()>>) -> Result<()> {
     tokio::select! {
-        () = stop.cancelled() => Ok(()),
-        outcome = work => outcome,
-    }
+    biased;
+           () = stop.cancelled() => Ok(()),
+           outcome = work => outcome,
+       }
 }
 
 async fn done(work: impl Future<Output = ()>) -> Result<()> {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bson::{RawDocumentBuf, Timestamp, doc};
+use bson::{RawDocument, RawDocumentBuf, Timestamp, doc, rawdoc};
 
 use super::lane::Lane;
 use crate::change::DocumentKey;
@@ -175,15 +175,22 @@ impl Lane {
         let cluster = self.session.cluster();
         let target = self.pipeline.target();
         let (namespace, _) = self.shared.collections.place(key.namespace(), target);
-        let collection = cluster
-            .client
-            .database(namespace.database())
-            .collection::<RawDocumentBuf>(namespace.collection());
-        let find = collection.find_one(value).projection(doc! { "_id": 1 });
+        let value = RawDocumentBuf::try_from(value).ok()?;
+        let command = rawdoc! {
+            "find": namespace.collection(),
+            "filter": value,
+            "projection": { "_id": 1 },
+            "limit": 1,
+            "singleBatch": true,
+            "readConcern": { "level": "majority" },
+        };
+        let mut found = None;
+        let take = |document: &RawDocument| found = Some(document.to_owned());
+        let doing = "look up a duplicate";
         cluster
-            .within("look up a duplicate", find)
+            .each(namespace.database(), command, doing, take)
             .await
-            .ok()
-            .flatten()
+            .ok()?;
+        found
     }
 }

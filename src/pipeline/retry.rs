@@ -5,7 +5,12 @@ use std::time::Duration;
 use backoff::ExponentialBackoff;
 use backoff::backoff::Backoff as _;
 
+use crate::chance;
 use crate::error::Result;
+
+/// A wait is at least this part of its mean, and as much longer at most, so that those who were
+/// refused together do not come again together.
+const SPREAD_MIN: f64 = 0.5;
 
 /// Growing waits that never give up: whoever retries decides when to stop.
 #[derive(Debug)]
@@ -30,6 +35,7 @@ impl Pause {
                 current_interval: first,
                 initial_interval: first,
                 max_interval: longest,
+                randomization_factor: 0.0,
                 max_elapsed_time: None,
                 ..ExponentialBackoff::default()
             },
@@ -39,7 +45,8 @@ impl Pause {
     /// The next wait, longer than the last one on average.
     pub fn wait(&mut self) -> Duration {
         let longest = self.backoff.max_interval;
-        self.backoff.next_backoff().unwrap_or(longest)
+        let wait = self.backoff.next_backoff().unwrap_or(longest);
+        wait.mul_f64(SPREAD_MIN + chance::fraction())
     }
 
     /// It worked: start again with short waits.

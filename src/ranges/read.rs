@@ -1,12 +1,10 @@
 //! Reading one range, in raw batches.
 
 use bson::{RawBsonRef, RawDocument, RawDocumentBuf, Timestamp, cstr, rawdoc};
-use futures_util::TryStreamExt;
-use mongodb::raw_batch_cursor::{RawBatch, RawBatchCursor};
 
 use super::{Order, Range, Scanned};
-use crate::cluster::Cluster;
 use crate::cluster::errors::classify;
+use crate::cluster::{Batch, Cluster, Cursor, CursorKind};
 use crate::error::Result;
 
 /// Which state of the cluster is read.
@@ -24,7 +22,7 @@ pub struct RangeReader {
     scanned: Scanned,
     at: ReadAt,
     batch_documents_max: u32,
-    cursor: RawBatchCursor,
+    cursor: Box<dyn Cursor>,
     /// The range ends with the largest `_id` there is, which `min` alone leaves out.
     largest: Largest,
 }
@@ -70,10 +68,10 @@ impl RangeReader {
     ///
     /// # Errors
     /// As [`read`]. The range has to be read anew from its start, or from the last `_id` seen.
-    pub async fn next(&mut self) -> Result<Option<RawBatch>> {
+    pub async fn next(&mut self) -> Result<Option<Batch>> {
         loop {
             let doing = doing(&self.cluster, &self.scanned);
-            let call = self.cursor.try_next();
+            let call = self.cursor.next();
             if let Some(batch) = self.cluster.within(&doing, call).await? {
                 if self.largest == Largest::ToCome && ends_with_largest(&batch) {
                     self.largest = Largest::Done;
@@ -96,7 +94,7 @@ impl RangeReader {
 /// # Errors
 /// Where the server's answer is broken.
 pub fn documents<'a>(
-    batch: &'a RawBatch,
+    batch: &'a Batch,
     doing: &str,
 ) -> Result<impl Iterator<Item = Result<&'a RawDocument>>> {
     let doing = doing.to_owned();
@@ -118,13 +116,13 @@ async fn open(
     scanned: &Scanned,
     command: RawDocumentBuf,
     batch_documents_max: u32,
-) -> Result<RawBatchCursor> {
-    let database = cluster.client.database(scanned.namespace.database());
-    let call = database
-        .run_raw_cursor_command(command)
-        .batch_size(batch_documents_max)
-        .batch();
-    cluster.within(&doing(cluster, scanned), call).await
+) -> Result<Box<dyn Cursor>> {
+    let kind = CursorKind::Ending {
+        batch_documents_max: Some(batch_documents_max),
+    };
+    let doing = doing(cluster, scanned);
+    let database = scanned.namespace.database();
+    cluster.open(database, command, kind, &doing).await
 }
 
 fn range_command(
@@ -169,7 +167,7 @@ fn find(scanned: &Scanned, at: ReadAt) -> RawDocumentBuf {
 }
 
 /// A clustered collection does not leave the largest `_id` out.
-fn ends_with_largest(batch: &RawBatch) -> bool {
+fn ends_with_largest(batch: &Batch) -> bool {
     let Ok(found) = batch.doc_slices() else {
         return false;
     };

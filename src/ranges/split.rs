@@ -1,7 +1,6 @@
 //! Where to cut a collection so that its ranges have about the same size.
 
-use bson::{RawBson, RawDocumentBuf, cstr, doc, rawdoc};
-use futures_util::TryStreamExt;
+use bson::{RawBson, RawDocument, RawDocumentBuf, cstr, doc, rawdoc};
 
 use super::{Order, Range, Scanned};
 use crate::cluster::Cluster;
@@ -108,18 +107,15 @@ async fn first_id(
 ) -> Result<Option<RawBson>> {
     let namespace = &scanned.namespace;
     let doing = format!("cut {namespace} on {} into ranges", cluster.name);
-    let database = cluster.client.database(namespace.database());
-    let call = async {
-        let mut cursor = database.run_raw_cursor_command(command).batch().await?;
-        while let Some(batch) = cursor.try_next().await? {
-            if let Some(found) = batch.doc_slices()?.into_iter().next() {
-                let id = found?.as_document().map(|found| found.get("_id"));
-                return Ok(id.transpose()?.flatten().map(RawBson::from));
-            }
-        }
-        Ok(None)
+    let mut first = None;
+    let take = |found: &RawDocument| {
+        let id = found.get("_id").ok().flatten();
+        first = first.take().or(id.map(RawBson::from));
     };
-    cluster.within(&doing, call).await
+    cluster
+        .each(namespace.database(), command, &doing, take)
+        .await?;
+    Ok(first)
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use super::settle::Settle;
 use super::state::{KeyState, Known};
 use crate::change::{DocumentKey, Reason, SharedEvent, Side};
 use crate::error::Result;
+use crate::fault::Fault;
 
 /// What is written to the target's document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -142,7 +143,8 @@ pub(super) fn decide(
         }
         decision.conflict = Some(conflict);
     }
-    let is_owed = state.owed[source].is_some() || !state.lost[source].is_empty();
+    let is_owed =
+        (state.owed[source].is_some() || !state.lost[source].is_empty()) && !Fault::NoOwed.is_on();
     let nothing_is_left = !is_owed && !state.dead[source];
     if decision.conflict.is_none() && nothing_is_left && !full_state_wanted {
         decision.action = Action::Deltas;

@@ -9,6 +9,7 @@ use super::notes::LostWrite;
 use super::spool::Tail;
 use crate::change::{DocumentKey, Pair, SharedEvent, Side};
 use crate::error::Result;
+use crate::fault::Fault;
 
 /// What one document's two histories have in common, as far as it is not settled.
 #[derive(Debug, Default)]
@@ -31,7 +32,8 @@ pub(super) struct KeyState {
 impl KeyState {
     /// Writes of `side` up to here are beaten, or already on the other cluster.
     pub fn settled_through(&self, side: Side) -> Option<Timestamp> {
-        self.last_applied[side].max(self.included[side.other()])
+        let included = self.included[side.other()].filter(|_| !Fault::NoIncluded.is_on());
+        self.last_applied[side].max(included)
     }
 
     /// `known_through` tells of a side whose history is still being recovered how far it is known:

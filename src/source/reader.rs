@@ -6,12 +6,11 @@
 use std::time::Duration;
 
 use bson::{Timestamp, Uuid};
-use mongodb::raw_batch_cursor::RawBatch;
 
 use super::decode::{Decoded, Decoder, Observed};
 use super::stream::{Stream, documents, post_batch_token, proven_by};
 use crate::change::{NamespaceFilter, Position, Side};
-use crate::cluster::Cluster;
+use crate::cluster::{Batch, Cluster};
 use crate::error::{Error, Result};
 use crate::fault::Fault;
 
@@ -156,7 +155,7 @@ impl<O: Observer> Reader<O> {
     }
 
     /// The whole cluster times that a batch completes.
-    fn take(&mut self, batch: &RawBatch, token_is_proof: bool) -> Result<Vec<Moment>> {
+    fn take(&mut self, batch: &Batch, token_is_proof: bool) -> Result<Vec<Moment>> {
         let mut moments = Vec::new();
         for document in documents(batch)? {
             let event = self.decoder.decode(document)?;

@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 
 use bson::{RawArrayBuf, RawDocument, RawDocumentBuf, Timestamp, Uuid, cstr, rawdoc};
-use futures_util::StreamExt;
 
 use crate::change::{DocumentKey, Namespace};
 use crate::cluster::Cluster;
@@ -94,21 +93,10 @@ async fn read_all(
     found: &mut HashMap<DocumentKey, RawDocumentBuf>,
 ) -> Result<()> {
     let doing = format!("read {name} on {}", cluster.name);
-    let database = cluster.client.database(name.database());
-    let call = async {
-        let mut cursor = database.run_raw_cursor_command(command).batch().await?;
-        while let Some(batch) = cursor.next().await {
-            let batch = batch?;
-            for document in batch.doc_slices()?.into_iter() {
-                let Some(document) = document?.as_document() else {
-                    continue;
-                };
-                if let Some(key) = key_of(document) {
-                    found.insert(key, document.to_owned());
-                }
-            }
+    let take = |document: &RawDocument| {
+        if let Some(key) = key_of(document) {
+            found.insert(key, document.to_owned());
         }
-        Ok(())
     };
-    cluster.within(&doing, call).await
+    cluster.each(name.database(), command, &doing, take).await
 }

@@ -3,13 +3,10 @@
 use std::time::Duration;
 
 use bson::{RawDocument, RawDocumentBuf, Timestamp, cstr, doc, rawdoc};
-use futures_util::StreamExt;
-use mongodb::options::CursorType;
-use mongodb::raw_batch_cursor::{RawBatch, RawBatchCursor};
 
 use super::reader::{Origin, StreamFilter};
 use crate::change::Position;
-use crate::cluster::Cluster;
+use crate::cluster::{Batch, Cluster, Cursor, CursorKind, Failure};
 use crate::error::{Error, Result};
 
 /// How long the server holds a getMore without events. Its post-batch token then tells how far the
@@ -22,7 +19,7 @@ const BATCH_EVENTS_MAX: u32 = 1000;
 
 /// An open change stream of a whole cluster.
 pub struct Stream {
-    cursor: RawBatchCursor,
+    cursor: Box<dyn Cursor>,
     cluster: Cluster,
     batches: u64,
 }
@@ -49,14 +46,11 @@ impl Stream {
         command.append(cstr!("cursor"), rawdoc! {});
         command.append(cstr!("readConcern"), rawdoc! { "level": "majority" });
         let doing = format!("open the change stream of {}", cluster.name);
-        let admin = cluster.client.database("admin");
-        let call = admin
-            .run_raw_cursor_command(command)
-            .cursor_type(CursorType::TailableAwait)
-            .max_time(AWAIT_TIME_MAX)
-            .batch_size(BATCH_EVENTS_MAX)
-            .batch();
-        let cursor = cluster.within(&doing, call).await?;
+        let kind = CursorKind::Awaiting {
+            await_time_max: AWAIT_TIME_MAX,
+            batch_documents_max: BATCH_EVENTS_MAX,
+        };
+        let cursor = cluster.open("admin", command, kind, &doing).await?;
         Ok(Self {
             cursor,
             cluster: cluster.clone(),
@@ -68,13 +62,9 @@ impl Stream {
     ///
     /// # Errors
     /// As the server says; the stream has to be opened again.
-    pub async fn next(&mut self) -> Result<RawBatch> {
+    pub async fn next(&mut self) -> Result<Batch> {
         let doing = format!("read the change stream of {}", self.cluster.name);
-        let next = self.cursor.next();
-        let batch = self
-            .cluster
-            .within(&doing, async { next.await.transpose() })
-            .await?;
+        let batch = self.cluster.within(&doing, self.cursor.next()).await?;
         self.batches += 1;
         batch.ok_or_else(|| Error::unreachable(format!("cannot {doing}: the cursor was closed")))
     }
@@ -87,7 +77,7 @@ impl Stream {
 }
 
 /// The post-batch resume token of a batch.
-pub fn post_batch_token(batch: &RawBatch) -> Option<&str> {
+pub fn post_batch_token(batch: &Batch) -> Option<&str> {
     batch
         .as_raw_document()
         .get_document("cursor")
@@ -183,9 +173,8 @@ pub async fn oldest_entry(cluster: &Cluster) -> Result<Option<Timestamp>> {
 }
 
 /// An event's body, for the reader.
-pub fn documents(batch: &RawBatch) -> Result<Vec<&RawDocument>> {
-    let broken =
-        |error: mongodb::error::Error| Error::bug("a batch that cannot be read").caused_by(error);
+pub fn documents(batch: &Batch) -> Result<Vec<&RawDocument>> {
+    let broken = |error: Failure| Error::bug("a batch that cannot be read").caused_by(error);
     let mut documents = Vec::new();
     for document in batch.doc_slices().map_err(broken)? {
         match document.map(|document| document.as_document()) {

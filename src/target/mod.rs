@@ -1,5 +1,6 @@
 //! Writing a cluster: one transaction for each batch, on a tagged session, under the fence.
 
+mod checkpoint;
 mod delta;
 mod notes;
 mod plain;
@@ -12,10 +13,11 @@ mod touch;
 mod transaction;
 mod write_set;
 
+pub use checkpoint::{Checkpoint, CheckpointMove};
 pub use notes::{Note, key_id};
 pub use plain::append;
 pub use reply::{Refusal, WriteError};
 pub use session::{Snapshot, TagSession};
 pub use settle::{Settled, settle};
-pub use transaction::{Batch, Checkpoint, CheckpointMove, Transaction};
+pub use transaction::{Batch, Transaction};
 pub use write_set::{CollectionInfo, WriteSet};

@@ -1,10 +1,9 @@
 //! What the server said to a command of a transaction: all of it is looked at, `ok: 1` included.
 
 use bson::{Document, RawDocumentBuf, Timestamp};
-use mongodb::error::TRANSIENT_TRANSACTION_ERROR;
 
 use crate::change::DocumentKey;
-use crate::cluster::errors;
+use crate::cluster::{Failure, errors};
 use crate::error::{Class, Error};
 
 /// Why a transaction was not committed.
@@ -152,17 +151,15 @@ fn refusal_of(
 }
 
 /// What an error of a whole command means.
-pub fn refusal(error: mongodb::error::Error, doing: &str) -> Refusal {
-    let at = error
-        .server_response()
-        .and_then(|reply| reply.get_timestamp("operationTime").ok());
-    match errors::code(&error) {
+pub fn refusal(failure: Failure, doing: &str) -> Refusal {
+    let at = failure.operation_time;
+    match failure.code {
         Some(code) if code == COLLECTION_UUID_MISMATCH || is_retryable(code) => {
             Refusal::Unseen { at, code }
         }
         Some(code)
             if errors::class_of_code(code).is_none()
-                && error.contains_label(TRANSIENT_TRANSACTION_ERROR) =>
+                && failure.has_label(errors::TRANSIENT_TRANSACTION_LABEL) =>
         {
             Refusal::Unseen { at, code }
         }
@@ -178,7 +175,7 @@ pub fn refusal(error: mongodb::error::Error, doing: &str) -> Refusal {
                 other_key: None,
             }),
         },
-        _ => Refusal::Failed(errors::classify(error, doing)),
+        _ => Refusal::Failed(errors::classify(failure, doing)),
     }
 }
 

@@ -3,13 +3,12 @@
 //! The driver's own transactions refuse a read concern per command, so all transaction fields are
 //! given by hand on an explicit session without causal consistency.
 
-use bson::{Document, RawDocumentBuf, Timestamp, Uuid, cstr, rawdoc};
-use futures_util::StreamExt;
-use mongodb::ClientSession;
-use mongodb::raw_batch_cursor::RawBatch;
+use std::time::Duration;
 
-use crate::cluster::Cluster;
-use crate::error::{Error, Result};
+use bson::{Document, RawDocumentBuf, Timestamp, Uuid, cstr, rawdoc};
+
+use crate::cluster::{Answer, Batch, Cluster, Failure, Session};
+use crate::error::Result;
 
 /// The snapshot a transaction reads and writes at.
 #[derive(Debug, Clone, Copy)]
@@ -22,9 +21,8 @@ pub enum Snapshot {
 
 /// One tag session. Nothing but tandem's transactions may ever run on it.
 pub struct TagSession {
-    session: ClientSession,
+    session: Box<dyn Session>,
     cluster: Cluster,
-    id: Uuid,
     /// Rises for ever, over aborts and elections.
     transaction_number: i64,
     started: bool,
@@ -35,27 +33,13 @@ impl TagSession {
     /// A fresh session. Its id must be stored on the cluster before the first transaction.
     ///
     /// # Errors
-    /// Where the driver cannot start a session.
+    /// Where no session can be started.
     pub async fn open(cluster: &Cluster) -> Result<Self> {
         let doing = format!("start a session on {}", cluster.name);
-        let session = cluster
-            .client
-            .start_session()
-            .causal_consistency(false)
-            .await
-            .map_err(|error| crate::cluster::errors::classify(error, &doing))?;
-        let id = session
-            .id()
-            .get("id")
-            .and_then(|id| match id {
-                bson::Bson::Binary(binary) => binary.to_uuid().ok(),
-                _ => None,
-            })
-            .ok_or_else(|| Error::bug("a driver session without an id"))?;
+        let session = cluster.start_session(&doing).await?;
         Ok(Self {
             session,
             cluster: cluster.clone(),
-            id,
             transaction_number: 0,
             started: false,
             snapshot: Snapshot::Latest,
@@ -63,7 +47,7 @@ impl TagSession {
     }
 
     pub fn id(&self) -> Uuid {
-        self.id
+        self.session.id()
     }
 
     pub fn cluster(&self) -> &Cluster {
@@ -88,7 +72,7 @@ impl TagSession {
         &mut self,
         database: &str,
         mut command: RawDocumentBuf,
-    ) -> mongodb::error::Result<Document> {
+    ) -> Result<Document, Failure> {
         self.mark(&mut command);
         self.send(database, command).await
     }
@@ -98,23 +82,10 @@ impl TagSession {
         &mut self,
         database: &str,
         mut command: RawDocumentBuf,
-    ) -> mongodb::error::Result<Option<RawBatch>> {
+    ) -> Result<Option<Batch>, Failure> {
         self.mark(&mut command);
-        let database = self.cluster.client.database(database);
         let limit = self.cluster.operation_timeout;
-        let session = &mut self.session;
-        let call = async {
-            let mut cursor = database
-                .run_raw_cursor_command(command)
-                .session(&mut *session)
-                .batch()
-                .await?;
-            cursor.stream(session).next().await.transpose()
-        };
-        match tokio::time::timeout(limit, call).await {
-            Ok(answer) => answer,
-            Err(_) => Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()),
-        }
+        in_time(limit, self.session.first_batch(database, command)).await
     }
 
     fn mark(&mut self, command: &mut RawDocumentBuf) {
@@ -135,7 +106,7 @@ impl TagSession {
 
     /// Commits with majority. Whatever the answer, only the checkpoint knows the outcome unless it
     /// is `ok: 1` without a write concern error.
-    pub async fn commit(&mut self) -> mongodb::error::Result<Document> {
+    pub async fn commit(&mut self) -> Result<Document, Failure> {
         let command = rawdoc! {
             "commitTransaction": 1,
             "txnNumber": self.transaction_number,
@@ -158,16 +129,15 @@ impl TagSession {
         }
     }
 
-    async fn send(
-        &mut self,
-        database: &str,
-        command: RawDocumentBuf,
-    ) -> mongodb::error::Result<Document> {
-        let database = self.cluster.client.database(database);
-        let call = database.run_raw_command(command).session(&mut self.session);
-        match tokio::time::timeout(self.cluster.operation_timeout, call).await {
-            Ok(answer) => answer,
-            Err(_) => Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()),
-        }
+    async fn send(&mut self, database: &str, command: RawDocumentBuf) -> Result<Document, Failure> {
+        let limit = self.cluster.operation_timeout;
+        in_time(limit, self.session.run(database, command)).await
+    }
+}
+
+async fn in_time<T>(limit: Duration, call: Answer<'_, T>) -> Result<T, Failure> {
+    match tokio::time::timeout(limit, call).await {
+        Ok(answer) => answer,
+        Err(_) => Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()),
     }
 }

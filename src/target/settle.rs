@@ -2,8 +2,9 @@
 
 use bson::{DateTime, doc, rawdoc};
 
+use super::checkpoint::Checkpoint;
 use super::session::{Snapshot, TagSession};
-use super::transaction::{Checkpoint, Transaction};
+use super::transaction::Transaction;
 use crate::error::{Error, Result};
 
 /// Whether a commit of unknown outcome is there.

@@ -7,6 +7,7 @@ use bson::{RawDocument, RawDocumentBuf, Uuid, cstr, rawdoc};
 use super::statements::{delete, keyed, update};
 use super::write_set::CollectionInfo;
 use crate::change::DocumentKey;
+use crate::fault::Fault;
 
 /// A field that no application uses; set and unset in one transaction.
 const SCRATCH_FIELD: &bson::raw::CStr = cstr!("__tandem_touch");
@@ -71,7 +72,7 @@ pub fn write_command(
 ) -> RawDocumentBuf {
     let mut command = RawDocumentBuf::new();
     command.append(verb, collection);
-    if let Some(uuid) = uuid {
+    if let Some(uuid) = uuid.filter(|_| !Fault::NoUuid.is_on()) {
         command.append(cstr!("collectionUUID"), bson::Binary::from(uuid));
     }
     if verb != cstr!("delete") {

@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 
 use bson::{RawArrayBuf, RawDocument, RawDocumentBuf, Timestamp, cstr, doc, rawdoc};
-use futures_util::TryStreamExt;
 use sha2::{Digest as _, Sha256};
 
 use super::join::Digest;
@@ -103,7 +102,7 @@ async fn find(
     cluster: &Cluster,
     namespace: &Namespace,
     keys: &[DocumentKey],
-    mut each: impl FnMut(&RawDocument),
+    each: impl FnMut(&RawDocument),
 ) -> Result<()> {
     let mut ids = RawArrayBuf::new();
     for key in keys {
@@ -117,17 +116,7 @@ async fn find(
     command.append(cstr!("batchSize"), keys.len() as i64);
     command.append(cstr!("readConcern"), rawdoc! { "level": "majority" });
     let doing = format!("read {namespace} on {}", cluster.name);
-    let database = cluster.client.database(namespace.database());
-    let call = async {
-        let mut cursor = database.run_raw_cursor_command(command).batch().await?;
-        while let Some(batch) = cursor.try_next().await? {
-            for document in batch.doc_slices()?.into_iter() {
-                if let Some(document) = document?.as_document() {
-                    each(document);
-                }
-            }
-        }
-        Ok(())
-    };
-    cluster.within(&doing, call).await
+    cluster
+        .each(namespace.database(), command, &doing, each)
+        .await
 }

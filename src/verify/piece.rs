@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use mongodb::raw_batch_cursor::RawBatch;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -12,8 +11,8 @@ use super::lookup::{digest, with_tries};
 use super::outcome::Finding;
 use super::schema::{Compared, NotCompared};
 use crate::change::{DocumentKey, Namespace, Pair, Side};
-use crate::cluster::Cluster;
 use crate::cluster::errors::code_of;
+use crate::cluster::{Batch, Cluster};
 use crate::error::{Error, Result};
 use crate::ranges::{Range, RangeReader, ReadAt, documents, read};
 
@@ -165,14 +164,14 @@ pub fn unless_gone(namespace: &Namespace, error: Error) -> Result<NotCompared> {
     })
 }
 
-async fn next(reader: &mut Option<RangeReader>, wanted: bool) -> Result<Option<RawBatch>> {
+async fn next(reader: &mut Option<RangeReader>, wanted: bool) -> Result<Option<Batch>> {
     match reader {
         Some(reader) if wanted => reader.next().await,
         Some(_) | None => Ok(None),
     }
 }
 
-fn push(join: &mut Join, side: Side, piece: &Piece, batch: &RawBatch) -> Result<u64> {
+fn push(join: &mut Join, side: Side, piece: &Piece, batch: &Batch) -> Result<u64> {
     let namespace = &piece.compared.namespace;
     let mut count = 0;
     for document in documents(batch, &format!("read {namespace}"))? {

@@ -1,10 +1,11 @@
 //! Ranges of `_id` on a real server: whatever the keys are, each document is read exactly once.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bson::{Bson, Decimal128, Document, RawDocumentBuf, Timestamp, doc, oid::ObjectId};
 use tandem::change::{Namespace, Side};
-use tandem::cluster::Cluster;
+use tandem::cluster::{Cluster, DriverServer};
 use tandem::ranges::{Order, Range, ReadAt, Scanned, documents, read, split};
 
 use crate::support::mongod::{Mongod, MongodOptions};
@@ -61,12 +62,9 @@ fn ids() -> Vec<Bson> {
 }
 
 fn cluster_of(mongod: &Mongod) -> Cluster {
-    Cluster {
-        client: mongod.client().clone(),
-        side: Side::A,
-        name: "eu".to_owned(),
-        operation_timeout: Duration::from_secs(30),
-    }
+    const DEADLINE: Duration = Duration::from_secs(30);
+    let server = DriverServer::of(mongod.client().clone(), DEADLINE);
+    Cluster::over(Arc::new(server), Side::A, "eu".to_owned(), DEADLINE)
 }
 
 /// Creates the collection, inserts the documents, and gives what a reader needs to know of it.

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use bson::{Document, Uuid, doc};
-use futures_util::TryStreamExt;
 
 use super::{CheckLine, Verdict, failed};
 use crate::change::Namespace;
@@ -71,19 +70,12 @@ pub(crate) async fn shapes(
 ) -> Result<BTreeMap<Namespace, Shape>> {
     let doing = format!("list the collections of {}", cluster.name);
     let mut shapes = BTreeMap::new();
-    for name in cluster
-        .within(&doing, cluster.client.list_database_names())
-        .await?
-    {
+    for name in cluster.database_names(&doing).await? {
         if !config.namespaces.may_include_from(&name) {
             continue;
         }
-        let database = cluster.client.database(&name);
         let command = doc! { "listCollections": 1 };
-        let cursor = cluster
-            .within(&doing, database.run_cursor_command(command))
-            .await?;
-        let listed: Vec<Document> = cluster.within(&doing, cursor.try_collect()).await?;
+        let listed = cluster.all(&name, command, &doing).await?;
         for entry in listed {
             let namespace = Namespace::new(&name, entry.get_str("name").unwrap_or_default());
             if !config.namespaces.includes(&namespace) {
@@ -114,12 +106,8 @@ pub(crate) async fn shapes(
 
 async fn indexes(cluster: &Cluster, namespace: &Namespace) -> Result<BTreeMap<String, Document>> {
     let doing = format!("list the indexes of {namespace} on {}", cluster.name);
-    let database = cluster.client.database(namespace.database());
     let command = doc! { "listIndexes": namespace.collection() };
-    let cursor = cluster
-        .within(&doing, database.run_cursor_command(command))
-        .await?;
-    let listed: Vec<Document> = cluster.within(&doing, cursor.try_collect()).await?;
+    let listed = cluster.all(namespace.database(), command, &doing).await?;
     Ok(listed
         .into_iter()
         .map(|mut index| {
@@ -229,17 +217,8 @@ fn differing_names(a: &Document, b: &Document) -> Vec<String> {
 async fn unpaired(config: &Config, cluster: &Cluster, lines: &mut Vec<CheckLine>) {
     const REQUIREMENT: &str = "collections paired with the other side";
     let doing = format!("read the pairs of collections on {}", cluster.name);
-    let own = cluster.client.database(&config.link.database);
     let command = doc! { "find": "collections", "filter": { "state": "unpaired" } };
-    let read = async {
-        let cursor = cluster
-            .within(&doing, own.run_cursor_command(command))
-            .await?;
-        cluster
-            .within(&doing, cursor.try_collect::<Vec<Document>>())
-            .await
-    };
-    match read.await {
+    match cluster.all(&config.link.database, command, &doing).await {
         Ok(found) => lines.extend(found.iter().map(|pair| {
             let namespace = pair.get_str("namespace").or(pair.get_str("_id"));
             let subject = format!("{} on {}", namespace.unwrap_or("?"), cluster.name);

@@ -1,6 +1,6 @@
 //! One transaction at a past snapshot in tandem's own database: does the server accept it?
 
-use bson::{Document, Timestamp, doc};
+use bson::{Document, Timestamp, doc, rawdoc};
 
 use super::{CheckLine, Verdict, failed};
 use crate::cluster::Cluster;
@@ -35,9 +35,8 @@ async fn transact(config: &Config, cluster: &Cluster) -> Result<()> {
             "cannot {doing}: the server tells no operation time"
         ))
     })?;
-    let starting = cluster.client.start_session().causal_consistency(false);
-    let mut session = cluster.within(&doing, starting).await?;
-    let remove = doc! {
+    let mut session = cluster.start_session(&doing).await?;
+    let remove = rawdoc! {
         "delete": COLLECTION,
         "deletes": [{ "q": { "_id": MARKER }, "limit": 1 }],
         "txnNumber": 1_i64,
@@ -45,17 +44,15 @@ async fn transact(config: &Config, cluster: &Cluster) -> Result<()> {
         "autocommit": false,
         "readConcern": { "level": "snapshot", "atClusterTime": snapshot },
     };
-    let own = cluster.client.database(database);
-    let removing = own.run_command(remove).session(&mut session);
+    let removing = session.run(database, remove);
     accepted(cluster.within(&doing, removing).await?, &doing)?;
-    let commit = doc! {
+    let commit = rawdoc! {
         "commitTransaction": 1,
         "txnNumber": 1_i64,
         "autocommit": false,
         "writeConcern": { "w": "majority" },
     };
-    let admin = cluster.client.database("admin");
-    let committing = admin.run_command(commit).session(&mut session);
+    let committing = session.run("admin", commit);
     accepted(cluster.within(&doing, committing).await?, &doing)?;
     Ok(())
 }

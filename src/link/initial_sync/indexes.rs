@@ -85,10 +85,10 @@ async fn build_one(
     let mut pause = Pause::of_outages();
     loop {
         // A build takes as long as it takes; only a broken connection ends the wait.
-        let database = target.client.database(namespace.database());
-        let error = match database.run_command(command.clone()).await {
-            Ok(_) => return Ok(Ok(())),
-            Err(error) => errors::classify(error, &doing),
+        let (database, again) = (namespace.database(), command.clone());
+        let built = target.command_without_deadline(database, again, &doing);
+        let Err(error) = built.await else {
+            return Ok(Ok(()));
         };
         if errors::code_of(&error) == Some(COLLECTION_UUID_MISMATCH) {
             let moved = format!("{namespace} is gone or has been renamed on {}", target.name);

@@ -1,13 +1,12 @@
 //! Copies what takes no transactions: once, in natural order, and says that it is not followed.
 
 use bson::{Document, RawDocument, RawDocumentBuf, cstr, rawdoc};
-use futures_util::TryStreamExt;
 
 use super::InitialSync;
 use super::progress::{NotDone, StoredRange, save_range, store_ranges, stored_ranges};
 use super::survey::Surveyed;
 use crate::change::{Namespace, Side};
-use crate::cluster::{Cluster, errors};
+use crate::cluster::{Cluster, CursorKind, errors};
 use crate::error::Result;
 use crate::pipeline::{Pause, create, insist, list};
 use crate::ranges::{self, Range};
@@ -113,10 +112,10 @@ impl InitialSync {
             .and_then(|made| made.uuid);
         let doing = format!("copy {}", one.namespace);
         let source = &self.clusters.a;
-        let database = source.client.database(one.namespace.database());
-        let call = database.run_raw_cursor_command(find(one)).batch();
-        let mut cursor = source.within(&doing, call).await?;
-        while let Some(batch) = source.within(&doing, cursor.try_next()).await? {
+        let (database, command) = (one.namespace.database(), find(one));
+        let opened = source.open(database, command, CursorKind::PLAIN, &doing);
+        let mut cursor = opened.await?;
+        while let Some(batch) = source.within(&doing, cursor.next()).await? {
             let found: Result<Vec<&RawDocument>> = ranges::documents(&batch, &doing)?.collect();
             let found: Vec<RawDocumentBuf> = found?.into_iter().map(ToOwned::to_owned).collect();
             append(target, &one.namespace, uuid, &found).await?;

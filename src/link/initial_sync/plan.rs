@@ -1,12 +1,14 @@
 //! Before an initial sync: what it would copy, and whether the target may be written to.
 
+use std::sync::Arc;
+
 use bson::doc;
 use comfy_table::{Table, presets};
 use serde_json::json;
 
 use super::survey::{Surveyed, holding_data, survey};
 use crate::change::Mode;
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Driver};
 use crate::config::{Config, InitialSync};
 use crate::error::{Error, Result};
 use crate::link::merge::MergePlan;
@@ -27,7 +29,7 @@ pub enum DryRun {
 /// # Errors
 /// Where a cluster cannot be connected (4); a target that holds data (3), unless it is to be dropped.
 pub async fn dry_run(config: &Config, drop_target: bool) -> Result<DryRun> {
-    let connected = connect_both(config).await?;
+    let connected = connect_both(config, Arc::new(Driver)).await?;
     let plan = plan(config, &connected, drop_target).await;
     for cluster in [connected.clusters.a, connected.clusters.b] {
         cluster.shutdown().await;

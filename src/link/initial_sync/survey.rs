@@ -1,7 +1,6 @@
 //! What one cluster holds of the included namespaces, as far as a copy has to know.
 
-use bson::{Bson, Document, Uuid, doc};
-use futures_util::TryStreamExt;
+use bson::{Bson, Document, RawDocument, Uuid, doc, rawdoc};
 
 use crate::change::{Mode, Namespace, NamespaceFilter, Side};
 use crate::cluster::{Cluster, errors};
@@ -49,20 +48,14 @@ pub async fn survey(
     mode: Mode,
 ) -> Result<Vec<Surveyed>> {
     let doing = format!("list the collections of {}", cluster.name);
-    let names = cluster
-        .within(&doing, cluster.client.list_database_names())
-        .await?;
+    let names = cluster.database_names(&doing).await?;
     let mut found = Vec::new();
     for name in names {
         if !filter.may_include_from(&name) {
             continue;
         }
-        let database = cluster.client.database(&name);
         let command = doc! { "listCollections": 1 };
-        let cursor = cluster
-            .within(&doing, database.run_cursor_command(command))
-            .await?;
-        let listed: Vec<Document> = cluster.within(&doing, cursor.try_collect()).await?;
+        let listed = cluster.all(&name, command, &doing).await?;
         for entry in listed {
             let namespace = Namespace::new(&name, entry.get_str("name").unwrap_or_default());
             if filter.includes(&namespace) {
@@ -126,16 +119,11 @@ async fn size(cluster: &Cluster, namespace: &Namespace) -> Result<(u64, u64)> {
 pub async fn indexes(cluster: &Cluster, namespace: &Namespace) -> Result<Vec<Document>> {
     const NAMESPACE_NOT_FOUND: i32 = 26;
     let doing = format!("list the indexes of {namespace} on {}", cluster.name);
-    let database = cluster.client.database(namespace.database());
     let command = doc! { "listIndexes": namespace.collection() };
-    let cursor = match cluster
-        .within(&doing, database.run_cursor_command(command))
-        .await
-    {
+    let listed = match cluster.all(namespace.database(), command, &doing).await {
         Err(error) if errors::code_of(&error) == Some(NAMESPACE_NOT_FOUND) => return Ok(Vec::new()),
         other => other?,
     };
-    let listed: Vec<Document> = cluster.within(&doing, cursor.try_collect()).await?;
     let is_of_id = |index: &Document| {
         index.get_bool("clustered").unwrap_or(false) || matches!(index.get_str("name"), Ok("_id_"))
     };
@@ -153,10 +141,18 @@ pub async fn holding_data(cluster: &Cluster, filter: &NamespaceFilter) -> Result
             continue;
         }
         let doing = format!("look into {} on {}", found.namespace, cluster.name);
-        let database = cluster.client.database(found.namespace.database());
-        let collection = database.collection::<bson::RawDocumentBuf>(found.namespace.collection());
-        let first = collection.find_one(doc! {}).projection(doc! { "_id": 1 });
-        if cluster.within(&doing, first).await?.is_some() {
+        let command = rawdoc! {
+            "find": found.namespace.collection(),
+            "projection": { "_id": 1 },
+            "limit": 1,
+            "singleBatch": true,
+            "readConcern": { "level": "majority" },
+        };
+        let mut holds_data = false;
+        let take = |_: &RawDocument| holds_data = true;
+        let database = found.namespace.database();
+        cluster.each(database, command, &doing, take).await?;
+        if holds_data {
             holding.push(found.namespace);
         }
     }

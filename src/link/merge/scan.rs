@@ -5,11 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bson::doc;
-use mongodb::raw_batch_cursor::RawBatch;
 
 use super::job::Job;
 use crate::change::{DocumentKey, Namespace, Pair, PipelineId, Side};
-use crate::cluster::{Cluster, errors};
+use crate::cluster::{Batch, Cluster, errors};
 use crate::error::{Error, Result};
 use crate::link::initial_sync::Progress;
 use crate::pipeline::{Pause, Shared};
@@ -126,7 +125,7 @@ impl Scan {
         opened.await.map(Some)
     }
 
-    fn push(&self, join: &mut Join, side: Side, both: &Both, batch: &RawBatch) -> Result<()> {
+    fn push(&self, join: &mut Join, side: Side, both: &Both, batch: &Batch) -> Result<()> {
         let (mut documents, mut bytes) = (0, 0);
         for document in ranges::documents(batch, &format!("merge {}", both.lasting))? {
             let document = document?;
@@ -184,7 +183,7 @@ pub(super) async fn wait_for(settlement: Option<Arc<Settlement>>) {
     }
 }
 
-async fn next(reader: &mut Option<RangeReader>, wanted: bool) -> Result<Option<RawBatch>> {
+async fn next(reader: &mut Option<RangeReader>, wanted: bool) -> Result<Option<Batch>> {
     match reader {
         Some(reader) if wanted => reader.next().await,
         Some(_) | None => Ok(None),

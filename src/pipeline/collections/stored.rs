@@ -91,19 +91,12 @@ impl Collections {
     async fn stored(&self, side: Side) -> Result<Vec<Document>> {
         let cluster = &self.clusters[side];
         let doing = format!("read {}.collections on {}", self.database, cluster.name);
-        let collection = cluster
-            .client
-            .database(&self.database)
-            .collection::<Document>("collections");
-        let call = async {
-            let mut found = Vec::new();
-            let mut cursor = collection.find(doc! { "link": &self.link }).await?;
-            while cursor.advance().await? {
-                found.push(cursor.deserialize_current()?);
-            }
-            Ok(found)
+        let command = doc! {
+            "find": "collections",
+            "filter": { "link": &self.link },
+            "readConcern": { "level": "majority" },
         };
-        cluster.within(&doing, call).await
+        cluster.all(&self.database, command, &doing).await
     }
 
     pub(super) async fn save(&self, namespace: &Namespace, state: Document) -> Result<()> {

@@ -1,0 +1,208 @@
+//! What must be true all the time, and what in the end.
+
+use std::collections::{HashMap, HashSet};
+
+use bson::{Bson, Document, RawDocumentBuf, Uuid};
+use tandem::change::Side;
+
+use crate::applications::{NAMESPACE, Written, field_of, place_of};
+use crate::replica::id_of;
+use crate::schedule::{KEPT_KEYS, KEYS};
+use crate::stream::token;
+use crate::world::World;
+
+const OWN: &str = "__tandem";
+
+/// tandem writes documents of applications only in transactions, and only on sessions whose ids
+/// are on record on that cluster.
+pub fn check_write(
+    world: &mut World,
+    side: Side,
+    database: &str,
+    command: &Document,
+    session: Option<Uuid>,
+) {
+    let name = command.keys().next().map(String::as_str);
+    if database == OWN || !matches!(name, Some("insert" | "update" | "delete")) {
+        return;
+    }
+    let replica = &world.replicas[side];
+    let on_record = session.is_some_and(|session| {
+        let place = (format!("{OWN}.sessions"), id_of(&Bson::from(session)));
+        replica.as_of(&place, replica.time).is_some()
+    });
+    if !command.contains_key("txnNumber") || !on_record {
+        let problem = format!("tandem wrote to {database} outside of its tag sessions");
+        world.problems.push(problem);
+    }
+}
+
+/// Whether both sides hold the same documents, byte for byte.
+pub fn is_converged(world: &World) -> bool {
+    (0..KEYS).all(|key| document(world, Side::A, key) == document(world, Side::B, key))
+}
+
+fn document(world: &World, side: Side, key: i32) -> Option<Vec<u8>> {
+    let replica = &world.replicas[side];
+    let found = replica.as_of(&place_of(key), replica.time)?;
+    Some(
+        RawDocumentBuf::try_from(found)
+            .expect("a document")
+            .into_bytes(),
+    )
+}
+
+/// A conflict record as far as the account needs it.
+struct Lost {
+    write: u32,
+    key: i32,
+    overturned: bool,
+}
+
+/// Everything that must hold once both sides have come to rest. `records` are those of the store.
+pub fn check_end(world: &World, account: &[Written], records: &[RawDocumentBuf]) -> Vec<String> {
+    let mut problems = world.problems.clone();
+    if !is_converged(world) {
+        problems.extend((0..KEYS).filter_map(|key| differing(world, key)));
+    }
+    let lost = losers(world, records, &mut problems);
+    for key in 0..KEYS {
+        let replica = &world.replicas.a;
+        let found = replica.as_of(&place_of(key), replica.time);
+        nothing_is_invented(key, found, account, &mut problems);
+        if key < KEPT_KEYS {
+            every_write_is_there(key, found, account, &lost, &mut problems);
+        }
+    }
+    records_are_here_too(world, records, &mut problems);
+    problems
+}
+
+fn differing(world: &World, key: i32) -> Option<String> {
+    let show = |side: Side| {
+        let replica = &world.replicas[side];
+        replica
+            .as_of(&place_of(key), replica.time)
+            .map(ToString::to_string)
+    };
+    (show(Side::A) != show(Side::B)).then(|| {
+        format!(
+            "document {key} differs: {:?} and {:?}",
+            show(Side::A),
+            show(Side::B)
+        )
+    })
+}
+
+/// Which application's write each record is about; no event may have two.
+fn losers(world: &World, records: &[RawDocumentBuf], problems: &mut Vec<String>) -> Vec<Lost> {
+    let mut events = HashMap::new();
+    for side in Side::BOTH {
+        for entry in &world.replicas[side].oplog {
+            for (index, operation) in entry.operations.iter().enumerate() {
+                if let (Some(write), NAMESPACE) = (entry.write, operation.namespace.as_str()) {
+                    let key = operation.id.as_i32().expect("a key of ours");
+                    events.insert((side, token(entry.time, index)), (write, key));
+                }
+            }
+        }
+    }
+    let mut seen = HashSet::new();
+    let mut lost = Vec::new();
+    for record in records {
+        let record = Document::try_from(record).expect("a record");
+        let text = |name: &str| record.get_str(name).unwrap_or_default().to_owned();
+        let side = if text("pipeline") == "a-to-b" {
+            Side::A
+        } else {
+            Side::B
+        };
+        let change = record
+            .get_document("losing")
+            .and_then(|losing| losing.get_document("change"));
+        let told = change.and_then(|change| change.get_document("_id")?.get_str("_data"));
+        let told = told.unwrap_or_default().to_owned();
+        let Some((write, key)) = events.get(&(side, told.clone())) else {
+            problems.push(format!(
+                "a record is about no application's write: {record}"
+            ));
+            continue;
+        };
+        if !seen.insert((side, told)) {
+            problems.push(format!("write {write} is on record twice"));
+        }
+        lost.push(Lost {
+            write: *write,
+            key: *key,
+            overturned: text("status") == "overturned",
+        });
+    }
+    lost
+}
+
+fn nothing_is_invented(
+    key: i32,
+    found: Option<&Document>,
+    account: &[Written],
+    problems: &mut Vec<String>,
+) {
+    for name in found.map(Document::keys).into_iter().flatten() {
+        let written = account
+            .iter()
+            .any(|one| one.keys.contains(&key) && field_of(one.number) == *name);
+        if !written && name != "_id" && name != "last" {
+            problems.push(format!("nobody wrote the field {name} of document {key}"));
+        }
+    }
+}
+
+fn every_write_is_there(
+    key: i32,
+    found: Option<&Document>,
+    account: &[Written],
+    lost: &[Lost],
+    problems: &mut Vec<String>,
+) {
+    for one in account
+        .iter()
+        .filter(|one| one.keys.contains(&key) && one.adds_field)
+    {
+        let is_there = found.is_some_and(|found| found.contains_key(field_of(one.number)));
+        let record = lost
+            .iter()
+            .find(|lost| lost.write == one.number && lost.key == key);
+        match (is_there, record) {
+            (false, None) => problems.push(format!(
+                "write {} to document {key} is gone without a record",
+                one.number
+            )),
+            (
+                true,
+                Some(Lost {
+                    overturned: false, ..
+                }),
+            ) => problems.push(format!(
+                "write {} to document {key} is on record as lost, and is there",
+                one.number
+            )),
+            (true, _) | (false, Some(_)) => {}
+        }
+    }
+}
+
+/// The local log holds what the clusters hold.
+fn records_are_here_too(world: &World, records: &[RawDocumentBuf], problems: &mut Vec<String>) {
+    let here: HashSet<&str> = records
+        .iter()
+        .filter_map(|one| one.get_str("_id").ok())
+        .collect();
+    for side in Side::BOTH {
+        let replica = &world.replicas[side];
+        for (_, record) in replica.all(&format!("{OWN}.conflicts"), replica.time, None) {
+            let id = record.get_str("_id").unwrap_or_default();
+            if !here.contains(id) {
+                problems.push(format!("record {id} is not in the local log"));
+            }
+        }
+    }
+}

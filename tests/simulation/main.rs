@@ -1,0 +1,153 @@
+//! The real link between two clusters in memory, under random schedules.
+//!
+//! Everything of tandem runs, the local store included; only what is behind the seam of
+//! `src/cluster` is made up, and behaves as a server was seen to.
+
+mod applications;
+mod checks;
+mod commands;
+mod network;
+mod play;
+mod query;
+mod random;
+mod replica;
+mod schedule;
+mod shrink;
+mod stream;
+mod update;
+mod world;
+
+use std::time::Instant;
+
+use play::play;
+use schedule::Schedule;
+use shrink::shrink;
+
+/// Schedules of a run of the tests.
+const SCHEDULES: u64 = 100;
+
+/// Set where a check is missing and the first failure is enough.
+const FIRST_ONLY: &str = "TANDEM_SIMULATION_FIRST";
+const NOTICED: &str = "noticed by schedule";
+
+fn number(name: &str) -> Option<u64> {
+    let value = std::env::var(name).ok()?;
+    Some(
+        value
+            .parse()
+            .unwrap_or_else(|_| panic!("{name} takes a number, not {value}")),
+    )
+}
+
+/// Fresh seeds for every run, but where one is given.
+fn first_seed() -> u64 {
+    use std::hash::{BuildHasher, Hasher};
+    let fresh = || std::hash::RandomState::new().build_hasher().finish() >> 16;
+    number("TANDEM_SEED_BASE").unwrap_or_else(fresh)
+}
+
+/// Plays one schedule, and the shortest one that still fails.
+fn replay(seed: u64) {
+    let schedule = Schedule::of(seed);
+    println!("{schedule:#?}");
+    let outcome = play(&schedule);
+    println!("{outcome:#?}");
+    if !outcome.problems.is_empty() {
+        let short = shrink(&schedule);
+        println!("fails with fewer steps too: {:#?}", short.steps);
+        println!("{:#?}", play(&short).problems);
+        panic!("seed {seed} fails");
+    }
+}
+
+#[test]
+fn both_sides_come_to_the_same_and_no_write_is_lost_without_a_record() {
+    if let Some(seed) = number("TANDEM_SEED") {
+        replay(seed);
+        return;
+    }
+    let (first, count) = (
+        first_seed(),
+        number("TANDEM_SIMULATIONS").unwrap_or(SCHEDULES),
+    );
+    println!("{count} schedules from seed {first}");
+    let started = Instant::now();
+    let (mut commands, mut records, mut crashes, mut failed) = (0, 0, 0, Vec::new());
+    for seed in first..first + count {
+        let outcome = play(&Schedule::of(seed));
+        commands += outcome.commands;
+        records += outcome.records;
+        crashes += outcome.crashes;
+        if !outcome.problems.is_empty() {
+            println!("TANDEM_SEED={seed}: {:#?}", outcome.problems);
+            failed.push(seed);
+            if std::env::var_os(FIRST_ONLY).is_some() {
+                println!("{NOTICED} {}", seed - first + 1);
+                break;
+            }
+        }
+    }
+    println!(
+        "simulation: {count} schedules in {:.1} s, {} failed, {commands} commands, {records} records, {crashes} crashes, first seed {first}",
+        started.elapsed().as_secs_f64(),
+        failed.len(),
+    );
+    assert!(failed.is_empty(), "failing seeds: {failed:?}");
+}
+
+/// Commands of a first start, and some more.
+const COMMANDS_OF_A_START: u64 = 60;
+const KILLS_APART: usize = 5;
+
+/// It once ended with 5 for good: the link was ready, and the ids of its sessions not on record yet.
+#[test]
+fn a_first_start_that_is_killed_after_any_command_is_begun_again() {
+    let first = first_seed();
+    let offset = first % KILLS_APART as u64;
+    for commands in (offset..COMMANDS_OF_A_START).step_by(KILLS_APART) {
+        let mut schedule = Schedule::of(first + commands);
+        schedule.killed_after_commands = Some(commands);
+        schedule.steps.truncate(5);
+        let problems = play(&schedule).problems;
+        let seed = schedule.seed;
+        assert!(
+            problems.is_empty(),
+            "killed after {commands} commands, seed {seed}: {problems:#?}"
+        );
+    }
+}
+
+#[test]
+fn a_seed_is_the_whole_run() {
+    let first = first_seed();
+    for seed in first..first + 10 {
+        let schedule = Schedule::of(seed);
+        let (one, other) = (play(&schedule), play(&schedule));
+        assert_eq!(one.trace, other.trace, "two runs of seed {seed} differ");
+    }
+}
+
+/// Plays schedules with a check of tandem missing, in a process of its own, since the switch is in
+/// the environment. Gives the number of schedules until it was noticed.
+#[cfg(debug_assertions)]
+fn schedules_until_noticed(fault: &str, at_most: u64) -> Option<u64> {
+    let program = std::env::current_exe().expect("this program");
+    let played = std::process::Command::new(program)
+        .args(["--exact", "--nocapture"])
+        .arg("both_sides_come_to_the_same_and_no_write_is_lost_without_a_record")
+        .env("TANDEM_FAULT", fault)
+        .env("TANDEM_SIMULATIONS", at_most.to_string())
+        .env(FIRST_ONLY, "1")
+        .output()
+        .expect("this program can be run");
+    let said = String::from_utf8_lossy(&played.stdout);
+    println!("{fault}: {said}");
+    let line = said.lines().find_map(|line| line.strip_prefix(NOTICED))?;
+    line.trim().parse().ok()
+}
+
+#[cfg(debug_assertions)]
+#[test]
+fn without_the_fence_it_is_noticed() {
+    assert!(schedules_until_noticed("no_fence", 300).is_some());
+}

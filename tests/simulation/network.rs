@@ -1,0 +1,257 @@
+//! The seam of `src/cluster` over clusters in memory: delays, lost replies, late commits.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bson::{Document, RawDocumentBuf, Uuid, doc};
+use tandem::change::Side;
+use tandem::cluster::{
+    Answer, Batch, Cluster, Connect, Cursor, CursorKind, Failure, FailureKind, Server, Session,
+};
+use tandem::config::Config;
+use tandem::error::Result;
+use tokio::sync::oneshot;
+use tokio::time::{Instant, sleep};
+
+use crate::checks::check_write;
+use crate::commands::{Outcome, run};
+use crate::stream::{Cut, Reading};
+use crate::world::{SharedWorld, lock};
+
+/// How often a held write looks whether it may go on.
+const HELD_INTERVAL: Duration = Duration::from_millis(3);
+
+const MAX_TIME_EXPIRED: i32 = 50;
+
+pub struct Way(pub SharedWorld);
+
+impl Connect for Way {
+    fn connect<'a>(
+        &'a self,
+        config: &'a Config,
+        side: Side,
+    ) -> Pin<Box<dyn Future<Output = Result<Cluster>> + Send + 'a>> {
+        let line = Arc::new(Line {
+            world: self.0.clone(),
+            side,
+        });
+        let name = config.clusters[side].name.clone();
+        let timeout = config.timeouts.operation;
+        Box::pin(async move { Ok(Cluster::over(line, side, name, timeout)) })
+    }
+}
+
+/// A connection to one cluster.
+#[derive(Clone)]
+struct Line {
+    world: SharedWorld,
+    side: Side,
+}
+
+impl std::fmt::Debug for Line {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(out, "Line({})", self.side.as_str())
+    }
+}
+
+fn broken() -> Failure {
+    Failure::new(FailureKind::Network, "the connection broke")
+}
+
+impl Line {
+    async fn call(
+        &self,
+        database: &str,
+        command: RawDocumentBuf,
+        session: Option<Uuid>,
+    ) -> std::result::Result<Document, Failure> {
+        let command = Document::try_from(command).expect("a command");
+        let fate = lock(&self.world).fate(self.side, &command);
+        let (send, receive) = oneshot::channel();
+        let (line, database) = (self.clone(), database.to_owned());
+        // On its own, since a command outlives whoever has sent it.
+        tokio::spawn(async move {
+            sleep(fate.there).await;
+            if !lock(&line.world).still_arrives(&fate) {
+                return;
+            }
+            let outcome = line.executed(&database, &command, session).await;
+            sleep(fate.back).await;
+            let _ = send.send(outcome);
+        });
+        if let Some(after) = fate.broken_after {
+            sleep(after).await;
+            return Err(broken());
+        }
+        receive.await.unwrap_or_else(|_| Err(broken()))
+    }
+
+    async fn executed(
+        &self,
+        database: &str,
+        command: &Document,
+        session: Option<Uuid>,
+    ) -> std::result::Result<Document, Failure> {
+        let name = command.keys().next().expect("a command has a name");
+        let limit = command.get_i64("maxTimeMS").ok();
+        let until = limit.map(|ms| Instant::now() + Duration::from_millis(ms as u64));
+        loop {
+            let outcome = {
+                let mut world = lock(&self.world);
+                check_write(&mut world, self.side, database, command, session);
+                let outcome = run(world.replica(self.side), database, command, session);
+                let code = match &outcome {
+                    Outcome::Reply(_) => 0,
+                    Outcome::Refused { code, .. } => *code,
+                    Outcome::Held => -1,
+                };
+                world.note(self.side, name, code);
+                world.written(self.side);
+                outcome
+            };
+            match outcome {
+                Outcome::Reply(reply) => return Ok(reply),
+                Outcome::Refused { code, labels } => return Err(self.refused(code, &labels)),
+                Outcome::Held if until.is_some_and(|until| until <= Instant::now()) => {
+                    return Err(self.refused(MAX_TIME_EXPIRED, &[]));
+                }
+                Outcome::Held => sleep(HELD_INTERVAL).await,
+            }
+        }
+    }
+
+    fn refused(&self, code: i32, labels: &[&str]) -> Failure {
+        let mut failure = Failure::refused(code, None, "");
+        failure.labels = labels.iter().map(|label| (*label).to_owned()).collect();
+        failure.operation_time = Some(lock(&self.world).replicas[self.side].time);
+        failure
+    }
+}
+
+impl Server for Line {
+    fn run<'a>(&'a self, database: &'a str, command: RawDocumentBuf) -> Answer<'a, Document> {
+        Box::pin(self.call(database, command, None))
+    }
+
+    fn open<'a>(
+        &'a self,
+        database: &'a str,
+        command: RawDocumentBuf,
+        kind: CursorKind,
+    ) -> Answer<'a, Box<dyn Cursor>> {
+        Box::pin(async move {
+            match kind {
+                CursorKind::Awaiting { await_time_max, .. } => {
+                    self.call("admin", raw(&doc! { "ping": 1 }), None).await?;
+                    let command = Document::try_from(command).expect("a command");
+                    let reading = Reading::open(&lock(&self.world).replicas[self.side], &command);
+                    let line = self.clone();
+                    Ok(Box::new(Tail {
+                        line,
+                        reading,
+                        await_time_max,
+                    }) as Box<dyn Cursor>)
+                }
+                CursorKind::Ending { .. } => {
+                    let reply = self.call(database, command, None).await?;
+                    Ok(Box::new(Once(Some(reply))) as Box<dyn Cursor>)
+                }
+            }
+        })
+    }
+
+    fn start_session(&self) -> Answer<'_, Box<dyn Session>> {
+        let id = lock(&self.world).dice.uuid();
+        let session = OnSession {
+            line: self.clone(),
+            id,
+        };
+        Box::pin(async move { Ok(Box::new(session) as Box<dyn Session>) })
+    }
+
+    fn shutdown(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(async {})
+    }
+}
+
+fn raw(document: &Document) -> RawDocumentBuf {
+    RawDocumentBuf::try_from(document).expect("a document")
+}
+
+struct OnSession {
+    line: Line,
+    id: Uuid,
+}
+
+impl Session for OnSession {
+    fn id(&self) -> Uuid {
+        self.id
+    }
+
+    fn run<'a>(&'a mut self, database: &'a str, command: RawDocumentBuf) -> Answer<'a, Document> {
+        Box::pin(self.line.call(database, command, Some(self.id)))
+    }
+
+    fn first_batch<'a>(
+        &'a mut self,
+        database: &'a str,
+        command: RawDocumentBuf,
+    ) -> Answer<'a, Option<Batch>> {
+        Box::pin(async move {
+            let reply = self.line.call(database, command, Some(self.id)).await?;
+            Ok(Some(Batch::of_reply(raw(&reply))))
+        })
+    }
+}
+
+/// A cursor with one batch.
+struct Once(Option<Document>);
+
+impl Cursor for Once {
+    fn next(&mut self) -> Answer<'_, Option<Batch>> {
+        let batch = self.0.take().map(|reply| Batch::of_reply(raw(&reply)));
+        Box::pin(async move { Ok(batch) })
+    }
+}
+
+/// A change stream.
+struct Tail {
+    line: Line,
+    reading: Reading,
+    await_time_max: Duration,
+}
+
+impl Tail {
+    async fn awaited(&mut self) -> std::result::Result<Option<Batch>, Failure> {
+        let side = self.line.side;
+        self.line
+            .call("admin", raw(&doc! { "ping": 1 }), None)
+            .await?;
+        let mut length = lock(&self.line.world).length[side].subscribe();
+        let until = Instant::now() + self.await_time_max;
+        loop {
+            let (found, reply) = {
+                let mut world = lock(&self.line.world);
+                let weather = world.weather;
+                let cut = Cut {
+                    events_max: 1 + world.dice.below(weather.batch_events_max) as usize,
+                    token_is_stale: world.dice.percent(weather.stale_tokens_percent),
+                };
+                let batch = self.reading.batch(&world.replicas[side], cut);
+                world.note(side, "batch", batch.0 as i32);
+                batch
+            };
+            if found > 0 || Instant::now() >= until {
+                return Ok(Some(Batch::of_reply(reply)));
+            }
+            let _ = tokio::time::timeout_at(until, length.changed()).await;
+        }
+    }
+}
+
+impl Cursor for Tail {
+    fn next(&mut self) -> Answer<'_, Option<Batch>> {
+        Box::pin(self.awaited())
+    }
+}

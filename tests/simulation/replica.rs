@@ -1,0 +1,327 @@
+//! One replica set in memory: documents with all their versions, an oplog, transactions.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use bson::{Bson, DateTime, Document, RawDocumentBuf, Timestamp, Uuid, doc};
+
+use crate::update::difference;
+
+/// The bytes of `{ _id: … }`.
+pub type Id = Vec<u8>;
+
+/// Where a document is: its collection's whole name and its `_id`.
+pub type Place = (String, Id);
+
+/// One document's change as the oplog has it.
+#[derive(Debug, Clone)]
+pub struct Operation {
+    pub namespace: String,
+    pub uuid: Uuid,
+    pub id: Bson,
+    pub kind: &'static str,
+    /// The whole document of an insert or a replacement, the difference of an update.
+    pub body: Document,
+}
+
+/// Everything of one cluster time.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    pub time: Timestamp,
+    pub wall_ms: i64,
+    pub operations: Vec<Operation>,
+    /// Session and number of a transaction.
+    pub transaction: Option<(Uuid, i64)>,
+    /// The application's write that this is.
+    pub write: Option<u32>,
+}
+
+#[derive(Debug)]
+pub struct Collection {
+    pub uuid: Uuid,
+    /// By `_id`, oldest first; none for an absent document.
+    pub versions: BTreeMap<Id, Vec<(Timestamp, Option<Document>)>>,
+}
+
+/// An open transaction.
+#[derive(Debug, Clone)]
+pub struct Transaction {
+    pub snapshot: Timestamp,
+    pub written: BTreeMap<Place, Option<Document>>,
+    pub operations: Vec<Operation>,
+}
+
+#[derive(Debug, Clone)]
+pub enum Standing {
+    Open(Transaction),
+    Committed,
+    Aborted,
+}
+
+#[derive(Debug, Clone)]
+pub struct SessionState {
+    pub number: i64,
+    pub standing: Standing,
+}
+
+/// Why a write is not done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refused {
+    /// Another one has changed the document after the snapshot, or is about to (112).
+    Conflict,
+    /// A transaction holds the document: a plain write waits.
+    Held,
+}
+
+#[derive(Debug)]
+pub struct Replica {
+    pub set: &'static str,
+    pub time: Timestamp,
+    /// The server's wall clock.
+    pub wall_ms: i64,
+    pub collections: BTreeMap<String, Collection>,
+    pub oplog: Vec<Entry>,
+    pub sessions: HashMap<Uuid, SessionState>,
+    pub next_uuid: crate::random::Random,
+}
+
+impl Replica {
+    pub fn new(set: &'static str, wall_ms: i64, next_uuid: crate::random::Random) -> Self {
+        Self {
+            set,
+            time: Timestamp {
+                time: (wall_ms / 1000) as u32,
+                increment: 1,
+            },
+            wall_ms,
+            collections: BTreeMap::new(),
+            oplog: Vec::new(),
+            sessions: HashMap::new(),
+            next_uuid,
+        }
+    }
+
+    pub fn now(&self) -> DateTime {
+        DateTime::from_millis(self.wall_ms)
+    }
+
+    /// The next cluster time; it never falls, whatever the wall clock does.
+    fn tick(&mut self) -> Timestamp {
+        let seconds = (self.wall_ms / 1000) as u32;
+        self.time = match seconds > self.time.time {
+            true => Timestamp {
+                time: seconds,
+                increment: 1,
+            },
+            false => Timestamp {
+                time: self.time.time,
+                increment: self.time.increment + 1,
+            },
+        };
+        self.time
+    }
+
+    pub fn create(&mut self, namespace: &str) -> Uuid {
+        let uuid = self.next_uuid.uuid();
+        let collection = self.collections.entry(namespace.to_owned());
+        collection
+            .or_insert_with(|| Collection {
+                uuid,
+                versions: BTreeMap::new(),
+            })
+            .uuid
+    }
+
+    /// The document as of a time.
+    pub fn as_of(&self, place: &Place, time: Timestamp) -> Option<&Document> {
+        let versions = self.collections.get(&place.0)?.versions.get(&place.1)?;
+        let past = versions.iter().rev().find(|(at, _)| *at <= time)?;
+        past.1.as_ref()
+    }
+
+    /// All documents of a collection, as a transaction sees them or as of a time.
+    pub fn all(
+        &self,
+        namespace: &str,
+        time: Timestamp,
+        own: Option<&Transaction>,
+    ) -> Vec<(Id, Document)> {
+        let mut ids: Vec<Id> = Vec::new();
+        if let Some(collection) = self.collections.get(namespace) {
+            ids.extend(collection.versions.keys().cloned());
+        }
+        let written = own.map(|own| own.written.keys()).into_iter().flatten();
+        ids.extend(
+            written
+                .filter(|(of, _)| of == namespace)
+                .map(|(_, id)| id.clone()),
+        );
+        ids.sort();
+        ids.dedup();
+        let seen = |id: Id| {
+            let place = (namespace.to_owned(), id.clone());
+            let found = match own.and_then(|own| own.written.get(&place)) {
+                Some(written) => written.clone(),
+                None => self.as_of(&place, time).cloned(),
+            };
+            found.map(|found| (id, found))
+        };
+        ids.into_iter().filter_map(seen).collect()
+    }
+
+    pub fn is_held(&self, place: &Place, by_another: Option<Uuid>) -> bool {
+        self.sessions
+            .iter()
+            .any(|(id, state)| match &state.standing {
+                Standing::Open(open) => Some(*id) != by_another && open.written.contains_key(place),
+                Standing::Committed | Standing::Aborted => false,
+            })
+    }
+
+    fn changed_after(&self, place: &Place, time: Timestamp) -> bool {
+        let collection = self.collections.get(&place.0);
+        let versions = collection.and_then(|found| found.versions.get(&place.1));
+        versions
+            .and_then(|all| all.last())
+            .is_some_and(|(at, _)| *at > time)
+    }
+
+    /// Writes one document in an open transaction. What changes nothing is not checked.
+    pub fn write_in(
+        &mut self,
+        session: Uuid,
+        place: Place,
+        before: Option<&Document>,
+        after: Option<Document>,
+    ) -> Result<bool, Refused> {
+        if before == after.as_ref() {
+            return Ok(false);
+        }
+        let Some(SessionState {
+            standing: Standing::Open(open),
+            ..
+        }) = self.sessions.get(&session)
+        else {
+            panic!("a write without a transaction");
+        };
+        if self.changed_after(&place, open.snapshot) || self.is_held(&place, Some(session)) {
+            return Err(Refused::Conflict);
+        }
+        let uuid = self.create(&place.0);
+        let operation = operation(&place.0, uuid, before, after.as_ref());
+        let state = self.sessions.get_mut(&session).expect("looked at above");
+        if let Standing::Open(open) = &mut state.standing {
+            open.operations.push(operation);
+            open.written.insert(place, after);
+        }
+        Ok(true)
+    }
+
+    /// Plain writes of one document each, or an application's transaction: one cluster time.
+    pub fn write_now(
+        &mut self,
+        changes: Vec<(Place, Option<Document>)>,
+        write: Option<u32>,
+        transaction: Option<(Uuid, i64)>,
+    ) -> Result<bool, Refused> {
+        if changes.iter().any(|(place, _)| self.is_held(place, None)) {
+            return Err(Refused::Held);
+        }
+        let time = self.time;
+        let mut operations = Vec::new();
+        let mut effective = Vec::new();
+        for (place, after) in changes {
+            let before = self.as_of(&place, time).cloned();
+            if before != after {
+                let uuid = self.create(&place.0);
+                operations.push(operation(&place.0, uuid, before.as_ref(), after.as_ref()));
+                effective.push((place, after));
+            }
+        }
+        if operations.is_empty() {
+            return Ok(false);
+        }
+        self.enter(effective, operations, write, transaction);
+        Ok(true)
+    }
+
+    pub fn commit(&mut self, session: Uuid) {
+        let state = self
+            .sessions
+            .get_mut(&session)
+            .expect("a session with a transaction");
+        let number = state.number;
+        let Standing::Open(open) = std::mem::replace(&mut state.standing, Standing::Committed)
+        else {
+            panic!("only an open transaction commits");
+        };
+        if !open.operations.is_empty() {
+            let written = open.written.into_iter().collect();
+            self.enter(written, open.operations, None, Some((session, number)));
+        }
+    }
+
+    fn enter(
+        &mut self,
+        written: Vec<(Place, Option<Document>)>,
+        operations: Vec<Operation>,
+        write: Option<u32>,
+        transaction: Option<(Uuid, i64)>,
+    ) {
+        let time = self.tick();
+        for ((namespace, id), after) in written {
+            let collection = self
+                .collections
+                .get_mut(&namespace)
+                .expect("created before");
+            collection
+                .versions
+                .entry(id)
+                .or_default()
+                .push((time, after));
+        }
+        self.oplog.push(Entry {
+            time,
+            wall_ms: self.wall_ms,
+            operations,
+            transaction,
+            write,
+        });
+    }
+
+    pub fn abort(&mut self, sessions: &HashSet<Uuid>) {
+        for (id, state) in &mut self.sessions {
+            if sessions.contains(id) && matches!(state.standing, Standing::Open(_)) {
+                state.standing = Standing::Aborted;
+            }
+        }
+    }
+}
+
+pub fn id_of(id: &Bson) -> Id {
+    let raw = RawDocumentBuf::try_from(&doc! { "_id": id.clone() }).expect("an _id");
+    raw.into_bytes()
+}
+
+fn operation(
+    namespace: &str,
+    uuid: Uuid,
+    before: Option<&Document>,
+    after: Option<&Document>,
+) -> Operation {
+    let (kind, id, body) = match (before, after) {
+        (None, Some(after)) => ("insert", &after["_id"], after.clone()),
+        (Some(before), None) => ("delete", &before["_id"], doc! {}),
+        (Some(before), Some(after)) => match difference(before, after) {
+            Some(difference) => ("update", &before["_id"], difference),
+            None => ("replace", &before["_id"], after.clone()),
+        },
+        (None, None) => panic!("nothing was written"),
+    };
+    Operation {
+        namespace: namespace.to_owned(),
+        uuid,
+        id: id.clone(),
+        kind,
+        body,
+    }
+}

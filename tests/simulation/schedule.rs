@@ -1,0 +1,149 @@
+//! A schedule: what applications write, what breaks, and when; all of it out of one seed.
+
+use std::time::Duration;
+
+use tandem::change::{Pair, Side};
+
+use crate::random::Random;
+use crate::world::Weather;
+
+/// Keys whose documents are only inserted and updated, so that every write can be accounted for.
+pub const KEPT_KEYS: i32 = 4;
+/// All keys; the rest is replaced and deleted as well.
+pub const KEYS: i32 = 6;
+
+#[derive(Debug, Clone)]
+pub enum What {
+    /// Inserts the document, or adds a field of its own to it.
+    Write {
+        side: Side,
+        key: i32,
+    },
+    /// The same with two documents in one transaction.
+    Transaction {
+        side: Side,
+        keys: [i32; 2],
+    },
+    Replace {
+        side: Side,
+        key: i32,
+    },
+    Delete {
+        side: Side,
+        key: i32,
+    },
+    /// Sets a field to what it is.
+    NoChange {
+        side: Side,
+        key: i32,
+    },
+    /// The process is killed and started again after this time.
+    Crash {
+        down: Duration,
+    },
+    /// Nothing reaches a cluster for this time.
+    Cut {
+        side: Side,
+        time: Duration,
+    },
+    Slow {
+        side: Side,
+        time: Duration,
+    },
+    ClockJump {
+        side: Side,
+        ms: i64,
+    },
+}
+
+#[derive(Debug, Clone)]
+pub struct Step {
+    pub at: Duration,
+    pub what: What,
+}
+
+#[derive(Debug, Clone)]
+pub struct Schedule {
+    pub seed: u64,
+    pub weather: Weather,
+    pub skew_ms: Pair<i64>,
+    pub lanes: usize,
+    pub batch_operations_max: usize,
+    pub queue_bytes_max: usize,
+    /// The very first start is killed once the clusters have done so many commands.
+    pub killed_after_commands: Option<u64>,
+    pub steps: Vec<Step>,
+}
+
+impl Schedule {
+    pub fn of(seed: u64) -> Self {
+        let mut dice = Random::new(seed);
+        let weather = Weather {
+            lost_percent: [0, 0, 1, 4][dice.below(4) as usize],
+            delay_ms_max: [1, 4, 20][dice.below(3) as usize],
+            late_ms_max: [0, 50, 1500][dice.below(3) as usize],
+            batch_events_max: [1, 3, 100][dice.below(3) as usize],
+            stale_tokens_percent: [0, 30, 80][dice.below(3) as usize],
+        };
+        let skew = |dice: &mut Random| [0, 0, 40, 3_600_000][dice.below(4) as usize];
+        let skew_ms = Pair::new(skew(&mut dice), skew(&mut dice));
+        let length_ms = [300, 1000, 3000][dice.below(3) as usize];
+        let count = 3 + dice.below(40);
+        let mut steps: Vec<Step> = (0..count)
+            .map(|_| Step {
+                at: Duration::from_millis(dice.below(length_ms)),
+                what: what(&mut dice),
+            })
+            .collect();
+        steps.sort_by_key(|step| step.at);
+        Self {
+            seed,
+            weather,
+            skew_ms,
+            lanes: 1 + dice.below(3) as usize,
+            batch_operations_max: [1, 3, 100][dice.below(3) as usize],
+            queue_bytes_max: [16_384, 67_108_864][dice.below(2) as usize],
+            killed_after_commands: None,
+            steps,
+        }
+    }
+}
+
+fn what(dice: &mut Random) -> What {
+    let side = if dice.percent(50) { Side::A } else { Side::B };
+    let time = Duration::from_millis(1 + dice.below(800));
+    let any = |dice: &mut Random| dice.below(KEYS as u64) as i32;
+    let free = |dice: &mut Random| KEPT_KEYS + dice.below((KEYS - KEPT_KEYS) as u64) as i32;
+    match dice.below(100) {
+        0..=54 => What::Write {
+            side,
+            key: any(dice),
+        },
+        55..=64 => {
+            let first = any(dice);
+            What::Transaction {
+                side,
+                keys: [first, (first + 1) % KEYS],
+            }
+        }
+        65..=70 => What::Replace {
+            side,
+            key: free(dice),
+        },
+        71..=78 => What::Delete {
+            side,
+            key: free(dice),
+        },
+        79..=84 => What::NoChange {
+            side,
+            key: any(dice),
+        },
+        85..=92 => What::Crash { down: time / 4 },
+        93..=95 => What::Cut { side, time },
+        96..=98 => What::Slow { side, time },
+        _ => What::ClockJump {
+            side,
+            ms: dice.below(20_000) as i64 - 10_000,
+        },
+    }
+}

@@ -1,0 +1,160 @@
+//! Both clusters, what lies between them and tandem, and the dice of a schedule.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bson::Document;
+use tandem::change::{Pair, Side};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::random::Random;
+use crate::replica::Replica;
+
+/// How bad a schedule's network is.
+#[derive(Debug, Clone, Copy)]
+pub struct Weather {
+    pub lost_percent: u64,
+    pub delay_ms_max: u64,
+    /// Longest time a command whose reply is lost may still be under way.
+    pub late_ms_max: u64,
+    pub batch_events_max: u64,
+    pub stale_tokens_percent: u64,
+}
+
+/// What the network does with one command.
+#[derive(Debug, Clone, Copy)]
+pub struct Fate {
+    pub there: Duration,
+    pub back: Duration,
+    /// The caller hears of a broken connection after this time.
+    pub broken_after: Option<Duration>,
+    pub arrives: bool,
+    /// Of the process that sent it.
+    pub process: u32,
+}
+
+pub struct World {
+    pub replicas: Pair<Replica>,
+    pub skew_ms: Pair<i64>,
+    pub weather: Weather,
+    pub dice: Random,
+    /// Nothing reaches a cluster until then.
+    pub cut_until: Pair<Option<Instant>>,
+    /// Everything takes long until then.
+    pub slow_until: Pair<Option<Instant>>,
+    /// Counts the processes of the link.
+    pub process: u32,
+    pub started: Instant,
+    pub length: Pair<watch::Sender<usize>>,
+    pub problems: Vec<String>,
+    /// A digest of everything that the clusters were asked, to compare two runs of a seed.
+    pub trace: u64,
+    pub commands: u64,
+}
+
+pub type SharedWorld = Arc<Mutex<World>>;
+
+/// The wall time at which all schedules begin.
+const BEGINNING_MS: i64 = 1_700_000_000_000;
+
+pub fn lock(world: &SharedWorld) -> MutexGuard<'_, World> {
+    world.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl World {
+    pub fn new(weather: Weather, skew_ms: Pair<i64>, mut dice: Random) -> Self {
+        let replica = |set, skew: i64, dice: Random| Replica::new(set, BEGINNING_MS + skew, dice);
+        Self {
+            replicas: Pair::new(
+                replica("a-set", skew_ms.a, dice.fork()),
+                replica("b-set", skew_ms.b, dice.fork()),
+            ),
+            skew_ms,
+            weather,
+            dice,
+            cut_until: Pair::new(None, None),
+            slow_until: Pair::new(None, None),
+            process: 0,
+            started: Instant::now(),
+            length: Pair::new(watch::Sender::new(0), watch::Sender::new(0)),
+            problems: Vec::new(),
+            trace: 0,
+            commands: 0,
+        }
+    }
+
+    /// A cluster at the present time.
+    pub fn replica(&mut self, side: Side) -> &mut Replica {
+        let passed = self.started.elapsed().as_millis() as i64;
+        let replica = &mut self.replicas[side];
+        replica.wall_ms = BEGINNING_MS + self.skew_ms[side] + passed;
+        replica
+    }
+
+    /// Wakes the streams of a cluster.
+    pub fn written(&self, side: Side) {
+        self.length[side].send_replace(self.replicas[side].oplog.len());
+    }
+
+    pub fn is_cut(&self, side: Side) -> bool {
+        self.cut_until[side].is_some_and(|until| until > Instant::now())
+    }
+
+    /// From here on the network is a good one.
+    pub fn heal(&mut self) {
+        self.weather = Weather {
+            lost_percent: 0,
+            delay_ms_max: 2,
+            late_ms_max: 0,
+            batch_events_max: 100,
+            stale_tokens_percent: 0,
+        };
+        self.cut_until = Pair::new(None, None);
+        self.slow_until = Pair::new(None, None);
+    }
+
+    pub fn fate(&mut self, side: Side, command: &Document) -> Fate {
+        let weather = self.weather;
+        let is_slow = self.slow_until[side].is_some_and(|until| until > Instant::now());
+        let factor = if is_slow { 40 } else { 1 };
+        let mut part = || {
+            let micros = self.dice.below(weather.delay_ms_max * 1000 + 1) * factor;
+            Duration::from_micros(micros)
+        };
+        let (mut there, back) = (part(), part());
+        let is_cut = self.is_cut(side);
+        let is_lost = is_cut || self.dice.percent(weather.lost_percent);
+        // What a transaction still has under way may come late: nothing else can make it come true.
+        if is_lost && command.contains_key("txnNumber") {
+            there += Duration::from_millis(self.dice.below(weather.late_ms_max + 1));
+        }
+        let broken_ms = self.dice.below(100);
+        Fate {
+            there,
+            back,
+            broken_after: is_lost.then(|| Duration::from_millis(broken_ms)),
+            arrives: !is_lost || (!is_cut && self.dice.percent(60)),
+            process: self.process,
+        }
+    }
+
+    /// Whether a command that is under way still reaches its cluster: one of a dead process may not.
+    pub fn still_arrives(&mut self, fate: &Fate) -> bool {
+        fate.arrives && (fate.process == self.process || self.dice.percent(50))
+    }
+
+    pub fn note(&mut self, side: Side, what: &str, outcome: i32) {
+        self.commands += 1;
+        let passed = self.started.elapsed().as_micros() as u64;
+        let text = what
+            .bytes()
+            .fold(passed ^ (side as u64) << 60, |hash, byte| {
+                hash.wrapping_mul(0x0100_0000_01B3) ^ u64::from(byte)
+            });
+        self.trace = Random::new(self.trace ^ text ^ outcome as u64).next();
+        if std::env::var_os("TANDEM_SIMULATION_TRACE").is_some() {
+            eprintln!("{passed:>9} us  {}  {what} {outcome}", side.as_str());
+        }
+    }
+}
