@@ -73,9 +73,8 @@ impl History {
     /// Whether an earlier start got as far as making the link's state complete. One that was killed
     /// before it had told both clusters so has applied nothing: it is a first start again.
     pub fn is_ready(&self) -> bool {
-        let ready = Side::BOTH.map(|side| self.is_ready_on(side));
-        let is_begun = |side: Side| self.links[side].is_some() && !self.is_ready_on(side);
-        ready.contains(&true) && !Side::BOTH.into_iter().any(is_begun)
+        let is_begun = |side: &Side| self.links[*side].is_some() && !self.is_ready_on(*side);
+        Side::BOTH.iter().any(|side| self.is_ready_on(*side)) && !Side::BOTH.iter().any(is_begun)
     }
 
     /// Whether an initial sync has not come to its end; the last cluster to be told counts.
@@ -93,15 +92,13 @@ impl History {
     }
 
     fn is_ready_on(&self, side: Side) -> bool {
-        let found = self.links[side].as_ref();
-        found.is_some_and(|link| link.get_bool("ready").unwrap_or(false))
+        let is_ready = |link: &Document| link.get_bool("ready").unwrap_or(false);
+        self.links[side].as_ref().is_some_and(is_ready)
     }
 
     /// The identity that the link was started with, where any cluster knows it.
     pub fn identity(&self, config: &Config) -> Option<LinkIdentity> {
-        let found = Side::BOTH
-            .iter()
-            .find_map(|side| self.links[*side].as_ref())?;
+        let found = self.links.a.as_ref().or(self.links.b.as_ref())?;
         let text = |name: &str| found.get_str(name).map(str::to_owned).ok();
         let list = |name: &str| {
             let list = found.get_array(name).ok()?;
@@ -154,12 +151,10 @@ impl History {
             if !self.is_ready_on(side) {
                 return lost(format!("{} has lost the link's state", names[side]));
             }
-            // The first ids are put on record after the checkpoints, before anything is applied.
-            let has_applied = self.checkpoints[side.other()]
-                .iter()
-                .any(|checkpoint| checkpoint.sequence > 0);
-            let is_target = config.link.mode.sends(side.other());
-            if self.sessions[side].is_empty() && is_target && has_applied {
+            // The first ids are put on record last, before anything is applied.
+            let has_applied = |found: &FoundCheckpoint| found.sequence > 0;
+            let lacks_ids = self.sessions[side].is_empty() && config.link.mode.sends(side.other());
+            if lacks_ids && self.checkpoints[side.other()].iter().any(has_applied) {
                 return lost(format!(
                     "{} has lost the ids of tandem's sessions",
                     names[side]

@@ -11,7 +11,7 @@ use super::history::{
     FoundCheckpoint, History, highest_epoch, link_document, must_not_overlap, notes, session_ids,
 };
 use super::identity::{ServerFacts, identity_of, must_differ, must_match};
-use super::initial_sync::{drop_included, must_be_empty};
+use super::initial_sync::{drop_included, make_missing, must_be_empty};
 use super::lease::Lease;
 use super::merge::Job;
 use super::own::Own;
@@ -165,7 +165,12 @@ async fn begin(
     let turning = standing.turn == Turn::Turning;
     let from = match standing.from.filter(|_| turning) {
         Some(from) => from,
-        None => first_positions(config, own).await?,
+        None => {
+            if matches!(sync, FirstSync::None) {
+                make_missing(config, own).await?;
+            }
+            first_positions(config, own).await?
+        }
     };
     tell_of_first(config, from, sync, turning);
     make_ready(config, own, epoch, from, sync).await?;

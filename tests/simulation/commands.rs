@@ -140,6 +140,7 @@ fn answer(replica: &mut Replica, database: &str, command: &Document, view: &View
             replica.abort(&ids);
             Outcome::Reply(doc! {})
         }
+        "listDatabases" => list_databases(replica),
         "listCollections" => list_collections(replica, database, command),
         "listIndexes" => match replica.collections.contains_key(&namespace) {
             true => cursor(vec![doc! { "v": 2, "key": { "_id": 1 }, "name": "_id_" }]),
@@ -170,6 +171,16 @@ fn answer(replica: &mut Replica, database: &str, command: &Document, view: &View
 
 fn cursor(documents: Vec<Document>) -> Outcome {
     Outcome::Reply(doc! { "cursor": { "id": 0_i64, "ns": "", "firstBatch": documents } })
+}
+
+fn list_databases(replica: &Replica) -> Outcome {
+    let databases = replica.collections.keys();
+    let mut names: Vec<&str> = databases
+        .filter_map(|namespace| Some(namespace.split_once('.')?.0))
+        .collect();
+    names.dedup();
+    let listed: Vec<Document> = names.iter().map(|name| doc! { "name": *name }).collect();
+    Outcome::Reply(doc! { "databases": listed })
 }
 
 fn list_collections(replica: &Replica, database: &str, command: &Document) -> Outcome {

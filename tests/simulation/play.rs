@@ -8,7 +8,7 @@ use bson::RawDocumentBuf;
 use tandem::change::{Pair, Side};
 use tandem::config::{Config, Environment};
 use tandem::link::{RunOptions, run_over};
-use tandem::store::{RecordFilter, Store};
+use tandem::store::{RecordFilter, Store, is_locked};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -36,6 +36,9 @@ const REST_TIME_MAX: Duration = Duration::from_secs(300);
 /// For so long nothing may change once they have.
 const REST_TIME: Duration = Duration::from_secs(3);
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
+/// Real time that sled may take to let go of its files.
+const LOCKED_TRIES_MAX: u32 = 500;
+const LOCKED_PAUSE: Duration = Duration::from_millis(10);
 const RESTART_PAUSE: Duration = Duration::from_millis(500);
 
 /// A process of the link, started again whenever it ends.
@@ -192,14 +195,24 @@ fn data_entries(world: &World, side: Side) -> usize {
 }
 
 fn records(state: &Path) -> Vec<RawDocumentBuf> {
-    let store = Store::open_existing(&state.join("state")).expect("a store that can be opened");
-    let Some(store) = store else {
+    let Some(store) = opened(&state.join("state")) else {
         return Vec::new();
     };
     let records = store.records(&RecordFilter::default());
     records
         .map(|record| record.expect("a record that can be read"))
         .collect()
+}
+
+/// sled lets go of its files on a thread of its own, which knows nothing of virtual time.
+fn opened(state: &Path) -> Option<Store> {
+    for _ in 0..LOCKED_TRIES_MAX {
+        match Store::open_existing(state) {
+            Err(error) if is_locked(&error) => std::thread::sleep(LOCKED_PAUSE),
+            outcome => return outcome.expect("a store that can be opened"),
+        }
+    }
+    panic!("the store stays locked");
 }
 
 fn config(schedule: &Schedule, state: &Path) -> Config {
@@ -250,6 +263,7 @@ impl Process {
         for _ in 0..100 {
             tokio::task::yield_now().await;
         }
+        drop(opened(&self.config.link.state_dir));
     }
 
     async fn end(mut self) -> Vec<String> {

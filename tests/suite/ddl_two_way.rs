@@ -312,3 +312,35 @@ async fn the_echo_of_a_drop_spares_the_newer_collection_of_either_side() {
     settled(&env, &tandem).await;
     tandem.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_one_side_lacks_at_the_first_start_is_made_there_with_its_indexes() {
+    let env = TestEnv::start().await;
+    for (client, name) in [(env.a.client(), "only_a"), (env.b.client(), "only_b")] {
+        let shop = client.database("shop");
+        let options = doc! { "create": name, "validator": { "x": { "$gt": 0 } } };
+        shop.run_command(options).await.unwrap();
+        let indexes = bson::bson!([
+            { "key": { "sku": 1 }, "name": "sku_1", "unique": true, "sparse": true },
+            { "key": { "at": 1 }, "name": "at_1", "expireAfterSeconds": 86_400 },
+        ]);
+        let command = doc! { "createIndexes": name, "indexes": indexes };
+        shop.run_command(command).await.unwrap();
+    }
+    let mut tandem = env.streaming(&env.link()).await;
+    assert_same_schema(&env, SOON).await;
+    for (client, name) in [(env.a.client(), "only_a"), (env.b.client(), "only_b")] {
+        let collection = client.database("shop").collection::<Document>(name);
+        collection
+            .insert_one(doc! { "_id": 1, "x": 1, "sku": "s" })
+            .await
+            .unwrap();
+    }
+    assert_converged(&env, SOON).await;
+    assert_same_schema(&env, SOON).await;
+    assert_eq!(
+        tandem.all_conflicts(&env).await,
+        Vec::<serde_json::Value>::new()
+    );
+    tandem.stop().await;
+}

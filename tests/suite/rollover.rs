@@ -55,7 +55,7 @@ async fn nothing_to_replicate_on_a_busy_cluster_is_no_lost_resume_point() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_link_far_behind_warns_before_its_resume_point_is_gone_and_ends_with_5_after() {
     let env = with_a_small_oplog_on_a().await;
-    let link = env.link().extra("[timeouts]\noperation = \"1s\"");
+    let link = env.link().extra("[timeouts]\noperation = \"3s\"");
     let mut tandem = env.streaming(&link).await;
     // Where a collection goes is looked up on both sides, before its first event is handed over.
     env.orders_a().insert_one(doc! { "_id": 0 }).await.unwrap();

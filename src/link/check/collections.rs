@@ -10,6 +10,7 @@ use crate::cluster::Cluster;
 use crate::config::{Config, Mode};
 use crate::ddl::effective_options;
 use crate::error::Result;
+use crate::link::initial_sync::survey::included;
 
 /// What can differ between the two sides.
 #[derive(Debug, PartialEq)]
@@ -68,38 +69,26 @@ pub(crate) async fn shapes(
     config: &Config,
     cluster: &Cluster,
 ) -> Result<BTreeMap<Namespace, Shape>> {
-    let doing = format!("list the collections of {}", cluster.name);
     let mut shapes = BTreeMap::new();
-    for name in cluster.database_names(&doing).await? {
-        if !config.namespaces.may_include_from(&name) {
-            continue;
-        }
-        let command = doc! { "listCollections": 1 };
-        let listed = cluster.all(&name, command, &doing).await?;
-        for entry in listed {
-            let namespace = Namespace::new(&name, entry.get_str("name").unwrap_or_default());
-            if !config.namespaces.includes(&namespace) {
-                continue;
-            }
-            let kind = entry.get_str("type").unwrap_or_default().to_owned();
-            let indexes = match kind.as_str() {
-                "view" => BTreeMap::new(),
-                _ => indexes(cluster, &namespace).await?,
-            };
-            let options = entry.get_document("options").cloned().unwrap_or_default();
-            let info = entry.get_document("info").ok();
-            let uuid = match info.and_then(|info| info.get("uuid")) {
-                Some(bson::Bson::Binary(binary)) => binary.to_uuid().ok(),
-                _ => None,
-            };
-            let shape = Shape {
-                kind,
-                options,
-                indexes,
-                uuid,
-            };
-            shapes.insert(namespace, shape);
-        }
+    for (namespace, entry) in included(cluster, &config.namespaces).await? {
+        let kind = entry.get_str("type").unwrap_or_default().to_owned();
+        let indexes = match kind.as_str() {
+            "view" => BTreeMap::new(),
+            _ => indexes(cluster, &namespace).await?,
+        };
+        let options = entry.get_document("options").cloned().unwrap_or_default();
+        let info = entry.get_document("info").ok();
+        let uuid = match info.and_then(|info| info.get("uuid")) {
+            Some(bson::Bson::Binary(binary)) => binary.to_uuid().ok(),
+            _ => None,
+        };
+        let shape = Shape {
+            kind,
+            options,
+            indexes,
+            uuid,
+        };
+        shapes.insert(namespace, shape);
     }
     Ok(shapes)
 }

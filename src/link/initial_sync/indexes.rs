@@ -66,7 +66,7 @@ async fn indexes_of(
 }
 
 /// Inside: why the target will not have it.
-async fn build_one(
+pub(super) async fn build_one(
     target: &Cluster,
     namespace: &Namespace,
     uuid: Option<Uuid>,

@@ -6,6 +6,7 @@
 
 mod copy;
 pub(super) mod indexes;
+mod missing;
 mod once;
 mod plan;
 pub(super) mod progress;
@@ -31,6 +32,7 @@ use copy::Copier;
 use progress::{NotDone, StoredRange, forget_ranges, store_ranges, stored_ranges};
 use survey::{Surveyed, survey};
 
+pub use missing::make_missing;
 pub use plan::{drop_included, dry_run, must_be_empty};
 pub use progress::{Progress, SyncState};
 

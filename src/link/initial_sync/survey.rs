@@ -1,5 +1,7 @@
 //! What one cluster holds of the included namespaces, as far as a copy has to know.
 
+use std::collections::BTreeMap;
+
 use bson::{Bson, Document, RawDocument, Uuid, doc, rawdoc};
 
 use crate::change::{Mode, Namespace, NamespaceFilter, Side};
@@ -47,23 +49,35 @@ pub async fn survey(
     filter: &NamespaceFilter,
     mode: Mode,
 ) -> Result<Vec<Surveyed>> {
-    let doing = format!("list the collections of {}", cluster.name);
-    let names = cluster.database_names(&doing).await?;
     let mut found = Vec::new();
-    for name in names {
+    for (namespace, entry) in included(cluster, filter).await? {
+        found.push(look_at(cluster, namespace, &entry, mode).await?);
+    }
+    Ok(found)
+}
+
+/// What `listCollections` tells of everything included, by name.
+///
+/// # Errors
+/// As the cluster says.
+pub async fn included(
+    cluster: &Cluster,
+    filter: &NamespaceFilter,
+) -> Result<BTreeMap<Namespace, Document>> {
+    let doing = format!("list the collections of {}", cluster.name);
+    let mut found = BTreeMap::new();
+    for name in cluster.database_names(&doing).await? {
         if !filter.may_include_from(&name) {
             continue;
         }
         let command = doc! { "listCollections": 1 };
-        let listed = cluster.all(&name, command, &doing).await?;
-        for entry in listed {
+        for entry in cluster.all(&name, command, &doing).await? {
             let namespace = Namespace::new(&name, entry.get_str("name").unwrap_or_default());
             if filter.includes(&namespace) {
-                found.push(look_at(cluster, namespace, &entry, mode).await?);
+                found.insert(namespace, entry);
             }
         }
     }
-    found.sort_by(|one, other| one.namespace.cmp(&other.namespace));
     Ok(found)
 }
 

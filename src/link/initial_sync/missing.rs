@@ -1,0 +1,61 @@
+//! Collections that only one side has, made on the other one before a link begins to read.
+
+use bson::Document;
+
+use super::indexes::build_one;
+use super::survey::{included, indexes};
+use crate::change::{Mode, Namespace, Pair, Side};
+use crate::cluster::Cluster;
+use crate::config::{Config, InitialSync};
+use crate::error::Result;
+use crate::link::own::Own;
+use crate::pipeline::{create, unsupported};
+
+/// Makes what one side sends from and the other one lacks, empty, with its options and indexes.
+/// This side's history is read from later on, so it is nobody's change. Where it is read from an
+/// earlier time, what is missing is made once it is written to.
+///
+/// # Errors
+/// As the clusters say. An index that cannot be built is a warning.
+pub async fn make_missing(config: &Config, own: &Pair<Own>) -> Result<()> {
+    let InitialSync::None { start_at: None } = config.initial_sync else {
+        return Ok(());
+    };
+    let there = Pair::new(
+        included(&own.a.cluster, &config.namespaces).await?,
+        included(&own.b.cluster, &config.namespaces).await?,
+    );
+    let mode = config.link.mode;
+    for source in Side::BOTH.into_iter().filter(|side| mode.sends(*side)) {
+        let (from, to) = (&own[source].cluster, &own[source.other()].cluster);
+        for (namespace, entry) in &there[source] {
+            if !there[source.other()].contains_key(namespace) {
+                make(from, to, namespace, entry, mode).await?;
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn make(
+    source: &Cluster,
+    target: &Cluster,
+    namespace: &Namespace,
+    entry: &Document,
+    mode: Mode,
+) -> Result<()> {
+    let options = entry.get_document("options").cloned().unwrap_or_default();
+    let kind = entry.get_str("type").unwrap_or("collection");
+    if unsupported(kind, &options, mode).is_some() {
+        return Ok(());
+    }
+    tracing::info!(cluster = %target.name, %namespace, "making a collection that is missing");
+    create(target, namespace, &options).await?;
+    for index in indexes(source, namespace).await? {
+        if let Err(reason) = build_one(target, namespace, None, &index).await? {
+            let index = index.get_str("name").unwrap_or_default();
+            tracing::warn!(cluster = %target.name, %namespace, index, reason, "an index cannot be built");
+        }
+    }
+    Ok(())
+}
