@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::handler::LinkHandler;
+use super::last_resort::end_soon_without_a_store;
 use super::merge::{Desk, Repair};
 use super::monitor::{Monitor, pipelines_of};
 use super::observer::LinkObserver;
@@ -77,8 +78,10 @@ async fn run_connected(
         Ok(Ended::CaughtUp | Ended::Stopped | Ended::Turned) => {}
     }
     let run = open.end(&store, &outcome);
-    store.flush()?;
+    let sealed = store.seal();
+    // What ended the link comes before what could not be put on record any more.
     let ended = outcome?;
+    sealed?;
     Ok(Completed { ended, run: run? })
 }
 
@@ -163,7 +166,8 @@ async fn replicate(
     );
     if !relane {
         let worker = Worker::new(ddl, shared.clone(), connected.own.clone(), epoch);
-        lanes.spawn(worker.run(lanes_stop.clone()));
+        // Longer than the lanes: a reader may hold an echo back until a command has ended.
+        rest.spawn(worker.run(rest_stop.clone()));
     }
 
     let outcome = tokio::select! {
@@ -179,6 +183,9 @@ async fn replicate(
             Err(Error::timed_out("the time given by --timeout ran out"))
         }
     };
+    if let Err(error) = &outcome {
+        end_soon_without_a_store(error);
+    }
     shared.exchange.stop_waiting_for_room();
     let mut outcome = wind_up(outcome, lanes, &lanes_stop, rest, &rest_stop).await;
     if let Ok(Finished::Relaned) = outcome {
