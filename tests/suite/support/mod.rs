@@ -11,6 +11,7 @@ pub mod proxy;
 pub mod random;
 pub mod scenario;
 pub mod schema;
+pub mod strace;
 pub mod tandem;
 pub mod wait;
 pub mod workload;
