@@ -1,10 +1,11 @@
 //! The program: parse, run, say what went wrong, exit with its code.
 
 use tandem::cli;
+use tandem::store;
 use tandem::telemetry::panics;
 
 fn main() {
-    panics::end_the_process();
+    panics::end_the_process(store::failure_of);
     let code = match cli::run(cli::parse()) {
         Ok(code) => code,
         Err(error) => {

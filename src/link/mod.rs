@@ -12,6 +12,7 @@ mod history;
 mod identity;
 mod in_window;
 pub mod initial_sync;
+mod last_resort;
 mod lease;
 mod marker;
 pub mod merge;

@@ -134,7 +134,10 @@ impl Monitor {
     }
 
     /// Keeps the status up to date until cancelled.
-    pub async fn watch(&self, stop: CancellationToken) {
+    ///
+    /// # Errors
+    /// As the store says: without it, nothing more could be put on record.
+    pub async fn watch(&self, stop: CancellationToken) -> Result<()> {
         let looks = self.look_at_clusters();
         let updates = async {
             let mut saved = Instant::now();
@@ -142,17 +145,17 @@ impl Monitor {
                 self.update();
                 if saved.elapsed() >= SAVE_INTERVAL {
                     saved = Instant::now();
-                    self.save(&self.sender.borrow().clone());
+                    self.save(&self.sender.borrow().clone())?;
                 }
                 tokio::time::sleep(INTERVAL).await;
             }
         };
         tokio::select! {
-        biased;
-                   () = stop.cancelled() => {}
-                   () = looks => {}
-                   () = updates => {}
-               }
+            biased;
+            () = stop.cancelled() => Ok(()),
+            () = looks => Ok(()),
+            failed = updates => failed,
+        }
     }
 
     /// The last word of this process.
@@ -165,17 +168,17 @@ impl Monitor {
         };
         status.since = Some(DateTime::now());
         status.last_error = error.map(|error| LastError::new(error, DateTime::now()));
-        self.save(&status);
-    }
-
-    fn save(&self, status: &LinkStatus) {
-        let saved = serde_json::to_value(status)
-            .map_err(|error| Error::bug("a status that cannot be written").caused_by(error))
-            .and_then(|status| self.shared.store.save_status(&status))
-            .and_then(|()| self.save_totals());
-        if let Err(error) = saved {
+        if let Err(error) = self.save(&status) {
             tracing::warn!(%error, "cannot save the status");
         }
+    }
+
+    fn save(&self, status: &LinkStatus) -> Result<()> {
+        let status = serde_json::to_value(status)
+            .map_err(|error| Error::bug("a status that cannot be written").caused_by(error))?;
+        self.shared.store.save_status(&status)?;
+        self.save_totals()?;
+        self.shared.store.seal()
     }
 
     fn save_totals(&self) -> Result<()> {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::handler::LinkHandler;
+use super::last_resort::end_soon_without_a_store;
 use super::merge::{Desk, Repair};
 use super::monitor::{Monitor, pipelines_of};
 use super::observer::LinkObserver;
@@ -96,8 +97,10 @@ async fn run_connected(
         Ok(Ended::CaughtUp | Ended::Stopped | Ended::Turned) => {}
     }
     let run = open.end(&store, &outcome);
-    store.flush()?;
+    let sealed = store.seal();
+    // What ended the link comes before what could not be put on record any more.
     let ended = outcome?;
+    sealed?;
     Ok(Completed { ended, run: run? })
 }
 
@@ -182,23 +185,27 @@ async fn replicate(
     );
     if !relane {
         let worker = Worker::new(ddl, shared.clone(), connected.own.clone(), epoch);
-        lanes.spawn(worker.run(lanes_stop.clone()));
+        // Longer than the lanes: a reader may hold an echo back until a command has ended.
+        rest.spawn(worker.run(rest_stop.clone()));
     }
 
     let outcome = tokio::select! {
-    biased;
-           () = stop.cancelled() => Ok(Finished::Run(Ended::Stopped)),
-           () = turned.cancelled() => Ok(Finished::Run(Ended::Turned)),
-           () = relane::drain(config, &shared), if relane => Ok(Finished::Relaned),
-           ended = finish(config, connected, &shared, started_at, &desk, work), if options.until_caught_up && !relane => {
-               ended.map(Finished::Run)
-           }
-           error = first_failure(&mut lanes) => Err(error),
-           error = first_failure(&mut rest) => Err(error),
-           () = sleep_or_never(options.timeout) => {
-               Err(Error::timed_out("the time given by --timeout ran out"))
-           }
-       };
+        biased;
+        () = stop.cancelled() => Ok(Finished::Run(Ended::Stopped)),
+        () = turned.cancelled() => Ok(Finished::Run(Ended::Turned)),
+        () = relane::drain(config, &shared), if relane => Ok(Finished::Relaned),
+        ended = finish(config, connected, &shared, started_at, &desk, work), if options.until_caught_up && !relane => {
+            ended.map(Finished::Run)
+        }
+        error = first_failure(&mut lanes) => Err(error),
+        error = first_failure(&mut rest) => Err(error),
+        () = sleep_or_never(options.timeout) => {
+            Err(Error::timed_out("the time given by --timeout ran out"))
+        }
+    };
+    if let Err(error) = &outcome {
+        end_soon_without_a_store(error);
+    }
     shared.exchange.stop_waiting_for_room();
     let stop_time_max = match &outcome {
         Ok(_) => STOP_TIME_MAX,

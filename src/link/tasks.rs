@@ -174,7 +174,7 @@ pub(super) fn spawn_helpers(
     let old = prune(shared.clone(), own.clone(), retention, stop.clone());
     rest.spawn(done(old));
     let (watcher, watch_stop) = (monitor.clone(), stop.clone());
-    rest.spawn(done(async move { watcher.watch(watch_stop).await }));
+    rest.spawn(async move { watcher.watch(watch_stop).await });
 }
 
 /// Answers other commands on the control socket.

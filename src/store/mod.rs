@@ -12,6 +12,7 @@ mod spool;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bson::{DateTime, Uuid};
 use serde::de::DeserializeOwned;
@@ -22,7 +23,7 @@ use crate::error::{Error, Result};
 
 pub use checkpoint::StoredCheckpoint;
 pub use filter::RecordFilter;
-pub use open::{Locked, is_locked};
+pub use open::{Locked, failure_of, is_locked};
 pub use runs::{Moved, Run, RunKind, RunOutcome, RunStep, with_killed};
 pub use spool::SpoolFiles;
 
@@ -59,6 +60,7 @@ pub struct Totals {
 const IDENTITY: &str = "identity";
 const COMPLETE_SINCE: &str = "complete_since";
 const STATUS: &str = "status";
+const EPOCH: &str = "epoch";
 
 /// The local store of one link. Cheap to clone; all clones share one lock on the directory.
 #[derive(Clone)]
@@ -68,6 +70,8 @@ struct Inner {
     dir: PathBuf,
     store_id: String,
     db: sled::Db,
+    /// Counts the seals, see [`Store::seal`].
+    generation: AtomicU64,
     /// What is known of the link: JSON by name.
     link: sled::Tree,
     checkpoints: sled::Tree,
@@ -99,6 +103,7 @@ impl Store {
         let inner = Inner {
             dir: dir.to_owned(),
             store_id: opened.store_id,
+            generation: AtomicU64::new(opened.generation),
             link: tree("link")?,
             checkpoints: tree("checkpoints")?,
             sessions: tree("sessions")?,
@@ -167,6 +172,15 @@ impl Store {
         self.write_json(&self.0.link, COMPLETE_SINCE, &time.timestamp_millis())
     }
 
+    /// Puts the epoch of a run that begins on record and gives that of the last run that this store
+    /// knows. On disk when it returns.
+    pub fn begin_epoch(&self, epoch: i64) -> Result<Option<i64>> {
+        let before = self.read_json(&self.0.link, EPOCH)?;
+        self.write_json(&self.0.link, EPOCH, &epoch)?;
+        self.flush()?;
+        Ok(before)
+    }
+
     pub fn status(&self) -> Result<Option<serde_json::Value>> {
         self.read_json(&self.0.link, STATUS)
     }
@@ -201,7 +215,18 @@ impl Store {
         self.flush()
     }
 
-    /// Brings everything written so far to the disk (fsync). sled does so each 500 ms by itself.
+    /// Brings everything written so far to the disk, and leaves word of it outside of sled, so that
+    /// a later opening notices where some of it is gone.
+    pub fn seal(&self) -> Result<()> {
+        let inner = &self.0;
+        let next = inner.generation.fetch_add(1, Ordering::SeqCst) + 1;
+        let put = open::put_generation(&inner.db, next);
+        put.map_err(|cause| self.sled_error(cause))?;
+        self.flush()?;
+        open::remember_generation(&inner.dir, &inner.store_id, next)
+    }
+
+    /// Brings everything written so far to the disk. sled does so each 500 ms by itself.
     pub fn flush(&self) -> Result<()> {
         let flushed = self.0.db.flush();
         flushed.map_err(|cause| self.sled_error(cause))?;

@@ -4,6 +4,7 @@ use std::fmt;
 use std::fs::{self, DirBuilder, OpenOptions, Permissions};
 use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::panic::PanicHookInfo;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
@@ -20,6 +21,13 @@ const FILE_MODE: u32 = 0o600;
 const CACHE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 const META_FORMAT: &[u8] = b"format";
 const META_STORE_ID: &[u8] = b"store_id";
+const META_GENERATION: &[u8] = b"generation";
+
+/// The standard library names these by kinds that are not stable or not apart.
+const EAGAIN: i32 = 11;
+const ENOMEM: i32 = 12;
+const ENFILE: i32 = 23;
+const EMFILE: i32 = 24;
 
 const REBUILD_HINT: &str = "nothing lies in the store alone: move the state directory's `store` \
      and `store.format` away, and tandem rebuilds it from the clusters at its next start";
@@ -44,12 +52,54 @@ pub fn is_locked(error: &Error) -> bool {
 pub(super) struct Opened {
     pub db: sled::Db,
     pub store_id: String,
+    pub generation: u64,
 }
 
-/// sled panics over some of what it cannot read, there and when its trees are opened.
+/// What stands in the format file.
+struct Marked {
+    store_id: String,
+    /// What sled must know at least; 0 where nothing was sealed yet.
+    generation: u64,
+}
+
+/// sled panics over some of what it cannot read, there and when its trees are opened, and over
+/// threads that it does not get.
 pub(super) fn guarded<T>(dir: &Path, opening: impl FnOnce() -> Result<T>) -> Result<T> {
-    let opened = panics::caught(opening);
-    opened.unwrap_or_else(|| Err(damaged(dir, "it cannot be read")))
+    match panics::caught(opening) {
+        Ok(opened) => opened,
+        Err(text) => Err(match os_error_in(&text) {
+            Some(cause) => io_error(dir, cause),
+            None => damaged(dir, "it cannot be read"),
+        }),
+    }
+}
+
+/// The error behind a panic of sled, which has threads of its own; none where it is another's.
+pub fn failure_of(info: &PanicHookInfo<'_>) -> Option<Error> {
+    let by_place = info
+        .location()
+        .is_some_and(|at| at.file().contains("/sled-"));
+    let by_thread = std::thread::current()
+        .name()
+        .is_some_and(|name| name.starts_with("sled-"));
+    if !by_place && !by_thread {
+        return None;
+    }
+    let error = Error::store("the local store cannot be used any more");
+    Some(match os_error_in(panics::text(info.payload())) {
+        Some(cause) => error.hint(disk_hint(&cause)).caused_by(cause),
+        None => error.hint(REBUILD_HINT),
+    })
+}
+
+/// The system's refusal that an unwrapped error quotes, or that sled asserts against.
+fn os_error_in(panicked_with: &str) -> Option<io::Error> {
+    if panicked_with.contains("failed to allocate") {
+        return Some(io::Error::from_raw_os_error(ENOMEM));
+    }
+    let (_, rest) = panicked_with.split_once("Os { code: ")?;
+    let code = rest.split(',').next()?.parse().ok()?;
+    Some(io::Error::from_raw_os_error(code))
 }
 
 /// The marker is kept outside of sled, which drops what it cannot read without a word: a marker
@@ -61,23 +111,56 @@ pub(super) fn open(dir: &Path) -> Result<Opened> {
     let db = open_sled(dir)?;
     let store_id = match (stored_id(dir, &db)?, marker) {
         (None, Some(_)) => return Err(damaged(dir, "its content is gone")),
-        (Some(id), Some(expected)) if id != expected => {
+        (Some(id), Some(marked)) if id != marked.store_id => {
             return Err(damaged(dir, "it is not the one that its format file names"));
+        }
+        (Some(_), Some(marked)) if generation(dir, &db)? < marked.generation => {
+            return Err(damaged(dir, "a part of what was written to it is gone"));
         }
         (Some(id), Some(_)) => id,
         (Some(id), None) => {
-            write_marker(dir, &id)?;
+            write_marker(dir, &id, generation(dir, &db)?)?;
             id
         }
         (None, None) => {
             let id = bson::Uuid::new().to_string();
             initialise(dir, &db, &id)?;
-            write_marker(dir, &id)?;
+            write_marker(dir, &id, 0)?;
             id
         }
     };
     restrict_files(&dir.join(SLED_DIR)).map_err(|cause| io_error(dir, cause))?;
-    Ok(Opened { db, store_id })
+    let generation = generation(dir, &db)?;
+    Ok(Opened {
+        db,
+        store_id,
+        generation,
+    })
+}
+
+fn generation(dir: &Path, db: &sled::Db) -> Result<u64> {
+    let found = db
+        .get(META_GENERATION)
+        .map_err(|cause| sled_error(dir, cause))?;
+    let Some(found) = found else {
+        return Ok(0);
+    };
+    let bytes = found.as_ref().try_into();
+    bytes
+        .map(u64::from_be_bytes)
+        .map_err(|_| damaged(dir, "its generation cannot be read"))
+}
+
+pub(super) fn put_generation(db: &sled::Db, generation: u64) -> sled::Result<()> {
+    db.insert(META_GENERATION, &generation.to_be_bytes())?;
+    Ok(())
+}
+
+/// The file's own data first: sled does not wait for the disk's cache.
+pub(super) fn remember_generation(dir: &Path, id: &str, generation: u64) -> Result<()> {
+    let synced = fs::File::open(dir.join(SLED_DIR).join("db")).and_then(|file| file.sync_all());
+    synced.map_err(|cause| io_error(dir, cause))?;
+    write_marker(dir, id, generation)
 }
 
 pub(super) fn exists(dir: &Path) -> bool {
@@ -115,7 +198,7 @@ fn check_format(dir: &Path, format: &str) -> Result<()> {
     }
 }
 
-fn read_marker(dir: &Path) -> Result<Option<String>> {
+fn read_marker(dir: &Path) -> Result<Option<Marked>> {
     let text = match fs::read(dir.join(MARKER)) {
         Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
         Err(cause) if cause.kind() == ErrorKind::NotFound => return Ok(None),
@@ -123,13 +206,19 @@ fn read_marker(dir: &Path) -> Result<Option<String>> {
     };
     let mut words = text.split_whitespace();
     check_format(dir, words.next().unwrap_or_default())?;
-    match words.next() {
-        Some(id) => Ok(Some(id.to_owned())),
-        None => Err(damaged(dir, "its format file cannot be read")),
+    let id = words.next();
+    // A store that no run has sealed yet has no third word.
+    let generation = words.next().map_or(Some(0), |word| word.parse().ok());
+    match (id, generation) {
+        (Some(id), Some(generation)) => Ok(Some(Marked {
+            store_id: id.to_owned(),
+            generation,
+        })),
+        (_, _) => Err(damaged(dir, "its format file cannot be read")),
     }
 }
 
-fn write_marker(dir: &Path, id: &str) -> Result<()> {
+fn write_marker(dir: &Path, id: &str, generation: u64) -> Result<()> {
     let write = || -> io::Result<()> {
         let new = dir.join(MARKER_NEW);
         let mut file = OpenOptions::new()
@@ -138,7 +227,7 @@ fn write_marker(dir: &Path, id: &str) -> Result<()> {
             .truncate(true)
             .mode(FILE_MODE)
             .open(&new)?;
-        writeln!(file, "{FORMAT} {id}")?;
+        writeln!(file, "{FORMAT} {id} {generation}")?;
         file.sync_all()?;
         fs::rename(&new, dir.join(MARKER))?;
         fs::File::open(dir)?.sync_all()
@@ -194,8 +283,8 @@ pub(super) fn sled_error(dir: &Path, cause: sled::Error) -> Error {
         sled::Error::Io(cause) if cause.kind() == ErrorKind::UnexpectedEof => damaged(dir, cause),
         sled::Error::Io(cause) if cause.kind() == ErrorKind::InvalidData => damaged(dir, cause),
         sled::Error::Io(cause) => io_error(dir, cause),
-        sled::Error::Corruption { .. }
-        | sled::Error::ReportableBug(_)
+        sled::Error::Corruption { .. } => damaged(dir, "its checksums are wrong"),
+        sled::Error::ReportableBug(_)
         | sled::Error::CollectionNotFound(_)
         | sled::Error::Unsupported(_) => damaged(dir, cause),
     }
@@ -207,9 +296,12 @@ fn is_lock_error(cause: &io::Error) -> bool {
 }
 
 fn io_error(dir: &Path, cause: io::Error) -> Error {
+    // sled hands on copies of an error, which only quote it.
+    let cause = os_error_in(&cause.to_string()).unwrap_or(cause);
+    let hint = disk_hint(&cause);
     Error::store(format!("cannot use the store in {}", dir.display()))
-        .hint(disk_hint(&cause))
         .caused_by(cause)
+        .hint(hint)
 }
 
 /// What to do about an error of the disk.
@@ -219,6 +311,47 @@ pub(super) fn disk_hint(cause: &io::Error) -> &'static str {
         ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
             "let the user of tandem write there, or choose another state directory"
         }
-        _ => "check the disk, or choose another state directory",
+        _ => match cause.raw_os_error() {
+            Some(ENFILE | EMFILE) => "let this process open more files (`ulimit -n`)",
+            Some(EAGAIN | ENOMEM) => "let this process have more memory and threads (`ulimit -a`)",
+            Some(_) | None => "check the disk, or choose another state directory",
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::ExitCode;
+    use crate::store::Store;
+
+    #[test]
+    fn what_the_system_refuses_is_told_from_damage() {
+        let thread = format!("no thread: {:?}", io::Error::from_raw_os_error(EAGAIN));
+        for text in [thread, "failed to allocate critical IO buffer".to_owned()] {
+            let opened: Result<()> = guarded(Path::new("state"), || panic!("{text}"));
+            let error = opened.unwrap_err();
+            assert_eq!(error.exit, ExitCode::Store);
+            assert!(!error.to_string().contains("damaged"), "{error}");
+            assert!(error.hint.unwrap().contains("ulimit"));
+        }
+        let opened: Result<()> = guarded(Path::new("state"), || panic!("a page makes no sense"));
+        assert!(opened.unwrap_err().to_string().contains("damaged"));
+    }
+
+    #[test]
+    fn a_store_behind_its_format_file_has_lost_something() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        store.seal().unwrap();
+        drop(store);
+        let store = Store::open(dir.path()).unwrap();
+        store.seal().unwrap();
+        let id = store.store_id().to_owned();
+        drop(store);
+        drop(Store::open(dir.path()).unwrap());
+        write_marker(dir.path(), &id, 3).unwrap();
+        let error = Store::open(dir.path()).err().unwrap();
+        assert!(error.to_string().contains("is gone"), "{error}");
     }
 }

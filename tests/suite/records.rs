@@ -270,7 +270,7 @@ async fn a_store_that_cannot_be_read_ends_every_command_with_7() {
         store.flush().unwrap();
         drop(store);
         damage(&dir.join("store/db"));
-        for arguments in [&["status"][..], &["conflict-report"]] {
+        for arguments in [&["status"][..], &["runs"], &["conflict-report"]] {
             let said = expect(&tandem, arguments, 7);
             assert!(said.contains("hint: "), "damage {number}: {said}");
         }

@@ -85,7 +85,7 @@ fn id_bytes(document: &RawDocument) -> Vec<u8> {
     alone.into_bytes()
 }
 
-fn differences(a: &Contents, b: &Contents) -> Vec<String> {
+pub fn differences(a: &Contents, b: &Contents) -> Vec<String> {
     let none = BTreeMap::new();
     let mut found = Vec::new();
     let namespaces: BTreeSet<&String> = a.keys().chain(b.keys()).collect();

@@ -16,6 +16,7 @@ pub mod refusals;
 pub mod replica_set;
 pub mod scenario;
 pub mod schema;
+pub mod strace;
 pub mod tandem;
 pub mod wait;
 pub mod workload;

@@ -18,6 +18,7 @@ use super::wait::wait_for;
 /// Long enough for a start with recovery on a busy machine of two cores.
 const STREAMING_TIME_MAX: Duration = Duration::from_secs(60);
 const COMMAND_TIME_MAX: Duration = Duration::from_secs(60);
+const BINARY: &str = env!("CARGO_BIN_EXE_tandem");
 const LOG_LINES_SHOWN: usize = 60;
 
 /// One configuration file, and the background process that runs it, if any.
@@ -25,6 +26,7 @@ pub struct Tandem {
     config: PathBuf,
     environment: Vec<(String, String)>,
     run_arguments: Vec<String>,
+    wrapper: Vec<String>,
     running: Option<Running>,
 }
 
@@ -39,6 +41,7 @@ impl Tandem {
             config,
             environment: Vec::new(),
             run_arguments: Vec::new(),
+            wrapper: Vec::new(),
             running: None,
         }
     }
@@ -52,6 +55,12 @@ impl Tandem {
     /// Further arguments of `run` for every start from here on.
     pub fn run_with(&mut self, arguments: &[&str]) -> &mut Self {
         self.run_arguments = arguments.iter().map(|text| text.to_string()).collect();
+        self
+    }
+
+    /// Puts a command in front of every background process from here on; none takes it away.
+    pub fn under(&mut self, wrapper: &[String]) -> &mut Self {
+        self.wrapper = wrapper.to_vec();
         self
     }
 
@@ -72,7 +81,7 @@ impl Tandem {
             .open(self.log_path())
             .expect("a log file");
         let process = self
-            .command(arguments)
+            .command(&self.wrapper, arguments)
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a second handle"))
             .stderr(log)
@@ -82,8 +91,10 @@ impl Tandem {
         self.running = Some(Running { process, guard });
     }
 
-    fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_tandem"));
+    fn command(&self, wrapper: &[String], arguments: &[&str]) -> Command {
+        let mut words = wrapper.iter().map(String::as_str).chain([BINARY]);
+        let mut command = Command::new(words.next().expect("the binary"));
+        command.args(words);
         // The switches of the tests would be unknown keys of its configuration.
         let ours = std::env::vars_os().filter(|(name, _)| {
             let name = name.to_string_lossy();
@@ -104,7 +115,7 @@ impl Tandem {
     pub fn run(&self, arguments: &[&str]) -> Output {
         let (stdout, stderr) = (capture(), capture());
         let mut child = self
-            .command(arguments)
+            .command(&[], arguments)
             .stdin(Stdio::null())
             .stdout(stdout.try_clone().expect("a second handle"))
             .stderr(stderr.try_clone().expect("a second handle"))

@@ -1,0 +1,329 @@
+//! A store that was lost, damaged, or put back: noticed, said, and never a start from "now".
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use bson::doc;
+use serde_json::Value;
+use tandem::store::Store;
+
+use crate::support::compare::assert_converged;
+use crate::support::env::{LinkConfig, TestEnv};
+use crate::support::random::{Random, scaled, seed};
+use crate::support::tandem::Tandem;
+
+const SOON: Duration = Duration::from_secs(30);
+const CONFLICTS: i32 = 20;
+const PAGE: usize = 4096;
+
+/// A link that has stopped, with conflicts on record, and copies of its state directory.
+struct Stopped {
+    env: TestEnv,
+    link: LinkConfig,
+    tandem: Tandem,
+    next: i32,
+}
+
+impl Stopped {
+    async fn start() -> Self {
+        let env = TestEnv::start().await;
+        let link = env.link();
+        let tandem = env.tandem(&link);
+        let mut stopped = Self {
+            env,
+            link,
+            tandem,
+            next: 0,
+        };
+        stopped.more_conflicts().await;
+        stopped
+    }
+
+    /// Runs until it has settled as many conflicts again.
+    async fn more_conflicts(&mut self) {
+        self.tandem.start();
+        self.tandem.wait_until_streaming().await;
+        self.tandem.sigstop();
+        let ids = self.next..self.next + CONFLICTS;
+        self.next += CONFLICTS;
+        for (orders, side) in [(self.env.orders_a(), "a"), (self.env.orders_b(), "b")] {
+            let rows = ids
+                .clone()
+                .map(|id| doc! { "_id": id, "name": side.repeat(3000) });
+            orders.insert_many(rows).await.unwrap();
+        }
+        self.tandem.sigcont();
+        assert_converged(&self.env, SOON).await;
+        self.tandem.all_conflicts(&self.env).await;
+        self.tandem.stop().await;
+    }
+
+    fn state(&self) -> PathBuf {
+        self.env.path("tandem-state")
+    }
+
+    fn keep_as(&self, name: &str) -> PathBuf {
+        let kept = self.env.path(name);
+        copy(&self.state(), &kept);
+        kept
+    }
+
+    fn put_back(&self, kept: &Path) {
+        let _ = fs::remove_dir_all(self.state());
+        copy(kept, &self.state());
+    }
+
+    fn ids(&self) -> Vec<Value> {
+        let mut ids: Vec<Value> = self
+            .tandem
+            .conflicts(&[])
+            .into_iter()
+            .map(|r| r["id"].clone())
+            .collect();
+        ids.sort_by_key(Value::to_string);
+        ids
+    }
+
+    fn caught_up(&self) -> Output {
+        self.tandem
+            .run(&["run", "--until-caught-up", "--timeout", "30s"])
+    }
+
+    /// It goes on, with everything on record, and the sides are equal.
+    async fn assert_goes_on(&self, ids: &[Value]) -> String {
+        let row = doc! { "$inc": { "count": 1 } };
+        self.env
+            .orders_a()
+            .update_one(doc! { "_id": 0 }, row)
+            .await
+            .unwrap();
+        let output = self.caught_up();
+        let said = stderr(&output);
+        assert_eq!(output.status.code(), Some(0), "{said}");
+        assert_converged(&self.env, Duration::ZERO).await;
+        assert_eq!(self.ids(), ids);
+        said
+    }
+
+    /// Either every command refuses the store and says what to do, or nothing of it is missing.
+    fn is_refused(&self, what: &str, ids: &[Value]) -> bool {
+        let output = self.tandem.run(&["conflict-report", "--format", "json"]);
+        let said = stderr(&output);
+        match output.status.code() {
+            Some(7) => assert!(
+                said.contains("hint: nothing lies in the store alone"),
+                "{what}: {said}"
+            ),
+            Some(0) => assert_eq!(self.ids().len(), ids.len(), "{what}: silently fewer"),
+            code => panic!("{what}: {code:?} {said}"),
+        }
+        output.status.code() == Some(7)
+    }
+
+    /// And so does a run.
+    async fn run_too(&self, what: &str, ids: &[Value]) {
+        match self.is_refused(what, ids) {
+            true => {
+                let output = self.caught_up();
+                let said = stderr(&output);
+                assert_eq!(output.status.code(), Some(7), "{what}: {said}");
+                assert!(said.contains("hint: "), "{what}: {said}");
+            }
+            false => drop(self.assert_goes_on(ids).await),
+        }
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    let copied = Command::new("cp").arg("-a").arg(from).arg(to).status();
+    assert!(copied.is_ok_and(|status| status.success()));
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn files(dir: &Path) -> Vec<PathBuf> {
+    let mut found = vec![PathBuf::from("store.format")];
+    for entry in fs::read_dir(dir.join("store")).unwrap() {
+        let entry = entry.unwrap();
+        if entry.file_type().unwrap().is_file() {
+            found.push(Path::new("store").join(entry.file_name()));
+        }
+    }
+    found.sort();
+    found
+}
+
+type Damage = Box<dyn Fn(&mut Vec<u8>)>;
+
+fn flipped(at: usize, bit: u64) -> Damage {
+    Box::new(move |bytes| bytes[at] ^= 1 << bit)
+}
+
+fn cut(bytes_lost: usize) -> Damage {
+    Box::new(move |bytes| bytes.truncate(bytes.len().saturating_sub(bytes_lost)))
+}
+
+fn zeroed(page: usize) -> Damage {
+    Box::new(move |bytes| {
+        let end = bytes.len().min((page + 1) * PAGE);
+        bytes[(page * PAGE).min(end)..end].fill(0);
+    })
+}
+
+/// Where there is something in a file; sled leaves the rest of its segments empty.
+fn used(bytes: &[u8]) -> usize {
+    bytes
+        .iter()
+        .rposition(|byte| *byte != 0)
+        .map_or(1, |last| last + 1)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flipped_byte_a_cut_end_or_an_empty_page_of_the_store_never_goes_unsaid() {
+    let stopped = Stopped::start().await;
+    let (clean, ids) = (stopped.keep_as("clean"), stopped.ids());
+    let mut random = Random::new(seed("store_damage"));
+    let (mut refused, mut harmless) = (0, 0);
+    for file in files(&clean) {
+        let whole = fs::read(clean.join(&file)).unwrap();
+        let (used, rounds) = (used(&whole), scaled(200).min(8 * whole.len()));
+        let mut damages: Vec<(String, Damage)> = Vec::new();
+        for _ in 0..rounds {
+            let (at, bit) = (random.below(used as u64) as usize, random.below(8));
+            damages.push((format!("bit {bit} of byte {at}"), flipped(at, bit)));
+        }
+        for lost in [
+            1,
+            7,
+            whole.len() - used + 1,
+            whole.len() - used / 2,
+            whole.len(),
+        ] {
+            damages.push((format!("{lost} bytes cut off"), cut(lost)));
+        }
+        for _ in 0..4 {
+            let page = random.below(used.div_ceil(PAGE) as u64) as usize;
+            damages.push((format!("page {page} zeroed"), zeroed(page)));
+        }
+        for (number, (what, damage)) in damages.iter().enumerate() {
+            stopped.put_back(&clean);
+            let mut bytes = whole.clone();
+            damage(&mut bytes);
+            fs::write(stopped.state().join(&file), bytes).unwrap();
+            let what = format!("{}: {what}", file.display());
+            match number % 12 {
+                0 => stopped.run_too(&what, &ids).await,
+                _ if stopped.is_refused(&what, &ids) => refused += 1,
+                _ => harmless += 1,
+            }
+        }
+    }
+    println!("{refused} refused, {harmless} harmless");
+    assert!(refused > 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_is_lost_in_part_or_whole_is_said_to_be_and_rebuilt_or_refused() {
+    let stopped = Stopped::start().await;
+    let (clean, ids) = (stopped.keep_as("clean"), stopped.ids());
+    for file in files(&clean) {
+        stopped.put_back(&clean);
+        fs::remove_file(stopped.state().join(&file)).unwrap();
+        let what = format!("without {}", file.display());
+        stopped.run_too(&what, &ids).await;
+    }
+    for leave_empty in [false, true] {
+        fs::remove_dir_all(stopped.state()).unwrap();
+        if leave_empty {
+            fs::create_dir(stopped.state()).unwrap();
+        }
+        let said = stopped.assert_goes_on(&ids).await;
+        assert!(said.contains("does not know the last run"), "{said}");
+        assert!(!said.contains("first start"), "{said}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_older_copy_of_the_store_put_back_is_said_to_be_and_loses_nothing() {
+    let mut stopped = Stopped::start().await;
+    let older = stopped.keep_as("older");
+    stopped.more_conflicts().await;
+    let newer = stopped.keep_as("newer");
+    let ids = stopped.ids();
+    assert_eq!(ids.len(), 2 * CONFLICTS as usize);
+    stopped.put_back(&older);
+    let said = stopped.assert_goes_on(&ids).await;
+    assert!(said.contains("does not know the last run"), "{said}");
+    // Its own copy of last time is nothing to speak of.
+    let said = stopped.assert_goes_on(&ids).await;
+    assert!(!said.contains("does not know"), "{said}");
+
+    // The old data under the newer format file.
+    stopped.put_back(&older);
+    fs::copy(
+        newer.join("store.format"),
+        stopped.state().join("store.format"),
+    )
+    .unwrap();
+    assert!(stopped.is_refused("older data", &ids));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_of_another_link_or_a_newer_tandem_or_that_is_in_use_is_refused_by_name() {
+    let stopped = Stopped::start().await;
+    let mut other = stopped.link.clone();
+    other.name = "other".to_owned();
+    other.include = vec!["other.*".to_owned()];
+    other.state_dir = "other-state".to_owned();
+    stopped.env.streaming(&other).await.stop().await;
+    let mut mixed = stopped.link.clone();
+    mixed.state_dir = "other-state".to_owned();
+    let output = stopped.env.tandem_named("mixed.toml", &mixed).run(&["run"]);
+    assert_eq!(output.status.code(), Some(3), "{}", stderr(&output));
+    assert!(
+        stderr(&output).contains("belongs to link other"),
+        "{}",
+        stderr(&output)
+    );
+
+    let stopped = &stopped;
+    let every = [&["run"][..], &["status"], &["runs"], &["conflict-report"]];
+    let held = Store::open(&stopped.state()).unwrap();
+    std::thread::scope(|scope| {
+        for command in every {
+            scope.spawn(move || {
+                let output = stopped.env.tandem(&stopped.link).run(command);
+                assert_eq!(
+                    output.status.code(),
+                    Some(7),
+                    "{command:?}: {}",
+                    stderr(&output)
+                );
+                assert!(stderr(&output).contains("is locked"), "{}", stderr(&output));
+            });
+        }
+    });
+    drop(held);
+
+    let marker = stopped.state().join("store.format");
+    let text = fs::read_to_string(&marker).unwrap();
+    fs::write(&marker, text.replacen("1 ", "2 ", 1)).unwrap();
+    for command in every {
+        let output = stopped.env.tandem(&stopped.link).run(command);
+        assert_eq!(
+            output.status.code(),
+            Some(7),
+            "{command:?}: {}",
+            stderr(&output)
+        );
+        assert!(
+            stderr(&output).contains("has format 2"),
+            "{}",
+            stderr(&output)
+        );
+    }
+}
