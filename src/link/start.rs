@@ -110,15 +110,7 @@ pub async fn take_over(
         kill_sessions(&connected.clusters[side], &tags[side]).await?;
     }
     let epoch = highest_epoch(own, &config.link.name).await? + 1;
-    let known = store.begin_epoch(epoch)?;
-    if !is_first && known.is_none_or(|known| known + 1 < epoch) {
-        tracing::warn!(
-            known,
-            on_clusters = epoch - 1,
-            "this state directory does not know the last run of the link: it is new, an older copy, \
-             or another host has run it; going on from what the clusters remember"
-        );
-    }
+    tell_of_store(store.begin_epoch(epoch)?, epoch, is_first);
     let mut started_from = None;
     if is_first {
         if matches!(sync, FirstSync::Copy) && options.first_start.drop_target {
@@ -161,6 +153,18 @@ pub async fn take_over(
         writers,
     };
     Ok((started, ledger))
+}
+
+/// Says where the state directory does not know the last run of a link that goes on.
+fn tell_of_store(known: Option<i64>, epoch: i64, is_first: bool) {
+    if !is_first && known.is_none_or(|known| known + 1 < epoch) {
+        tracing::warn!(
+            known,
+            on_clusters = epoch - 1,
+            "this state directory does not know the last run of the link: it is new, an older copy, \
+             or another host has run it; going on from what the clusters remember"
+        );
+    }
 }
 
 /// Puts the beginning of a link on record, or of its other direction; gives from when it is.

@@ -69,9 +69,16 @@ pub(super) fn guarded<T>(dir: &Path, opening: impl FnOnce() -> Result<T>) -> Res
         Ok(opened) => opened,
         Err(text) => Err(match os_error_in(&text) {
             Some(cause) => io_error(dir, cause),
-            None => damaged(dir, "it cannot be read"),
+            None => unreadable(dir),
         }),
     }
+}
+
+/// sled does not tell damage from a want of memory in all of its panics.
+fn unreadable(dir: &Path) -> Error {
+    Error::store(format!("the store in {} cannot be read", dir.display())).hint(format!(
+        "{REBUILD_HINT}; first see that this process is not short of memory or threads (`ulimit -a`)"
+    ))
 }
 
 /// The error behind a panic of sled, which has threads of its own; none where it is another's.
@@ -336,7 +343,7 @@ mod tests {
             assert!(error.hint.unwrap().contains("ulimit"));
         }
         let opened: Result<()> = guarded(Path::new("state"), || panic!("a page makes no sense"));
-        assert!(opened.unwrap_err().to_string().contains("damaged"));
+        assert!(opened.unwrap_err().hint.unwrap().contains("rebuilds"));
     }
 
     #[test]
