@@ -175,12 +175,13 @@ async fn replicate(
     tasks::spawn_socket(&mut rest, config, handler, &rest_stop)?;
     tasks::show(&mut rest, options.showing, &monitor, &rest_stop);
     let mut lanes = Tasks::new();
+    let of_lanes = started.lanes;
     tasks::spawn_lanes(
         &mut lanes,
         config,
         connected,
         &shared,
-        started.lanes,
+        of_lanes,
         &lanes_stop,
     );
     if !relane {
@@ -203,14 +204,8 @@ async fn replicate(
             Err(Error::timed_out("the time given by --timeout ran out"))
         }
     };
-    if let Err(error) = &outcome {
-        end_soon_without_a_store(error);
-    }
     shared.exchange.stop_waiting_for_room();
-    let stop_time_max = match &outcome {
-        Ok(_) => STOP_TIME_MAX,
-        Err(_) => config.apply.transaction_time_max + COMMIT_TIME_MAX,
-    };
+    let stop_time_max = stop_time_max(config, outcome.as_ref().err());
     let mut outcome = wind_up(outcome, lanes, &lanes_stop, rest, &rest_stop, stop_time_max).await;
     if let Ok(Finished::Relaned) = outcome {
         let relaned = relane::replace_checkpoints(config, &connected.own, epoch, &shared).await;
@@ -218,6 +213,17 @@ async fn replicate(
     }
     monitor.save_last(outcome.as_ref().err());
     outcome
+}
+
+/// How long the batches under way may take; without its store a process may not end at all.
+fn stop_time_max(config: &Config, failed: Option<&Error>) -> Duration {
+    match failed {
+        None => STOP_TIME_MAX,
+        Some(error) => {
+            end_soon_without_a_store(error);
+            config.apply.transaction_time_max + COMMIT_TIME_MAX
+        }
+    }
 }
 
 fn handler(
