@@ -130,6 +130,10 @@ fn answer(replica: &mut Replica, database: &str, command: &Document, view: &View
         "hello" => Outcome::Reply(doc! { "setName": replica.set, "localTime": replica.now() }),
         "buildInfo" => Outcome::Reply(doc! { "version": "6.0.5" }),
         "ping" => Outcome::Reply(doc! {}),
+        // Without access control nobody has logged in.
+        "connectionStatus" => Outcome::Reply(
+            doc! { "authInfo": { "authenticatedUsers": [], "authenticatedUserPrivileges": [] } },
+        ),
         "replSetGetConfig" => {
             let id = bson::oid::ObjectId::from_bytes([replica.set.as_bytes()[0]; 12]);
             Outcome::Reply(doc! { "config": { "settings": { "replicaSetId": id } } })
