@@ -18,7 +18,7 @@ use crate::cluster::errors::{check_reply, classify};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::pipeline::Shared;
-use crate::target::{Snapshot, TagSession};
+use crate::target::TagSession;
 
 const LOOK_INTERVAL: Duration = Duration::from_millis(5);
 
@@ -104,11 +104,23 @@ pub(super) async fn replace_checkpoints(
 /// All of them or none, since a pipeline with some of its checkpoints has lost its history. The
 /// session is in no list, so it marks nothing.
 async fn replace(own: &Own, old: Document, new: Vec<Document>) -> Result<()> {
+    let mut session = TagSession::of_one_transaction(&own.cluster).await?;
+    let replaced = replace_in(&mut session, own, old, new).await;
+    if replaced.is_err() {
+        session.abort().await;
+    }
+    replaced
+}
+
+async fn replace_in(
+    session: &mut TagSession,
+    own: &Own,
+    old: Document,
+    new: Vec<Document>,
+) -> Result<()> {
     let doing = format!("replace checkpoints on {}", own.cluster.name);
     let removal = doc! { "delete": "checkpoints", "deletes": [{ "q": old, "limit": 0 }] };
     let insertion = doc! { "insert": "checkpoints", "documents": new };
-    let mut session = TagSession::open(&own.cluster).await?;
-    session.begin(Snapshot::Latest);
     for command in [removal, insertion] {
         let command = RawDocumentBuf::try_from(&command)
             .map_err(|error| Error::bug("a command that is no BSON").caused_by(error))?;

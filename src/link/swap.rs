@@ -8,7 +8,7 @@ use crate::change::{DocumentKey, elements};
 use crate::cluster::errors::{check_reply, classify, code_of, deadline_passed};
 use crate::cluster::{Cluster, Failure, FailureKind};
 use crate::error::{Error, Result};
-use crate::target::{Snapshot, TagSession};
+use crate::target::TagSession;
 
 /// An application may hold the document for a moment.
 const TRIES_MAX: usize = 20;
@@ -35,7 +35,7 @@ enum Try {
 /// As the cluster says.
 pub async fn read(cluster: &Cluster, key: &DocumentKey) -> Result<Option<RawDocumentBuf>> {
     let doing = format!("read {} on {}", key.namespace(), cluster.name);
-    let mut session = start(cluster).await?;
+    let mut session = TagSession::of_one_transaction(cluster).await?;
     let found = read_in(&mut session, key).await;
     session.abort().await;
     found.map_err(|failure| classify(failure, &doing))
@@ -44,8 +44,8 @@ pub async fn read(cluster: &Cluster, key: &DocumentKey) -> Result<Option<RawDocu
 impl Swap<'_> {
     /// Replaces the document in one majority transaction, byte for byte.
     ///
-    /// The session is in no list of tandem's, so the write counts as an application's. `new` differs from `old`: the server does not check a write that changes
-    /// nothing.
+    /// The session is in no list of tandem's, so the write counts as an application's. `new`
+    /// differs from `old`: the server does not check a write that changes nothing.
     ///
     /// # Errors
     /// Exit 2 where the document is not `old`, byte for byte; exit 4 where the cluster refuses.
@@ -74,8 +74,11 @@ impl Swap<'_> {
     async fn try_once(&self, cluster: &Cluster) -> Result<Try> {
         let doing = format!("write {} on {}", self.key.namespace(), cluster.name);
         let limit = cluster.operation_timeout;
-        let mut session = start(cluster).await?;
+        let mut session = TagSession::of_one_transaction(cluster).await?;
         let tried = tokio::time::timeout(limit, self.in_transaction(&mut session, &doing)).await;
+        if !matches!(tried, Ok(Ok(_))) {
+            session.abort().await;
+        }
         match tried {
             Ok(Ok(done)) => done,
             Ok(Err(failure)) if is_transient(&failure) => Ok(Try::Busy(classify(failure, &doing))),
@@ -147,12 +150,6 @@ impl Swap<'_> {
             "bypassDocumentValidation": true,
         }
     }
-}
-
-async fn start(cluster: &Cluster) -> Result<TagSession> {
-    let mut session = TagSession::open(cluster).await?;
-    session.begin(Snapshot::Latest);
-    Ok(session)
 }
 
 /// The connection broke before the commit was sent, or somebody else is writing: nothing has

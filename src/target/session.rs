@@ -3,6 +3,7 @@
 //! The driver's own transactions refuse a read concern per command, so all transaction fields are
 //! given by hand on an explicit session without causal consistency.
 
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use bson::{Document, RawDocumentBuf, Timestamp, Uuid, cstr, rawdoc};
@@ -44,6 +45,19 @@ impl TagSession {
             started: false,
             snapshot: Snapshot::Latest,
         })
+    }
+
+    /// A session for a single transaction, begun. A driver hands out the id of an ended session
+    /// again, and no number may come twice on it, so all of these have rising numbers.
+    ///
+    /// # Errors
+    /// As [`TagSession::open`].
+    pub async fn of_one_transaction(cluster: &Cluster) -> Result<Self> {
+        static BEGUN: AtomicI64 = AtomicI64::new(0);
+        let mut session = Self::open(cluster).await?;
+        session.transaction_number = BEGUN.fetch_add(1, Ordering::Relaxed);
+        session.begin(Snapshot::Latest);
+        Ok(session)
     }
 
     pub fn id(&self) -> Uuid {

@@ -317,7 +317,8 @@ async fn a_loser_too_large_for_one_record_comes_back_byte_for_byte_from_the_clus
     let output = race
         .tandem
         .run(&["conflict", "restore", "--yes", id.expect("an id")]);
-    assert_eq!(output.status.code(), Some(0));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{said}");
     assert_eq!(race.on_a().await, Some(lost));
     assert_converged(&race.env, LATE).await;
 }
