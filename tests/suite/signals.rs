@@ -95,7 +95,8 @@ async fn too_few_files_threads_or_memory_are_named_and_are_no_damage() {
     for (limit, hints) in [
         ("ulimit -n 14", &["ulimit -n", "Too many open files"][..]),
         ("ulimit -v 262144", &["ulimit -a"]),
-        ("ulimit -v 60000", &["ulimit -a"]),
+        // An allocation that fails where nobody can answer for it aborts, and says so.
+        ("ulimit -v 60000", &["ulimit -a", "memory allocation of"]),
     ] {
         let mut starved = env.tandem_named("starved.toml", &link);
         starved.under(&shell(limit));
