@@ -91,6 +91,7 @@ async fn a_change_stream_that_cannot_go_on_ends_the_link_with_the_reason() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: takes minutes"]
 async fn errors_of_a_transaction_and_of_its_commit_pass_and_double_nothing() {
     /// A server that refuses all the time is asked again this often by eight lanes and the lease.
     const TRIES_MAX: i64 = 400;
