@@ -7,21 +7,27 @@ mod event;
 pub(crate) mod hostile;
 mod key;
 mod namespace;
+mod pattern;
 mod policy;
 mod position;
 mod raw;
 mod record;
+mod selection;
 mod version;
 mod wall_time;
 
 pub use chunks::{SplitRecord, chunk_ids, joined_record, split_record};
 pub use event::{ChangeEvent, Operation, SharedEvent};
 pub use key::DocumentKey;
-pub use namespace::{Namespace, NamespaceFilter, matches as wildcard_matches};
+pub use namespace::{Namespace, NamespaceFilter};
+pub use pattern::{
+    Pattern, expression_of, fixed_database, pattern_matches, patterns_may_overlap, wildcard_matches,
+};
 pub use policy::{Mode, Policy};
 pub use position::{AppliedThrough, ObservedThrough, Position};
 pub use raw::{DEPTH_MAX, RawElement, document_of, elements, renamed};
 pub use record::{ConflictKind, ConflictRecord, Losing, Reason, RecordStatus, Winning, record_id};
+pub use selection::{Deletes, Filter, Filters, Selection};
 pub use version::{Rank, Version};
 pub use wall_time::{parse_rfc3339, rfc3339};
 

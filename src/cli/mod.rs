@@ -10,6 +10,7 @@ pub mod init;
 pub mod moment;
 pub mod output;
 pub mod pause;
+pub mod reload;
 pub mod reset;
 pub mod resync;
 pub mod run;
@@ -90,6 +91,7 @@ pub enum Command {
     Status(status::StatusArgs),
     Pause(pause::PauseArgs),
     Resume(pause::ResumeArgs),
+    Reload(reload::ReloadArgs),
     Resync(resync::ResyncArgs),
     Verify(verify::VerifyArgs),
     Cutover(cutover::CutoverArgs),
@@ -109,7 +111,9 @@ impl Common {
         let flags = Flags {
             state_dir: self.state_dir.clone(),
         };
-        Config::load(&self.config, &Environment::of_process(), &flags)
+        let config = Config::load(&self.config, &Environment::of_process(), &flags)?;
+        logs::set_level(config.log_level);
+        Ok(config)
     }
 }
 
@@ -148,6 +152,7 @@ async fn dispatch(cli: Cli) -> Result<ExitCode> {
         Command::Status(args) => status::run(&common, &args).await,
         Command::Pause(args) => pause::pause(&common, &args).await,
         Command::Resume(args) => pause::resume(&common, &args).await,
+        Command::Reload(args) => reload::run(&common, &args).await,
         Command::Resync(args) => resync::run(&common, &args).await,
         Command::Verify(args) => verify::run(&common, &args).await,
         Command::Cutover(args) => cutover::run(&common, &args).await,

@@ -1,11 +1,13 @@
 //! `tandem run`: replicate until stopped.
 
 use std::io::IsTerminal;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
 use jiff::tz::TimeZone;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::runs::summary;
@@ -60,7 +62,9 @@ impl RunArgs {
 /// With the exit code that says why replication ended.
 pub async fn run(common: &Common, args: &RunArgs) -> Result<ExitCode> {
     let stop = CancellationToken::new();
+    let reload = Arc::new(Notify::new());
     listen_for_signals(stop.clone())?;
+    listen_for_hangups(reload.clone())?;
     let config = common.load_config()?;
     if args.dry_run {
         let plan = link::initial_sync::dry_run(&config, args.drop_target).await?;
@@ -81,6 +85,7 @@ pub async fn run(common: &Common, args: &RunArgs) -> Result<ExitCode> {
         },
         work: Work::Nothing,
         showing: showing(common),
+        reload,
     };
     let completed = match args.window()? {
         None => link::run(&config, options, stop).await?,
@@ -106,6 +111,18 @@ fn showing(common: &Common) -> Showing {
         true => Showing::Bars,
         false => Showing::Nothing,
     }
+}
+
+/// A hangup asks for the configuration to be read again.
+fn listen_for_hangups(reload: Arc<Notify>) -> Result<()> {
+    let failed = |error| Error::bug("cannot listen for signals").caused_by(error);
+    let mut hangup = signal(SignalKind::hangup()).map_err(failed)?;
+    tokio::spawn(async move {
+        while hangup.recv().await.is_some() {
+            reload.notify_one();
+        }
+    });
+    Ok(())
 }
 
 /// The first interrupt stops with the batches under way finished, the second one at once.

@@ -52,6 +52,9 @@ pub const LEDGER_ENTRIES_MAX: i64 = 1_000_000;
 pub const TIMEOUT_CONNECT: &str = "30s";
 /// Far above any healthy call, so that only a hung one is cut.
 pub const TIMEOUT_OPERATION: &str = "30s";
+/// What happens and what needs somebody; no event has a line of its own.
+pub const LOG_LEVEL: &str = "info";
+const LOG_LEVELS: &[&str] = &["error", "warn", "info", "debug", "trace"];
 
 /// What a key takes.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -210,6 +213,7 @@ pub const KEYS: &[Key] = &[
     length("timeouts.connect", "100ms", "1h", TIMEOUT_CONNECT),
     length("timeouts.operation", "100ms", "1h", TIMEOUT_OPERATION),
     text("http.listen", ""),
+    choice("log.level", LOG_LEVELS, LOG_LEVEL),
 ];
 
 impl Kind {

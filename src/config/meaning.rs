@@ -2,18 +2,21 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::Arc;
 
 use bson::Timestamp;
 
 use super::environment::Environment;
+use super::filters::filters;
 use super::problems::Problems;
+use super::reload::Origin;
 use super::typed::{Flags, Settings};
 use super::uri;
 use super::{
     ApplyConfig, ClusterConfig, Config, ConflictsConfig, DdlConfig, FenceKind, InitialSync,
-    LimitsConfig, LinkConfig, Mode, Policy, Secret, TimeoutsConfig,
+    LimitsConfig, LinkConfig, LogLevel, Mode, Policy, Secret, TimeoutsConfig,
 };
-use crate::change::{NamespaceFilter, Pair, Side};
+use crate::change::{NamespaceFilter, Pair, Pattern, Side, expression_of};
 
 /// The server's own limit on the name of a database.
 const DATABASE_NAME_BYTES_MAX: usize = 63;
@@ -23,16 +26,24 @@ const SERVER_DATABASES: [&str; 3] = ["admin", "config", "local"];
 
 /// The configuration that the settings mean. It is of use only where `problems` stays empty.
 pub fn mean(
-    settings: &Settings,
+    settings: Settings,
     folder: &Path,
     environment: &Environment,
     flags: &Flags,
     problems: &mut Problems,
 ) -> Config {
+    let origin = Arc::new(Origin {
+        file: None,
+        environment: environment.clone(),
+        flags: flags.clone(),
+        settings,
+    });
+    let settings = &origin.settings;
     let config = Config {
         link: link(settings, folder, flags, problems),
         clusters: clusters(settings, folder, environment, problems),
         namespaces: namespaces(settings, problems),
+        filters: filters(settings.filters(), mode_of(settings), problems),
         initial_sync: initial_sync(settings, problems),
         conflicts: conflicts(settings, problems),
         ddl: ddl(settings),
@@ -46,6 +57,8 @@ pub fn mean(
             operation: settings.length("timeouts.operation"),
         },
         http_listen: http_listen(settings, problems),
+        log_level: log_level(settings),
+        origin: origin.clone(),
     };
     if config.limits.queue_bytes_max < config.apply.batch_bytes_max {
         problems.add(
@@ -74,13 +87,17 @@ fn link(settings: &Settings, folder: &Path, flags: &Flags, problems: &mut Proble
     };
     LinkConfig {
         name: name.to_owned(),
-        mode: match settings.text("link.mode") {
-            "one-way" => Mode::OneWay { from: Side::A },
-            _ => Mode::TwoWay,
-        },
+        mode: mode_of(settings),
         state_dir,
         database: database.to_owned(),
         lease_duration: settings.length("link.lease_duration"),
+    }
+}
+
+fn mode_of(settings: &Settings) -> Mode {
+    match settings.text("link.mode") {
+        "one-way" => Mode::OneWay { from: Side::A },
+        _ => Mode::TwoWay,
     }
 }
 
@@ -152,7 +169,10 @@ fn namespaces(settings: &Settings, problems: &mut Problems) -> NamespaceFilter {
         if let Err(what) = check_pattern(pattern) {
             problems.add("namespaces.include", what);
         }
-        let database = pattern.split('.').next().unwrap_or_default();
+        let database = match expression_of(pattern) {
+            Some(_) => "",
+            None => pattern.split('.').next().unwrap_or_default(),
+        };
         if SERVER_DATABASES.contains(&database) || database == own {
             problems.add(
                 "namespaces.include",
@@ -272,6 +292,16 @@ fn http_listen(settings: &Settings, problems: &mut Problems) -> Option<SocketAdd
     }
 }
 
+fn log_level(settings: &Settings) -> LogLevel {
+    match settings.text("log.level") {
+        "error" => LogLevel::Error,
+        "warn" => LogLevel::Warn,
+        "debug" => LogLevel::Debug,
+        "trace" => LogLevel::Trace,
+        _ => LogLevel::Info,
+    }
+}
+
 fn check_name(name: &str) -> Result<(), String> {
     let fits = |c: char| c.is_alphanumeric() || matches!(c, '-' | '_' | '.');
     if name.is_empty() || name.len() > NAME_BYTES_MAX || !name.chars().all(fits) {
@@ -296,11 +326,18 @@ fn check_database(name: &str) -> Result<(), String> {
     Ok(())
 }
 
-fn check_pattern(pattern: &str) -> Result<(), String> {
+/// # Errors
+/// A sentence that begins with the pattern.
+pub(super) fn check_pattern(pattern: &str) -> Result<(), String> {
+    if expression_of(pattern).is_some() {
+        let parsed = Pattern::parse(pattern).map(|_| ());
+        return parsed.map_err(|why| format!("{pattern:?} is no regular expression: {why}"));
+    }
     if pattern.contains(['.', '*']) && !pattern.starts_with('.') && !pattern.ends_with('.') {
         return Ok(());
     }
     Err(format!(
-        "{pattern:?} must be database.collection, where * stands for any text"
+        "{pattern:?} must be database.collection, where * stands for any text, or a regular expression \
+         between slashes"
     ))
 }

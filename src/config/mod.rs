@@ -2,9 +2,11 @@
 
 pub mod duration;
 mod environment;
+mod filters;
 mod keys;
 mod meaning;
 mod problems;
+pub mod reload;
 mod template;
 mod typed;
 mod uri;
@@ -12,15 +14,17 @@ pub mod window;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bson::Timestamp;
 
+use crate::change::{Filters, NamespaceFilter, Pair, Side};
 pub use crate::change::{Mode, Policy};
-use crate::change::{NamespaceFilter, Pair, Side};
 use crate::error::{Error, Result};
 
 pub use environment::Environment;
+pub use reload::Adjustable;
 pub use typed::Flags;
 pub use window::Window;
 
@@ -30,6 +34,7 @@ pub struct Config {
     pub link: LinkConfig,
     pub clusters: Pair<ClusterConfig>,
     pub namespaces: NamespaceFilter,
+    pub filters: Filters,
     pub initial_sync: InitialSync,
     pub conflicts: ConflictsConfig,
     pub ddl: DdlConfig,
@@ -38,6 +43,8 @@ pub struct Config {
     pub timeouts: TimeoutsConfig,
     /// Where HTTP listens; off where absent.
     pub http_listen: Option<SocketAddr>,
+    pub log_level: LogLevel,
+    origin: Arc<reload::Origin>,
 }
 
 impl Config {
@@ -53,7 +60,11 @@ impl Config {
                 .hint("`tandem init` writes one; `--config` names another")
         })?;
         let folder = file.parent().unwrap_or(Path::new(""));
-        Self::parse(&text, &shown.to_string(), folder, environment, flags)
+        let mut config = Self::parse(&text, &shown.to_string(), folder, environment, flags)?;
+        if let Some(origin) = Arc::get_mut(&mut config.origin) {
+            origin.file = Some(file.to_owned());
+        }
+        Ok(config)
     }
 
     /// Reads the text of a config file; relative paths in it start at `folder`.
@@ -70,7 +81,7 @@ impl Config {
         let table = toml::from_str(text).map_err(|error| syntax_error(&error, text, named))?;
         let mut problems = problems::Problems::default();
         let settings = typed::Settings::gather(&table, environment, &mut problems);
-        let config = meaning::mean(&settings, folder, environment, flags, &mut problems);
+        let config = meaning::mean(settings, folder, environment, flags, &mut problems);
         problems.into_result(named)?;
         Ok(config)
     }
@@ -167,6 +178,16 @@ pub struct ConflictsConfig {
 pub struct DdlConfig {
     pub replicate: bool,
     pub drops: bool,
+}
+
+/// The least important lines that the log has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum LogLevel {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -16,6 +16,9 @@ pub struct Flags {
     pub state_dir: Option<PathBuf>,
 }
 
+/// Tables of their own, apart from the keys.
+const FILTERS: &str = "filters";
+
 /// Where a value comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Origin {
@@ -25,11 +28,13 @@ enum Origin {
 }
 
 /// One value for every key, each fitting its kind.
-#[derive(Debug)]
+#[derive(Clone)]
 pub struct Settings {
     values: BTreeMap<&'static str, (Origin, Value)>,
     /// Keys that are not empty in the file, whether or not the environment outranks it.
     in_file: Vec<&'static str>,
+    /// `[[filters]]`, which only a file can give.
+    filters: Option<toml::Value>,
 }
 
 impl Settings {
@@ -41,6 +46,7 @@ impl Settings {
                 .map(|key| (key.path, (Origin::Default, key.default_value())))
                 .collect(),
             in_file: Vec::new(),
+            filters: table.get(FILTERS).cloned(),
         };
         settings.take_table("", table, problems);
         settings.take_environment(environment, problems);
@@ -57,6 +63,9 @@ impl Settings {
             let is_table = KEYS
                 .iter()
                 .any(|key| key.path.starts_with(&format!("{path}.")));
+            if path == FILTERS {
+                continue;
+            }
             match (key_at(&path), typed) {
                 (Some(key), _) => {
                     if typed.as_str() != Some("") {
@@ -112,6 +121,25 @@ impl Settings {
             }
             Err(what) => problems.add(named, what),
         }
+    }
+
+    /// Keys whose values are others in `newer`, in the order of the file.
+    pub fn differing(&self, newer: &Settings) -> Vec<&'static str> {
+        let keys = KEYS.iter().map(|key| key.path);
+        let keys = keys.filter(|path| self.values[path].1 != newer.values[path].1);
+        let filters = (self.filters != newer.filters).then_some(FILTERS);
+        keys.chain(filters).collect()
+    }
+
+    /// Takes the values of `newer` for some keys.
+    pub fn take(&mut self, newer: &Settings, keys: &[&'static str]) {
+        for key in keys.iter().copied() {
+            self.values.insert(key, newer.values[key].clone());
+        }
+    }
+
+    pub fn filters(&self) -> Option<&toml::Value> {
+        self.filters.as_ref()
     }
 
     /// Whether file and environment both give this key.

@@ -36,6 +36,11 @@ pub async fn plan(config: &Config, options: &CutoverOptions) -> Result<Plan> {
             });
         }
         standing.must_go_on(config, false)?;
+        if !config.filters.is_empty() {
+            let filtered = "filters: the other cluster does not hold everything, so the \
+                            applications cannot move there";
+            return Err(Error::config(filtered));
+        }
         if options.reverse {
             let turned = Standing {
                 source: standing.source.other(),

@@ -4,6 +4,7 @@ pub(crate) mod collections;
 mod lines;
 mod privileges;
 mod probe;
+mod queries;
 mod server;
 
 use crate::change::{Pair, Side};
@@ -12,6 +13,7 @@ use crate::config::{Config, duration};
 use crate::error::{Error, ExitCode, Result};
 
 pub(crate) use privileges::{missing as missing_privileges, must_be_granted};
+pub(crate) use queries::must_be_understood;
 
 pub use lines::{CheckLine, Verdict, as_json, as_table};
 
@@ -43,6 +45,7 @@ pub async fn check(config: &Config, probe: Probe) -> Result<Vec<CheckLine>> {
         servers[cluster.side] = server::check(cluster, &mut lines).await;
         if servers[cluster.side].is_some() {
             privileges::check(config, cluster, &mut lines).await;
+            queries::check(config, cluster, &mut lines).await;
             if probe == Probe::Write {
                 lines.push(probe::check(config, cluster).await);
             }

@@ -78,6 +78,8 @@ pub enum Request {
         /// Who asks for it.
         by: String,
     },
+    /// Read the configuration again.
+    Reload,
     /// Accepted at once; [`Request::SyncProgress`] tells of it.
     Resync {
         job: Job,
@@ -98,6 +100,7 @@ impl Request {
                 true
             }
             Request::Pause { .. }
+            | Request::Reload
             | Request::Resync { .. }
             | Request::Repair { .. }
             | Request::DeadLetterRetry { .. }

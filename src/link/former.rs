@@ -5,7 +5,7 @@ use bson::{Timestamp, Uuid};
 
 use super::observer::LinkObserver;
 use super::start::{Connected, Started};
-use crate::change::{Position, Side};
+use crate::change::{Filters, Position, Side};
 use crate::cluster::Cluster;
 use crate::config::Config;
 use crate::error::{Error, Result};
@@ -75,10 +75,15 @@ impl SideHistory {
 
     fn reader<O: Observer>(&self, origin: Origin, observer: O) -> Reader<O> {
         let config = &self.config;
+        let filters = match config.link.mode.sends(self.side) {
+            true => config.filters.clone(),
+            false => Filters::default(),
+        };
         let decoder = Decoder::new(
             self.side,
             config.conflicts.tie,
             config.namespaces.clone(),
+            filters,
             config.conflicts.version_field.clone(),
             self.tags.iter().copied().collect(),
         );

@@ -8,8 +8,8 @@ use tokio_util::sync::CancellationToken;
 use super::control::{Handler, Reply, ReplyFuture, Request, Response};
 use super::dead_letters::{DeadLetter, discard, told_discarded, told_retried};
 use super::merge::{self, Desk, Repair, RepairKey, Repairs};
-use super::pausing::Pausing;
 use super::record_status::{Place, mark_restored};
+use super::steering::Steering;
 use crate::change::{Pair, Side};
 use crate::cluster::Cluster;
 use crate::error::{Error, Result};
@@ -23,7 +23,7 @@ pub struct LinkHandler {
     status: watch::Receiver<LinkStatus>,
     clusters: Pair<Cluster>,
     desk: Desk,
-    pausing: Arc<Pausing>,
+    steering: Steering,
     /// Cancelled where a cutover has decided something.
     turned: CancellationToken,
 }
@@ -34,7 +34,7 @@ impl LinkHandler {
         status: watch::Receiver<LinkStatus>,
         clusters: Pair<Cluster>,
         desk: Desk,
-        pausing: Arc<Pausing>,
+        steering: Steering,
         turned: CancellationToken,
     ) -> Self {
         Self {
@@ -42,7 +42,7 @@ impl LinkHandler {
             status,
             clusters,
             desk,
-            pausing,
+            steering,
             turned,
         }
     }
@@ -66,9 +66,14 @@ impl LinkHandler {
                 pipeline,
                 wanted,
                 by,
-            } => Ok(done(self.pausing.change(pipeline, wanted, &by).await?)),
+            } => Ok(done(
+                self.steering.pausing.change(pipeline, wanted, &by).await?,
+            )),
+            Request::Reload => self.steering.reloading.reload().map(done),
             Request::Resync { job } => {
-                self.pausing.must_go_on("a resync needs both directions")?;
+                self.steering
+                    .pausing
+                    .must_go_on("a resync needs both directions")?;
                 self.desk.accept(job)?;
                 Ok(done("the resync has begun".to_owned()))
             }
@@ -98,7 +103,9 @@ impl LinkHandler {
     }
 
     async fn repair(&self, keys: Vec<RepairKey>, from: Option<Side>) -> Result<Reply> {
-        self.pausing.must_go_on("a repair needs both directions")?;
+        self.steering
+            .pausing
+            .must_go_on("a repair needs both directions")?;
         let repair = Repair {
             shared: &self.shared,
             clusters: &self.clusters,

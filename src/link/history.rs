@@ -8,7 +8,7 @@ use super::merge::Job;
 use super::own::Own;
 use crate::change::{
     AppliedThrough, ChangeEvent, DocumentKey, Namespace, Operation, Pair, PipelineId, Position,
-    Rank, SharedEvent, Side, Version,
+    Rank, SharedEvent, Side, Version, patterns_may_overlap,
 };
 use crate::config::{Config, Mode};
 use crate::error::{Error, Result};
@@ -121,6 +121,7 @@ impl History {
             replica_set_ids: Pair::new(text("set_a")?, text("set_b")?),
             include: list("include")?,
             exclude: list("exclude")?,
+            filters: list("filters").unwrap_or_default(),
         })
     }
 
@@ -228,6 +229,7 @@ pub fn link_document(config: &Config, identity: &LinkIdentity) -> Document {
         "set_b": &identity.replica_set_ids.b,
         "include": &identity.include,
         "exclude": &identity.exclude,
+        "filters": &identity.filters,
     }
 }
 
@@ -284,7 +286,7 @@ pub async fn must_not_overlap(
                 identity
                     .include
                     .iter()
-                    .any(|ours| may_overlap(ours, theirs))
+                    .any(|ours| patterns_may_overlap(ours, theirs))
             });
             if let Some(pattern) = shared.filter(|_| theirs == ours) {
                 return Err(Error::config(format!(
@@ -296,16 +298,6 @@ pub async fn must_not_overlap(
         }
     }
     Ok(())
-}
-
-/// Whether two patterns may name the same collection, judged by what stands before a wildcard.
-fn may_overlap(one: &str, other: &str) -> bool {
-    let fixed = |pattern: &str| pattern.split('*').next().unwrap_or_default().to_owned();
-    let (left, right) = (fixed(one), fixed(other));
-    match (one.contains('*'), other.contains('*')) {
-        (false, false) => one == other,
-        _ => left.starts_with(&right) || right.starts_with(&left),
-    }
 }
 
 /// Notes of a former process on one cluster.

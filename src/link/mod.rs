@@ -1,6 +1,7 @@
 //! A link: two clusters, what runs between them, and how other commands talk to it.
 
 pub(crate) mod both_clusters;
+mod caught_up;
 pub mod check;
 pub mod control;
 mod control_client;
@@ -25,6 +26,7 @@ mod pausing;
 mod record_status;
 mod records;
 mod relane;
+mod reloading;
 pub mod reporting;
 pub mod reset;
 pub mod restore;
@@ -34,10 +36,12 @@ mod run_options;
 pub mod runs;
 mod standing;
 mod start;
+mod steering;
 mod swap;
 mod sweeper;
 mod takeover;
 mod tasks;
+mod widening;
 
 pub use in_window::run_in_window;
 pub use monitor::pipelines_of;

@@ -10,8 +10,8 @@ use tokio_util::sync::CancellationToken;
 use super::merge::Desk;
 use super::observer::LinkObserver;
 use super::oplog_window::OplogWindow;
-use super::pausing::Pausing;
 use super::start::Connected;
+use super::steering::Steering;
 use crate::change::{Pair, PipelineId, Side};
 use crate::cluster::Cluster;
 use crate::config::{Config, Mode};
@@ -38,10 +38,9 @@ pub struct Monitor {
     observer: LinkObserver,
     clusters: Pair<Cluster>,
     pipelines: &'static [PipelineId],
-    clock_skew_warn: Duration,
     sender: Arc<watch::Sender<LinkStatus>>,
     desk: Desk,
-    pausing: Arc<Pausing>,
+    steering: Steering,
 }
 
 pub fn pipelines_of(mode: Mode) -> &'static [PipelineId] {
@@ -110,7 +109,7 @@ impl Monitor {
         observer: LinkObserver,
         started_from: Option<DateTime>,
         desk: Desk,
-        pausing: Arc<Pausing>,
+        steering: Steering,
     ) -> Self {
         let mut base = base(config, LinkState::Starting);
         base.pid = Some(std::process::id());
@@ -126,10 +125,9 @@ impl Monitor {
             observer,
             clusters: connected.clusters.clone(),
             pipelines: pipelines_of(config.link.mode),
-            clock_skew_warn: config.conflicts.clock_skew_warn,
             sender: Arc::new(watch::Sender::new(base)),
             desk,
-            pausing,
+            steering,
         }
     }
 
@@ -195,7 +193,7 @@ impl Monitor {
 
     fn update(&self) {
         self.sender.send_modify(|status| {
-            let pauses = self.pausing.now();
+            let pauses = self.steering.pausing.now();
             let state = self.state(&pauses);
             if status.state != state {
                 status.since = Some(DateTime::now());
@@ -205,6 +203,7 @@ impl Monitor {
                 .desk
                 .current()
                 .and_then(|progress| serde_json::to_value(progress.now()).ok());
+            status.last_reload = self.steering.reloading.last();
             status.unpaired_namespaces = self.shared.collections.unpaired();
             status.index_problems = self.observer.index_problems();
             for side in Side::BOTH {
@@ -311,7 +310,8 @@ impl Monitor {
             );
             if let (Some(a), Some(b)) = (offsets.a, offsets.b) {
                 self.shared.set_clock_skew_ms(b - a);
-                if (b - a).unsigned_abs() > self.clock_skew_warn.as_millis() as u64 {
+                let warn = self.shared.adjustable().clock_skew_warn;
+                if (b - a).unsigned_abs() > warn.as_millis() as u64 {
                     tracing::warn!(
                         skew_ms = b - a,
                         "the clusters' clocks differ: the slower one loses true races"

@@ -25,9 +25,7 @@ pub struct LinkObserver {
     lanes: Arc<HashMap<String, (PipelineId, usize)>>,
     /// Why a cluster's stream is broken; none while it works.
     broken: Arc<Mutex<Pair<Option<String>>>>,
-    /// A version this far ahead of this host's clock is worth a warning.
-    future_warn: Duration,
-    /// One that is further ahead stops the link.
+    /// A version that is further ahead of this host's clock stops the link.
     future_max: Option<Duration>,
     warned_at: Arc<Mutex<Option<Instant>>>,
 }
@@ -49,7 +47,6 @@ impl LinkObserver {
             ddl,
             lanes: Arc::new(lanes),
             broken: Arc::default(),
-            future_warn: conflicts.clock_skew_warn,
             future_max: conflicts.future_max,
             warned_at: Arc::default(),
         }
@@ -143,7 +140,7 @@ impl LinkObserver {
         let further_than = |limit: Duration| ahead > limit.as_millis() as i64;
         let name = &self.shared.facts.names[side];
         if !self.future_max.is_some_and(further_than) {
-            if further_than(self.future_warn) {
+            if ahead > 0 && further_than(self.shared.adjustable().clock_skew_warn) {
                 self.warn_of_future(name, ahead);
             }
             return Ok(());

@@ -19,15 +19,12 @@ const RECORDS_MAX: usize = 500;
 const INTERVAL_MIN: Duration = Duration::from_secs(1);
 const INTERVAL_MAX: Duration = Duration::from_secs(3600);
 
-/// Removes records older than `retention`, on the clusters and then here, until cancelled.
-pub async fn prune(
-    shared: Arc<Shared>,
-    own: Pair<Own>,
-    retention: Duration,
-    stop: CancellationToken,
-) {
-    let interval = (retention / 10).clamp(INTERVAL_MIN, INTERVAL_MAX);
+/// Removes records older than the retention, on the clusters and then here, until cancelled.
+pub async fn prune(shared: Arc<Shared>, own: Pair<Own>, stop: CancellationToken) {
+    let mut adjustments = shared.adjustments();
     loop {
+        let retention = adjustments.borrow_and_update().retention;
+        let interval = (retention / 10).clamp(INTERVAL_MIN, INTERVAL_MAX);
         if let Err(error) = prune_once(&shared, &own, retention).await {
             tracing::warn!(%error, "cannot remove old conflict records, trying again later");
         }
@@ -35,6 +32,7 @@ pub async fn prune(
         biased;
                    () = stop.cancelled() => return,
                    () = tokio::time::sleep(interval) => {}
+                   _ = adjustments.changed() => {}
                }
     }
 }

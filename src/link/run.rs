@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use super::caught_up::wait_until_caught_up;
 use super::handler::LinkHandler;
 use super::last_resort::end_soon_without_a_store;
 use super::merge::{Desk, Repair};
-use super::monitor::{Monitor, pipelines_of};
+use super::monitor::Monitor;
 use super::observer::LinkObserver;
 use super::pausing::Pausing;
 use super::records::fill_up_store;
@@ -17,6 +18,7 @@ pub use super::run_options::{Completed, Ended, RunOptions, Showing, Work};
 use super::runs::OpenRun;
 use super::standing::{Standing, Turn};
 use super::start::{Connected, FirstStart, Started, connect_both, take_over};
+use super::steering::Steering;
 use super::tasks::{self, Tasks};
 use crate::change::{Pair, Side};
 use crate::cluster::{Connect, Driver};
@@ -154,9 +156,9 @@ async fn replicate(
     started: Started,
     ledger: Ledger,
 ) -> Result<Finished> {
-    let lane_counts = started.lane_counts();
-    let (shared, pausing) = tasks::share(config, connected, store, ledger, lane_counts).await?;
-    let relane = relane::is_due(config, &started, &pausing);
+    let (counts, reload) = (started.lane_counts(), &options.reload);
+    let (shared, steering) = tasks::share(config, connected, store, ledger, counts, reload).await?;
+    let relane = relane::is_due(config, &started, &steering.pausing);
     let ddl = Arc::new(Ddl::load(config, &connected.own, started.recover_to).await?);
     let observer = observer(config, connected, &shared, &started, &ddl);
     let (epoch, started_at) = (started.epoch(), started.recover_to);
@@ -165,7 +167,7 @@ async fn replicate(
     let desk =
         tasks::spawn_initial_sync(&mut rest, config, connected, &shared, &started, work, &ddl);
     let monitor = monitor(
-        config, connected, &shared, &observer, &started, &desk, &pausing,
+        config, connected, &shared, &observer, &started, &desk, &steering,
     );
 
     let [lanes_stop, rest_stop, turned] = [(); 3].map(|()| CancellationToken::new());
@@ -174,10 +176,8 @@ async fn replicate(
     );
     rest.spawn(tasks::keep_lease(started.lease.clone(), rest_stop.clone()));
     let own = &connected.own;
-    tasks::spawn_helpers(
-        &mut rest, config, &shared, &pausing, own, &monitor, &rest_stop,
-    );
-    let handler = handler(connected, &shared, &monitor, &desk, &pausing, &turned);
+    tasks::spawn_helpers(&mut rest, &shared, &steering, own, &monitor, &rest_stop);
+    let handler = handler(connected, &shared, &monitor, &desk, &steering, &turned);
     tasks::spawn_socket(&mut rest, config, handler, &rest_stop)?;
     tasks::show(&mut rest, options.showing, &monitor, &rest_stop);
     let mut lanes = tasks::spawn_lanes(config, connected, &shared, started.lanes, &lanes_stop);
@@ -192,7 +192,7 @@ async fn replicate(
         () = stop.cancelled() => Ok(Finished::Run(Ended::Stopped)),
         () = turned.cancelled() => Ok(Finished::Run(Ended::Turned)),
         () = relane::drain(config, &shared), if relane => Ok(Finished::Relaned),
-        ended = finish(config, connected, &shared, started_at, &desk, &pausing, work), if options.until_caught_up && !relane => {
+        ended = finish(config, connected, &shared, started_at, &desk, &steering.pausing, work), if options.until_caught_up && !relane => {
             ended.map(Finished::Run)
         }
         error = first_failure(&mut lanes) => Err(error),
@@ -228,7 +228,7 @@ fn handler(
     shared: &Arc<Shared>,
     monitor: &Monitor,
     desk: &Desk,
-    pausing: &Arc<Pausing>,
+    steering: &Steering,
     turned: &CancellationToken,
 ) -> LinkHandler {
     let clusters = connected.clusters.clone();
@@ -238,7 +238,7 @@ fn handler(
         status,
         clusters,
         desk.clone(),
-        pausing.clone(),
+        steering.clone(),
         turned.clone(),
     )
 }
@@ -250,7 +250,7 @@ fn monitor(
     observer: &LinkObserver,
     started: &Started,
     desk: &Desk,
-    pausing: &Arc<Pausing>,
+    steering: &Steering,
 ) -> Monitor {
     Monitor::new(
         config,
@@ -259,7 +259,7 @@ fn monitor(
         observer.clone(),
         started.started_from,
         desk.clone(),
-        pausing.clone(),
+        steering.clone(),
     )
 }
 
@@ -317,41 +317,6 @@ async fn finish(
         Repair { shared, clusters }.settle(repairs).await?;
     }
     Ok(Ended::CaughtUp)
-}
-
-async fn wait_until_caught_up(
-    config: &Config,
-    shared: &Shared,
-    started_at: Pair<bson::Timestamp>,
-    desk: &Desk,
-    pausing: &Pausing,
-) -> Result<()> {
-    const INTERVAL: Duration = Duration::from_millis(20);
-    const CANNOT: &str = "the link cannot catch up";
-    while desk.is_busy() {
-        pausing.must_go_on(CANNOT)?;
-        tokio::time::sleep(INTERVAL).await;
-    }
-    for pipeline in pipelines_of(config.link.mode) {
-        let source = pipeline.source();
-        let time = started_at[source];
-        loop {
-            pausing.must_go_on(CANNOT)?;
-            let (applied, waiting) = {
-                let ledger = shared.exchange.ledger();
-                let applied = ledger.pipeline_applied_through(*pipeline);
-                (applied, ledger.queue_bytes(source))
-            };
-            if applied.0.covers(time) {
-                break;
-            }
-            if waiting == 0 {
-                shared.exchange.ask_for_marker(source);
-            }
-            tokio::time::sleep(INTERVAL).await;
-        }
-    }
-    Ok(())
 }
 
 /// The first error of any task; tasks that end well are of no interest.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bson::DateTime;
+use tokio::sync::Notify;
 
 use super::initial_sync::Progress;
 use super::merge::{Job, Repairs};
@@ -41,6 +42,8 @@ pub struct RunOptions {
     pub first_start: FirstStart,
     pub work: Work,
     pub showing: Showing,
+    /// Rings where the configuration is to be read again.
+    pub reload: Arc<Notify>,
 }
 
 /// What a run shows beside its log.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bson::{DateTime, Timestamp, Uuid, doc};
 
-use super::check::must_be_granted;
+use super::check::{must_be_granted, must_be_understood};
 use super::first_start::{FirstSync, first_positions, make_ready, tell_of_first, wall_time};
 use super::history::{
     FoundCheckpoint, History, highest_epoch, link_document, must_not_overlap, notes, session_ids,
@@ -19,6 +19,7 @@ use super::run::RunOptions;
 use super::standing::{Standing, Turn};
 use super::sweeper::clear_leftovers;
 use super::takeover::{kill_sessions, open_lanes, raise_epoch};
+use super::widening;
 use crate::change::{AppliedThrough, Pair, PipelineId, Position, Rank, Side};
 use crate::cluster::{Cluster, Connect};
 use crate::config::Config;
@@ -99,7 +100,7 @@ pub async fn take_over(
 ) -> Result<(Started, Ledger)> {
     let own = &connected.own;
     let anew = options.first_start.anew || standing.turn == Turn::Turning;
-    let (history, is_first) = look(config, connected, store, options, anew).await?;
+    let (history, is_first, widening) = look(config, connected, store, options, anew).await?;
     let sync = FirstSync::of(config, &options.work);
     let lease = claim(config, connected, store).await?;
 
@@ -119,10 +120,11 @@ pub async fn take_over(
         started_from = Some(begin(config, own, epoch, &sync, standing).await?);
     } else {
         raise_epoch(config, connected, &history, epoch, &tags).await?;
-        if let Some(job) = options.work.resync() {
+        if let Some(job) = options.work.resync().or(widening.as_ref()) {
             job.put_on_record(&own.b, &config.link.name).await?;
         }
     }
+    widening::remember(config, connected, store, &history).await?;
     let history = History::read(config, own).await?;
     must_reach_back(&history, connected).await?;
 
@@ -194,24 +196,28 @@ async fn begin(
 }
 
 /// Reads what is there and refuses what does not fit. Writes nothing. Tells whether it is a first
-/// start, as it is too where only a resync can help.
+/// start, as it is too where only a resync can help, and which resync newly included namespaces
+/// need.
 async fn look(
     config: &Config,
     connected: &Connected,
     store: &Store,
     options: &RunOptions,
     anew: bool,
-) -> Result<(History, bool)> {
+) -> Result<(History, bool, Option<Job>)> {
     let identity = identity_of(config, &connected.servers);
-    if let Some(before) = store.identity()? {
-        must_match(config, &before, &identity)?;
+    let mut known = Vec::from_iter(store.identity()?);
+    for before in &known {
+        must_match(config, before, &identity)?;
     }
     for side in Side::BOTH {
         must_be_granted(config, &connected.clusters[side]).await?;
+        must_be_understood(config, &connected.clusters[side]).await?;
     }
     let history = History::read(config, &connected.own).await?;
     if let Some(before) = history.identity(config).filter(|_| history.is_ready()) {
         must_match(config, &before, &identity)?;
+        known.push(before);
     }
     must_not_overlap(config, &identity, &connected.own).await?;
     let mut is_first = anew || !history.is_ready();
@@ -233,7 +239,11 @@ async fn look(
             outcome => outcome?,
         }
     }
-    Ok((history, is_first))
+    let widening = match is_first {
+        true => None,
+        false => widening::needed(&known, &identity, &history, resync)?,
+    };
+    Ok((history, is_first, widening))
 }
 
 fn begins_anew(resync: Option<&Job>) -> bool {
@@ -270,7 +280,6 @@ async fn claim(config: &Config, connected: &Connected, store: &Store) -> Result<
         config.link.lease_duration,
     );
     lease.take().await?;
-    store.set_identity(&identity)?;
     if store.complete_since()?.is_none() {
         store.set_complete_since(DateTime::now())?;
     }

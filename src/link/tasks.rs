@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -16,9 +17,11 @@ use super::monitor::Monitor;
 use super::observer::LinkObserver;
 use super::own::Own;
 use super::pausing::{self, Pausing};
+use super::reloading::Reloading;
 use super::retention::prune;
 use super::run::{Showing, Work};
 use super::start::{Connected, Started};
+use super::steering::Steering;
 use super::sweeper::clear_notes;
 use crate::change::{Pair, PipelineId, Side};
 use crate::config::Config;
@@ -41,7 +44,8 @@ pub(super) async fn share(
     store: &Store,
     mut ledger: Ledger,
     lanes: Pair<usize>,
-) -> Result<(Arc<Shared>, Arc<Pausing>)> {
+    reload: &Arc<Notify>,
+) -> Result<(Arc<Shared>, Steering)> {
     let link = &config.link;
     let paused = pausing::read(store, &connected.own, &link.name).await?;
     pausing::apply(&paused.0, &mut ledger);
@@ -67,10 +71,15 @@ pub(super) async fn share(
         store.clone(),
         facts(config, connected),
         document_rules(config),
-        &link.database,
+        config,
     ));
     let pausing = Pausing::new(shared.clone(), connected.own.clone(), link.mode, paused);
-    Ok((shared, Arc::new(pausing)))
+    let steering = Steering {
+        pausing: Arc::new(pausing),
+        reloading: Arc::new(Reloading::new(shared.clone(), config)),
+        reload: reload.clone(),
+    };
+    Ok((shared, steering))
 }
 
 fn document_rules(config: &Config) -> DocumentRules {
@@ -164,9 +173,8 @@ pub(super) async fn keep_lease(lease: Lease, stop: CancellationToken) -> Result<
 /// Everything that neither reads nor applies: markers, notes, old records, pauses, the status.
 pub(super) fn spawn_helpers(
     rest: &mut Tasks,
-    config: &Config,
     shared: &Arc<Shared>,
-    pausing: &Arc<Pausing>,
+    steering: &Steering,
     own: &Pair<Own>,
     monitor: &Monitor,
     stop: &CancellationToken,
@@ -176,11 +184,12 @@ pub(super) fn spawn_helpers(
         rest.spawn(done(markers));
     }
     rest.spawn(done(clear_notes(shared.clone(), own.clone(), stop.clone())));
-    let retention = config.conflicts.retention;
-    let old = prune(shared.clone(), own.clone(), retention, stop.clone());
+    let old = prune(shared.clone(), own.clone(), stop.clone());
     rest.spawn(done(old));
-    let (told, told_stop) = (pausing.clone(), stop.clone());
-    rest.spawn(until(told_stop, done(told.tell_clusters())));
+    let told = steering.pausing.clone().tell_clusters();
+    rest.spawn(until(stop.clone(), done(told)));
+    let reloads = steering.reloading.clone().serve(steering.reload.clone());
+    rest.spawn(until(stop.clone(), done(reloads)));
     let (watcher, watch_stop) = (monitor.clone(), stop.clone());
     rest.spawn(async move { watcher.watch(watch_stop).await });
 }
@@ -226,10 +235,6 @@ pub(super) fn spawn_lanes(
             lanes: sessions.len(),
             batch_fill_time_max: config.apply.batch_fill_time_max,
             transaction_time_max: config.apply.transaction_time_max,
-            operations_per_second_max: config
-                .apply
-                .operations_per_second_max
-                .map(|rate| (rate / sessions.len() as u64).max(1)),
         };
         for (index, (session, checkpoint)) in sessions.into_iter().enumerate() {
             let source = connected.clusters[pipeline.source()].clone();

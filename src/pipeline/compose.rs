@@ -25,19 +25,26 @@ pub fn wanted_of_source(plan: &Plan) -> Vec<DocumentKey> {
     decisions.map(|decision| decision.key.clone()).collect()
 }
 
-/// Keys of collections with a collation that would not be sent as full state. Several of them may
-/// mean one document there, which only the server can tell; what it finds under a key is right
-/// whichever of them it is.
-pub fn parts_of_collated(
+/// Keys that would not be sent as full state, of collections where only that is right: with a
+/// collation, several of them may mean one document, which only the server can tell, and what it
+/// finds under a key is right whichever of them it is; with a filter, only the server can tell
+/// whether a document is in it, and what it finds is in it.
+pub fn parts_of_whole(
     plan: &Plan,
     collections: &HashMap<Namespace, Pair<CollectionInfo>>,
+    is_filtered: impl Fn(&Namespace) -> bool,
 ) -> Vec<DocumentKey> {
-    let collated = |decision: &&Decision| {
-        let pair = collections.get(decision.key.namespace());
-        let in_part = decision.action == Action::Deltas || decision.fresh;
-        in_part && pair.is_some_and(|pair| pair.a.collated || pair.b.collated)
-    };
-    let parts = plan.decisions.iter().filter(collated);
+    let source = plan.pipeline.source();
+    let parts = plan.decisions.iter().filter(|decision| {
+        let Some(pair) = collections.get(decision.key.namespace()) else {
+            return false;
+        };
+        let is_collated = pair.a.collated || pair.b.collated;
+        match decision.action {
+            Action::Deltas => is_collated || is_filtered(&pair[source].name),
+            Action::FullState | Action::Skip => decision.fresh && is_collated,
+        }
+    });
     parts.map(|decision| decision.key.clone()).collect()
 }
 

@@ -32,8 +32,6 @@ pub struct LaneSettings {
     pub batch_fill_time_max: Duration,
     /// Longest time a transaction may stay open.
     pub transaction_time_max: Duration,
-    /// None: no limit. Per lane.
-    pub operations_per_second_max: Option<u64>,
 }
 
 pub struct Lane {
@@ -126,7 +124,7 @@ impl Lane {
                 .any(|lane| lane != self.index && exchange.is_in_flight(self.pipeline, lane))
         };
         let is_short = || {
-            let limits = self.trouble.limits();
+            let limits = self.limits();
             let ledger = exchange.ledger();
             ledger.has_short_batch(self.pipeline, self.index, limits)
         };
@@ -139,8 +137,28 @@ impl Lane {
 
     fn next(&self) -> Result<Next> {
         let exchange = &self.shared.exchange;
-        let limits = self.trouble.limits();
+        let limits = self.limits();
         exchange.plan(self.pipeline, self.index, limits, self.trouble.caution())
+    }
+
+    /// What one transaction may take. Under a limit for a second, no more than that second's, so
+    /// that a lane never rests for much longer, and a new limit is soon kept.
+    fn limits(&self) -> BatchLimits {
+        let limits = self.trouble.limits();
+        let rate = self.operations_per_second_max();
+        let rate = rate.map_or(usize::MAX, |rate| {
+            usize::try_from(rate).unwrap_or(usize::MAX)
+        });
+        BatchLimits {
+            operations_max: limits.operations_max.min(rate),
+            ..limits
+        }
+    }
+
+    /// This lane's part of what the pipeline may do; none: no limit.
+    fn operations_per_second_max(&self) -> Option<u64> {
+        let rate = self.shared.adjustable().operations_per_second_max;
+        rate.map(|rate| (rate / self.settings.lanes as u64).max(1))
     }
 
     async fn rest(&self, reason: &str) {
@@ -332,10 +350,10 @@ impl Lane {
     }
 
     async fn keep_rate(&self, operations: usize, started: Instant) {
-        let Some(rate) = self.settings.operations_per_second_max else {
+        let Some(rate) = self.operations_per_second_max() else {
             return;
         };
-        let due = Duration::from_secs_f64(operations as f64 / rate.max(1) as f64);
+        let due = Duration::from_secs_f64(operations as f64 / rate as f64);
         tokio::time::sleep(due.saturating_sub(started.elapsed())).await;
     }
 

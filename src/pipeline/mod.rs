@@ -22,11 +22,12 @@ pub use retry::{Pause, insist};
 pub use shared::Shared;
 pub use witness::Witness;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use bson::{DateTime, Timestamp};
 
-use crate::change::{DocumentKey, Side};
+use crate::change::{Deletes, DocumentKey, Side};
 use crate::config::FenceKind;
 use crate::fault::Fault;
 use crate::resolve::Plan;
@@ -48,6 +49,8 @@ struct Known {
     /// What documents to be settled were before their newer writes.
     bases: settle::Bases,
     statuses: Vec<(Arc<str>, &'static str)>,
+    /// Documents that are gone on the source and stay on the target.
+    kept: HashSet<DocumentKey>,
 }
 
 /// What writing a batch needs of its lane.
@@ -121,9 +124,11 @@ impl Lane {
                 name: pair[source].name.clone(),
                 uuid: Some(pair[source].uuid),
                 collated: pair[source].collated,
+                selection: self.shared.filters.selection(&pair[source].name),
             })
         };
-        let parts = compose::parts_of_collated(plan, &pairs);
+        let filters = &self.shared.filters;
+        let parts = compose::parts_of_whole(plan, &pairs, |name| filters.selects(name));
         if !parts.is_empty() {
             return Err(Refusal::FullStateNeeded(parts));
         }
@@ -135,7 +140,13 @@ impl Lane {
             Ok(documents) => documents,
             Err(error) => return Err(self.refused_read(error).await),
         };
+        let kept = wanted.iter().filter(|key| {
+            let pair = pairs.get(key.namespace());
+            let deletes = pair.map(|pair| filters.deletes(&pair[source].name));
+            deletes == Some(Deletes::Ignored) && !of_source.contains_key(*key)
+        });
         Ok(Known {
+            kept: kept.cloned().collect(),
             bases: self.read_bases(plan, place_of).await?,
             of_source,
             collections: compose::infos_of(&pairs, source.other()),
@@ -165,6 +176,7 @@ impl Work<'_> {
         plan.settle(&self.shared.document_rules, |key| {
             settle::found(key, &known.of_source, &of_target, &known.bases)
         });
+        plan.keep(|key| known.kept.contains(key));
         let skew_ms = self.shared.clock_skew_ms();
         let now = DateTime::now();
         let target = plan.pipeline.target();

@@ -5,12 +5,14 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bson::RawDocumentBuf;
+use tokio::sync::watch;
 
 use super::collections::Collections;
 use super::counters::Counters;
 use super::exchange::Exchange;
 use super::records::{LinkFacts, Records};
-use crate::change::{Namespace, Pair, PipelineId, Side};
+use crate::change::{Filters, Namespace, Pair, PipelineId, Side};
+use crate::config::{Adjustable, Config};
 use crate::error::Result;
 use crate::resolve::DocumentRules;
 use crate::store::{Store, StoredCheckpoint};
@@ -26,6 +28,9 @@ pub struct Shared {
     pub document_rules: DocumentRules,
     /// The database of tandem's own state.
     pub database: String,
+    pub filters: Filters,
+    /// What of the configuration may change meanwhile.
+    adjustable: watch::Sender<Adjustable>,
     /// How far b's clock is ahead of a's, ms; `i64::MIN` while unknown.
     clock_skew_ms: AtomicI64,
     /// Collections whose indexes tandem builds: their events are its own.
@@ -42,7 +47,7 @@ impl Shared {
         store: Store,
         facts: LinkFacts,
         document_rules: DocumentRules,
-        database: &str,
+        config: &Config,
     ) -> Self {
         Self {
             exchange,
@@ -51,10 +56,25 @@ impl Shared {
             store,
             facts,
             document_rules,
-            database: database.to_owned(),
+            database: config.link.database.clone(),
+            filters: config.filters.clone(),
+            adjustable: watch::Sender::new(config.adjustable()),
             clock_skew_ms: AtomicI64::new(SKEW_UNKNOWN),
             building: Pair::default(),
         }
+    }
+
+    pub fn adjustable(&self) -> Adjustable {
+        self.adjustable.borrow().clone()
+    }
+
+    pub fn adjust(&self, adjustable: Adjustable) {
+        self.adjustable.send_replace(adjustable);
+    }
+
+    /// Returns once it has been adjusted since the receiver was made or asked last.
+    pub fn adjustments(&self) -> watch::Receiver<Adjustable> {
+        self.adjustable.subscribe()
     }
 
     /// From here on, or no longer, tandem builds indexes of a collection of `side`.

@@ -6,7 +6,7 @@ mod split;
 
 use bson::{Document, Uuid};
 
-use crate::change::Namespace;
+use crate::change::{Namespace, Selection};
 
 pub use range::Range;
 pub use read::{RangeReader, ReadAt, documents, read};
@@ -38,4 +38,5 @@ pub struct Scanned {
     pub namespace: Namespace,
     pub uuid: Uuid,
     pub order: Order,
+    pub selection: Selection,
 }

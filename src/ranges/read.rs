@@ -132,6 +132,7 @@ fn range_command(
     batch_documents_max: u32,
 ) -> RawDocumentBuf {
     let mut command = find(scanned, at);
+    scanned.selection.put_into(&mut command, None);
     match scanned.order {
         Order::ById => command.append(cstr!("hint"), rawdoc! { "_id": 1 }),
         Order::Natural => command.append(cstr!("hint"), rawdoc! { "$natural": 1 }),
@@ -150,7 +151,7 @@ fn range_command(
 fn largest_command(scanned: &Scanned, at: ReadAt) -> RawDocumentBuf {
     let mut command = find(scanned, at);
     let equal = rawdoc! { "_id": { "$eq": bson::RawBson::MaxKey } };
-    command.append(cstr!("filter"), equal);
+    scanned.selection.put_into(&mut command, Some(equal));
     command
 }
 

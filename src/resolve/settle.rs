@@ -231,6 +231,19 @@ impl Plan {
         }
     }
 
+    /// Documents that are gone on the source stay on the target: nothing is sent, so nobody loses.
+    pub fn keep(&mut self, is_kept: impl Fn(&DocumentKey) -> bool) {
+        for decision in &mut self.decisions {
+            if decision.action == Action::FullState && is_kept(&decision.key) {
+                decision.conflict = None;
+                if let Some(settle) = &mut decision.settle {
+                    settle.outcome = Outcome::LeftAlone;
+                }
+                send_nothing(decision);
+            }
+        }
+    }
+
     /// Decides what is open, now that the documents of both sides are known.
     pub fn settle<'a>(&mut self, rules: &DocumentRules, found: impl Fn(&DocumentKey) -> Found<'a>) {
         let moments = Moments {

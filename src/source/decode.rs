@@ -6,8 +6,8 @@ use std::sync::Arc;
 use bson::{RawBsonRef, RawDocument, RawDocumentBuf, Timestamp, Uuid};
 
 use crate::change::{
-    ChangeEvent, DocumentKey, Namespace, NamespaceFilter, Operation, Position, Rank, SharedEvent,
-    Side, Version,
+    ChangeEvent, Deletes, DocumentKey, Filters, Namespace, NamespaceFilter, Operation, Position,
+    Rank, SharedEvent, Side, Version,
 };
 use crate::error::{Error, Result};
 
@@ -57,6 +57,8 @@ pub struct Decoded {
 pub struct Decoder {
     rank: Rank,
     filter: NamespaceFilter,
+    /// Of a source; a target has none.
+    filters: Filters,
     version_field: Option<String>,
     tags: HashSet<Uuid>,
     /// Namespaces seen so far, by the bytes of the event's `ns`; none: not included.
@@ -88,12 +90,14 @@ impl Decoder {
         side: Side,
         tie: Side,
         filter: NamespaceFilter,
+        filters: Filters,
         version_field: Option<String>,
         tags: HashSet<Uuid>,
     ) -> Self {
         Self {
             rank: Rank::of(side, tie),
             filter,
+            filters,
             version_field,
             tags,
             names: HashMap::new(),
@@ -144,6 +148,9 @@ impl Decoder {
         if parts.session.is_some_and(|id| self.tags.contains(&id)) {
             return Observed::Own(key);
         }
+        if operation == Operation::Delete && self.filters.deletes(&namespace) == Deletes::Ignored {
+            return Observed::Passing;
+        }
         let version = Version {
             wall_time_ms: self.version_of(parts).unwrap_or(wall_time_ms),
             rank: self.rank,
@@ -154,7 +161,10 @@ impl Decoder {
             operation,
             version,
             wall_time_ms,
-            raw: raw.to_owned(),
+            raw: match self.filters.selects(&namespace) {
+                true => without_content(raw),
+                false => raw.to_owned(),
+            },
         }))
     }
 
@@ -300,6 +310,21 @@ fn set_by<'a>(difference: &'a RawDocument, field: &str) -> Option<RawBsonRef<'a>
         let fields = difference.get_document(part).ok()?;
         fields.get(field).ok()?
     })
+}
+
+/// An event of a collection with a filter: its documents are always sent as they are read, and what
+/// is not to be replicated must not go on record either.
+fn without_content(raw: &RawDocument) -> RawDocumentBuf {
+    const CONTENT: [&str; 3] = ["fullDocument", "updateDescription", "rawUpdateDescription"];
+    let mut left = RawDocumentBuf::new();
+    for element in raw.iter_elements().flatten() {
+        if !CONTENT.contains(&element.key().as_str())
+            && let Ok(value) = element.value()
+        {
+            left.append(element.key(), value);
+        }
+    }
+    left
 }
 
 fn uuid(document: &RawDocument, name: &str) -> Option<Uuid> {

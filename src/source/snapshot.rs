@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use bson::{RawArrayBuf, RawDocument, RawDocumentBuf, Timestamp, Uuid, cstr, rawdoc};
 
-use crate::change::{DocumentKey, Namespace};
+use crate::change::{DocumentKey, Namespace, Selection};
 use crate::cluster::Cluster;
 use crate::error::Result;
 
@@ -19,6 +19,7 @@ pub struct Place {
     /// A key may find a document of another `_id`, which is the same under the collation. It stands
     /// under the key that was asked for.
     pub collated: bool,
+    pub selection: Selection,
 }
 
 /// Reads documents by key at `time` (`readConcern: { level: "snapshot", atClusterTime }`).
@@ -45,10 +46,11 @@ pub async fn read_at(
             name: namespace.clone(),
             uuid: None,
             collated: false,
+            selection: Selection::default(),
         });
         let at_once = if place.collated { 1 } else { FIND_KEYS_MAX };
         for some in keys.chunks(at_once) {
-            let command = find_command(&place.name, some, place.uuid, time);
+            let command = find_command(&place, some, time);
             let key_of = |document: &RawDocument| match (place.collated, some) {
                 (true, [asked]) => Some((*asked).clone()),
                 _ => DocumentKey::of(namespace, document),
@@ -59,12 +61,7 @@ pub async fn read_at(
     Ok(found)
 }
 
-fn find_command(
-    namespace: &Namespace,
-    keys: &[&DocumentKey],
-    uuid: Option<Uuid>,
-    time: Timestamp,
-) -> RawDocumentBuf {
+fn find_command(place: &Place, keys: &[&DocumentKey], time: Timestamp) -> RawDocumentBuf {
     let mut ids = RawArrayBuf::new();
     for key in keys {
         if let Ok(Some(id)) = key.raw().get("_id") {
@@ -72,11 +69,12 @@ fn find_command(
         }
     }
     let mut command = RawDocumentBuf::new();
-    command.append(cstr!("find"), namespace.collection());
-    if let Some(uuid) = uuid {
+    command.append(cstr!("find"), place.name.collection());
+    if let Some(uuid) = place.uuid {
         command.append(cstr!("collectionUUID"), bson::Binary::from(uuid));
     }
-    command.append(cstr!("filter"), rawdoc! { "_id": { "$in": ids } });
+    let by_key = rawdoc! { "_id": { "$in": ids } };
+    place.selection.put_into(&mut command, Some(by_key));
     command.append(cstr!("batchSize"), keys.len() as i64);
     command.append(
         cstr!("readConcern"),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bson::{RawDocument, RawDocumentBuf, Timestamp, cstr, doc, rawdoc};
 
 use super::reader::{Origin, StreamFilter};
-use crate::change::Position;
+use crate::change::{Position, fixed_database};
 use crate::cluster::{Batch, Cluster, Cursor, CursorKind, Failure};
 use crate::error::{Error, Result};
 
@@ -142,15 +142,11 @@ impl StreamFilter {
         Ok(rawdoc! { "$match": { "$or": [own, wanted] } })
     }
 
-    /// The databases that the include patterns name, where none has a wildcard in that part.
+    /// The databases that the include patterns name, where none leaves that part open.
     fn databases(&self) -> Option<bson::RawArrayBuf> {
         let mut names = bson::RawArrayBuf::new();
         for pattern in self.namespaces.include() {
-            let (database, _) = pattern.split_once('.')?;
-            if database.contains('*') {
-                return None;
-            }
-            names.push(database);
+            names.push(fixed_database(pattern)?.as_str());
         }
         Some(names)
     }

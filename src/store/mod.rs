@@ -40,6 +40,9 @@ pub struct LinkIdentity {
     pub replica_set_ids: Pair<String>,
     pub include: Vec<String>,
     pub exclude: Vec<String>,
+    /// Each as it was typed.
+    #[serde(default)]
+    pub filters: Vec<String>,
 }
 
 /// What a pipeline did over the life of the store.

@@ -74,6 +74,7 @@ fn everything_is_there_after_reopening() {
         replica_set_ids: Pair::new("1".into(), "2".into()),
         include: vec!["shop.*".into()],
         exclude: vec![],
+        filters: vec![],
     };
     let totals = Totals {
         conflicts: u64::MAX,

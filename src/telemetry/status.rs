@@ -5,9 +5,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::change::{Pair, PipelineId, Position, Side};
 use crate::error::Error;
-use crate::store::{Paused, Pauses, Totals};
+use crate::store::{Pauses, Totals};
 
 pub use super::status_text::to_text;
+pub use steering::{LastReload, PauseStatus, RefusedKey};
 
 /// The format of [`LinkStatus`]; raised when a field changes its meaning or goes.
 pub const FORMAT: u32 = 1;
@@ -115,6 +116,9 @@ pub struct LinkStatus {
     pub pipelines: Vec<PipelineStatus>,
     pub initial_sync: Option<serde_json::Value>,
     pub last_error: Option<LastError>,
+    /// What the last reload of the configuration has come to; null where this process had none.
+    #[serde(default)]
+    pub last_reload: Option<LastReload>,
     /// Namespaces that are no longer replicated, since their collections are not the same any more.
     #[serde(default)]
     pub unpaired_namespaces: Vec<String>,
@@ -166,22 +170,6 @@ pub struct PipelineStatus {
     /// Events of namespaces that are not replicated any more.
     #[serde(default)]
     pub events_passed_over_total: u64,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PauseStatus {
-    #[serde(with = "optional_time")]
-    pub since: Option<DateTime>,
-    pub by: String,
-}
-
-impl PauseStatus {
-    pub fn new(paused: &Paused) -> Self {
-        Self {
-            since: Some(DateTime::from_millis(paused.at_ms)),
-            by: paused.by.clone(),
-        }
-    }
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -244,6 +232,7 @@ impl LinkStatus {
                 .collect(),
             initial_sync: None,
             last_error: None,
+            last_reload: None,
             unpaired_namespaces: Vec::new(),
             index_problems: Vec::new(),
         }
@@ -373,5 +362,6 @@ mod optional_time {
     }
 }
 
+mod steering;
 #[cfg(test)]
 mod tests;

@@ -50,6 +50,18 @@ pub fn to_text(status: &LinkStatus) -> String {
         let cluster = &status.clusters[*cluster].name;
         let _ = writeln!(text, "\n{cluster} refuses {name} of {namespace}: {reason}");
     }
+    if let Some(reload) = &status.last_reload {
+        let at = time(reload.at);
+        let taken = reload.taken.join(", ");
+        let taken = if taken.is_empty() { "nothing" } else { &taken };
+        let _ = writeln!(text, "\nlast reload, {at}: taken: {taken}");
+        for refused in &reload.refused {
+            let _ = writeln!(text, "  refused: {}: {}", refused.key, refused.reason);
+        }
+        if let Some(error) = &reload.error {
+            let _ = writeln!(text, "  {error}");
+        }
+    }
     if let Some(error) = &status.last_error {
         let at = time(error.at);
         let _ = writeln!(text, "\nlast error, {at}: {}", error.message);

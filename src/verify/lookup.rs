@@ -6,7 +6,7 @@ use bson::{RawArrayBuf, RawDocument, RawDocumentBuf, Timestamp, cstr, doc, rawdo
 use sha2::{Digest as _, Sha256};
 
 use super::join::Digest;
-use crate::change::{DocumentKey, Namespace, Pair};
+use crate::change::{DocumentKey, Namespace, Pair, Selection};
 use crate::cluster::Cluster;
 use crate::error::{Error, Result};
 use crate::pipeline::Pause;
@@ -47,10 +47,11 @@ pub fn digest(document: &RawDocument) -> Digest {
 pub async fn digests(
     cluster: &Cluster,
     namespace: &Namespace,
+    selection: &Selection,
     keys: &[DocumentKey],
 ) -> Result<HashMap<DocumentKey, Digest>> {
     let mut found = HashMap::with_capacity(keys.len());
-    find(cluster, namespace, keys, |document| {
+    find(cluster, namespace, selection, keys, |document| {
         if let Some(key) = DocumentKey::of(namespace, document) {
             found.insert(key, digest(document));
         }
@@ -65,12 +66,14 @@ pub async fn digests(
 /// As the clusters say.
 pub async fn documents(
     clusters: &Pair<Cluster>,
+    selection: &Selection,
     key: &DocumentKey,
 ) -> Result<Pair<Option<RawDocumentBuf>>> {
     let read = async |cluster: &Cluster| {
         let mut found = None;
         let namespace = key.namespace();
-        find(cluster, namespace, std::slice::from_ref(key), |document| {
+        let key_alone = std::slice::from_ref(key);
+        find(cluster, namespace, selection, key_alone, |document| {
             if DocumentKey::of(namespace, document).as_ref() == Some(key) {
                 found = Some(document.to_owned());
             }
@@ -101,6 +104,7 @@ pub async fn operation_times(clusters: &Pair<Cluster>) -> Result<Pair<Timestamp>
 async fn find(
     cluster: &Cluster,
     namespace: &Namespace,
+    selection: &Selection,
     keys: &[DocumentKey],
     each: impl FnMut(&RawDocument),
 ) -> Result<()> {
@@ -112,7 +116,7 @@ async fn find(
     }
     let mut command = RawDocumentBuf::new();
     command.append(cstr!("find"), namespace.collection());
-    command.append(cstr!("filter"), rawdoc! { "_id": { "$in": ids } });
+    selection.put_into(&mut command, Some(rawdoc! { "_id": { "$in": ids } }));
     command.append(cstr!("batchSize"), keys.len() as i64);
     command.append(cstr!("readConcern"), rawdoc! { "level": "majority" });
     let doing = format!("read {namespace} on {}", cluster.name);

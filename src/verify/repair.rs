@@ -91,11 +91,12 @@ async fn look_again(
         }
         let mut equal: Vec<DocumentKey> = Vec::new();
         for (namespace, keys) in by_namespace {
+            let selection = &config.filters.selection(&namespace);
             for some in keys.chunks(FIND_KEYS_MAX) {
                 let (a, b) = with_tries(|| async {
                     tokio::try_join!(
-                        digests(&clusters.a, &namespace, some),
-                        digests(&clusters.b, &namespace, some)
+                        digests(&clusters.a, &namespace, selection, some),
+                        digests(&clusters.b, &namespace, selection, some)
                     )
                 })
                 .await?;

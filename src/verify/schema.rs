@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use bson::{Bson, Document};
 use serde::Serialize;
 
-use crate::change::{Namespace, Pair, Side, wildcard_matches};
+use crate::change::{Namespace, Pair, Selection, Side, wildcard_matches};
 use crate::cluster::Cluster;
 use crate::config::Config;
 use crate::error::Result;
@@ -64,13 +64,13 @@ pub async fn plan(config: &Config, clusters: &Pair<Cluster>, patterns: &[String]
     let mut plan = Plan::default();
     for namespace in namespaces {
         let shapes = Pair::new(in_a.get(namespace), in_b.get(namespace));
-        plan.add(namespace, shapes);
+        plan.add(namespace, shapes, &config.filters.selection(namespace));
     }
     Ok(plan)
 }
 
 impl Plan {
-    fn add(&mut self, namespace: &Namespace, shapes: Pair<Option<&Shape>>) {
+    fn add(&mut self, namespace: &Namespace, shapes: Pair<Option<&Shape>>, selection: &Selection) {
         for (subject, found) in differing(shapes) {
             self.schema.push(SchemaDifference {
                 namespace: namespace.to_string(),
@@ -97,7 +97,7 @@ impl Plan {
         };
         self.compared.push(Compared {
             namespace: namespace.clone(),
-            sides: shapes.map(|shape| scanned(namespace, shape?)),
+            sides: shapes.map(|shape| scanned(namespace, shape?, selection)),
             same_order: match (collation(shapes.a), collation(shapes.b)) {
                 (Some(a), Some(b)) => a == b,
                 (None, _) | (_, None) => true,
@@ -107,8 +107,9 @@ impl Plan {
 }
 
 /// A capped collection has an index of `_id` too, and both sides may differ in natural order.
-fn scanned(namespace: &Namespace, shape: &Shape) -> Option<Scanned> {
+fn scanned(namespace: &Namespace, shape: &Shape, selection: &Selection) -> Option<Scanned> {
     Some(Scanned {
+        selection: selection.clone(),
         namespace: namespace.clone(),
         uuid: shape.uuid?,
         order: Order::ById,

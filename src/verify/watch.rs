@@ -15,7 +15,7 @@ use super::outcome::{DifferenceKind, DifferingKey, Finding};
 use super::piece::{Piece, ToSettle};
 use super::progress::{Done, Progress};
 use super::settle::{Seen, Settling, Verdict, Watch};
-use crate::change::{DocumentKey, Namespace, Pair};
+use crate::change::{Deletes, DocumentKey, Mode, Namespace, Pair};
 use crate::cluster::Cluster;
 use crate::config::Config;
 use crate::error::Result;
@@ -171,10 +171,11 @@ impl Watcher<'_> {
         namespace: &Namespace,
         keys: &[DocumentKey],
     ) -> Result<Pair<HashMap<DocumentKey, Digest>>> {
+        let selection = &self.config.filters.selection(namespace);
         with_tries(|| async {
             let (a, b) = tokio::try_join!(
-                lookup::digests(&self.clusters.a, namespace, keys),
-                lookup::digests(&self.clusters.b, namespace, keys)
+                lookup::digests(&self.clusters.a, namespace, selection, keys),
+                lookup::digests(&self.clusters.b, namespace, selection, keys)
             )?;
             Ok(Pair::new(a, b))
         })
@@ -187,12 +188,16 @@ impl Watcher<'_> {
             return Ok(());
         };
         let piece = watch.piece;
+        let is_kept = is_kept(self.config, key, seen);
         match watch.judge(seen, round, passed, Instant::now(), limit) {
             Verdict::Watched => return Ok(()),
             Verdict::Equal => {}
+            Verdict::Different if is_kept => {}
             Verdict::Different => {
                 // Read as a whole once more; where it has changed just now, it is watched on.
-                let found = with_tries(|| lookup::documents(self.clusters, key)).await?;
+                let selection = &self.config.filters.selection(key.namespace());
+                let read = || lookup::documents(self.clusters, selection, key);
+                let found = with_tries(read).await?;
                 let now = found
                     .as_ref()
                     .map(|found| found.as_deref().map(lookup::digest));
@@ -213,6 +218,15 @@ impl Watcher<'_> {
         self.open(piece).open -= 1;
         self.close(piece)
     }
+}
+
+/// Whether a document that the target alone has may be one whose deletion was ignored.
+fn is_kept(config: &Config, key: &DocumentKey, seen: Seen) -> bool {
+    let Mode::OneWay { from } = config.link.mode else {
+        return false;
+    };
+    let ignored = config.filters.deletes(key.namespace()) == Deletes::Ignored;
+    ignored && seen[from].is_none() && seen[from.other()].is_some()
 }
 
 /// The key is that of a where both have the document: 1 and 1.0 are one key.

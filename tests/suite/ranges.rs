@@ -93,6 +93,7 @@ async fn scanned(mongod: &Mongod, name: &str, options: Document, ids: &[Bson]) -
         panic!("a collection without a UUID");
     };
     Scanned {
+        selection: Default::default(),
         namespace: Namespace::new("shop", name),
         uuid: uuid.to_uuid().unwrap(),
         order: Order::of(entry.get_document("options").unwrap()),

@@ -5,7 +5,7 @@ use std::fmt;
 use bson::{Document, doc};
 
 use super::{CheckLine, Verdict, failed};
-use crate::change::Side;
+use crate::change::{Side, expression_of, fixed_database};
 use crate::cluster::Cluster;
 use crate::config::Config;
 use crate::error::{Error, Result};
@@ -194,6 +194,12 @@ fn needed(config: &Config, side: Side) -> Vec<(Place, &'static str)> {
 
 /// The smallest place that holds everything an include pattern stands for.
 fn place_of(pattern: &str) -> Place {
+    if expression_of(pattern).is_some() {
+        return match fixed_database(pattern) {
+            Some(database) => Place::Database(database),
+            None => Place::AllDatabases,
+        };
+    }
     match pattern.split_once('.') {
         Some((database, collection)) if !database.contains('*') => match collection.contains('*') {
             true => Place::Database(database.to_owned()),

@@ -70,11 +70,12 @@ impl Handler for Canned {
                 Request::Resync { .. } | Request::SyncProgress | Request::Repair { .. } => {
                     Err(Error::usage("not here"))
                 }
-                Request::PutRun { .. } | Request::Turn | Request::Pause { .. } => {
-                    Ok(Reply::Line(Response::Done {
-                        message: "done".into(),
-                    }))
-                }
+                Request::PutRun { .. }
+                | Request::Turn
+                | Request::Reload
+                | Request::Pause { .. } => Ok(Reply::Line(Response::Done {
+                    message: "done".into(),
+                })),
                 Request::ConflictRestored { .. } => {
                     self.unanswered.notify_one();
                     std::future::pending().await

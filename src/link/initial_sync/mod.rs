@@ -183,6 +183,7 @@ impl InitialSync {
             match insist(|| self.pair(one, &lasting)).await? {
                 Pairing::Paired(pair) => {
                     let scanned = Scanned {
+                        selection: self.config.filters.selection(&pair.a.name),
                         namespace: pair.a.name,
                         uuid,
                         order: Order::of(&one.options),

@@ -5,7 +5,7 @@ use bson::{Document, RawDocument, RawDocumentBuf, cstr, rawdoc};
 use super::InitialSync;
 use super::progress::{NotDone, StoredRange, save_range, store_ranges, stored_ranges};
 use super::survey::Surveyed;
-use crate::change::{Namespace, Side};
+use crate::change::{Namespace, Selection, Side};
 use crate::cluster::{Cluster, CursorKind, errors};
 use crate::error::Result;
 use crate::pipeline::{Pause, create, insist, list};
@@ -112,7 +112,10 @@ impl InitialSync {
             .and_then(|made| made.uuid);
         let doing = format!("copy {}", one.namespace);
         let source = &self.clusters.a;
-        let (database, command) = (one.namespace.database(), find(one));
+        let (database, command) = (
+            one.namespace.database(),
+            find(one, &self.config.filters.selection(&one.namespace)),
+        );
         let opened = source.open(database, command, CursorKind::PLAIN, &doing);
         let mut cursor = opened.await?;
         while let Some(batch) = source.within(&doing, cursor.next()).await? {
@@ -156,7 +159,7 @@ async fn drop_collection(target: &Cluster, one: &Surveyed) -> Result<()> {
     }
 }
 
-fn find(one: &Surveyed) -> RawDocumentBuf {
+fn find(one: &Surveyed, selection: &Selection) -> RawDocumentBuf {
     let mut command = RawDocumentBuf::new();
     command.append(cstr!("find"), one.namespace.collection());
     if let Some(uuid) = one.uuid {
@@ -165,6 +168,7 @@ fn find(one: &Surveyed) -> RawDocumentBuf {
     }
     command.append(cstr!("readConcern"), rawdoc! { "level": "majority" });
     command.append(cstr!("batchSize"), BATCH_DOCUMENTS_MAX);
+    selection.put_into(&mut command, None);
     command
 }
 
@@ -186,8 +190,17 @@ mod tests {
             indexes: Vec::new(),
             unsupported: Some("capped"),
         };
-        assert!(find(&one).get_document("hint").is_ok());
+        assert!(
+            find(&one, &Selection::default())
+                .get_document("hint")
+                .is_ok()
+        );
         one.uuid = None;
-        assert!(find(&one).get("hint").unwrap().is_none());
+        assert!(
+            find(&one, &Selection::default())
+                .get("hint")
+                .unwrap()
+                .is_none()
+        );
     }
 }

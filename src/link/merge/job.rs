@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use bson::{Bson, Document, doc};
 use serde::{Deserialize, Serialize};
 
-use crate::change::{Mode, Namespace, Side, wildcard_matches};
+use crate::change::{Mode, Namespace, Side, pattern_matches};
 use crate::cluster::Cluster;
 use crate::config::Config;
 use crate::error::{Error, Result};
@@ -16,7 +16,7 @@ use crate::link::own::Own;
 /// Namespaces of both sides that are to be made the same.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Job {
-    /// Patterns with `*` for any text; everything included where there is none.
+    /// Patterns as in the configuration; everything included where there is none.
     pub namespaces: Vec<String>,
     /// The side whose documents stay whatever the policy says; what it lacks is removed.
     pub from: Option<Side>,
@@ -28,7 +28,7 @@ impl Job {
     }
 
     pub fn includes(&self, namespace: &Namespace) -> bool {
-        let matches = |pattern: &String| wildcard_matches(pattern, namespace.as_str());
+        let matches = |pattern: &String| pattern_matches(pattern, namespace.as_str());
         self.is_about_everything() || self.namespaces.iter().any(matches)
     }
 
@@ -47,7 +47,7 @@ impl Job {
         ];
         let names: Vec<&Namespace> = found.iter().flat_map(BTreeMap::<_, Shape>::keys).collect();
         for pattern in &self.namespaces {
-            let named = |name: &&&Namespace| wildcard_matches(pattern, name.as_str());
+            let named = |name: &&&Namespace| pattern_matches(pattern, name.as_str());
             if !names.iter().any(|name| named(&name)) {
                 let message =
                     format!("--namespace {pattern}: no included collection has this name");

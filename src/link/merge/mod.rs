@@ -24,7 +24,7 @@ use super::initial_sync::progress::{
 };
 use super::initial_sync::survey::Surveyed;
 use super::own::Own;
-use crate::change::{Namespace, Pair, Side};
+use crate::change::{Mode, Namespace, Pair, Side};
 use crate::cluster::Cluster;
 use crate::config::Config;
 use crate::error::{Error, Result};
@@ -195,7 +195,15 @@ impl Merge {
             Pairing::Paired(pair) => pair,
             Pairing::Unpaired | Pairing::Unclear => return Ok(None),
         };
+        // The source's name: only a one-way link has filters. What its target has beside them is
+        // none of the link's business.
+        let source = match self.config.link.mode {
+            Mode::OneWay { from } => from,
+            Mode::TwoWay => Side::A,
+        };
+        let selection = self.config.filters.selection(&pair[source].name);
         let scanned = |side: Side| Scanned {
+            selection: selection.clone(),
             namespace: pair[side].name.clone(),
             uuid: pair[side].uuid,
             order: order.unwrap_or(Order::ById),

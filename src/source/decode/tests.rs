@@ -9,6 +9,7 @@ fn decoder() -> Decoder {
         Side::A,
         Side::A,
         filter,
+        Filters::default(),
         Some("changed".into()),
         HashSet::from([Uuid::from_bytes([7; 16])]),
     )

@@ -307,6 +307,10 @@ impl Tandem {
         self.signal("TERM");
     }
 
+    pub fn sighup(&self) {
+        self.signal("HUP");
+    }
+
     pub fn sigint(&self) {
         self.signal("INT");
     }

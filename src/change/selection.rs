@@ -1,0 +1,119 @@
+//! Which documents of a one-way link are replicated, which of their fields, and which operations.
+
+use bson::{RawArrayBuf, RawDocumentBuf, cstr, rawdoc};
+
+use super::{Namespace, Pattern};
+
+/// Which documents of a collection are replicated, and what of them.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Selection {
+    /// A query; none: all documents.
+    pub filter: Option<RawDocumentBuf>,
+    /// A projection that leaves fields out; none: whole documents.
+    pub projection: Option<RawDocumentBuf>,
+}
+
+impl Selection {
+    pub fn is_everything(&self) -> bool {
+        self.filter.is_none() && self.projection.is_none()
+    }
+
+    /// Completes a `find` that would have the filter `also`.
+    pub fn put_into(&self, command: &mut RawDocumentBuf, also: Option<RawDocumentBuf>) {
+        let filter = match (also, self.filter.clone()) {
+            (Some(also), Some(filter)) => {
+                let mut both = RawArrayBuf::new();
+                both.push(also);
+                both.push(filter);
+                Some(rawdoc! { "$and": both })
+            }
+            (also, filter) => also.or(filter),
+        };
+        if let Some(filter) = filter {
+            command.append(cstr!("filter"), filter);
+        }
+        if let Some(projection) = self.projection.clone() {
+            command.append(cstr!("projection"), projection);
+        }
+    }
+}
+
+/// Whether documents that are deleted on the source, or leave the filter, stay on the target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Deletes {
+    Replicated,
+    Ignored,
+}
+
+/// What holds for the collections of a pattern.
+#[derive(Debug, Clone)]
+pub struct Filter {
+    pub pattern: Pattern,
+    pub selection: Selection,
+    pub deletes: Deletes,
+    /// As it was typed, pattern first: what a link remembers of it.
+    pub typed: String,
+}
+
+/// All of a link. The first one that matches a collection counts.
+#[derive(Debug, Clone, Default)]
+pub struct Filters(Vec<Filter>);
+
+impl Filters {
+    pub fn new(filters: Vec<Filter>) -> Self {
+        Self(filters)
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &Filter> {
+        self.0.iter()
+    }
+
+    pub fn selection(&self, namespace: &Namespace) -> Selection {
+        let found = self.of(namespace);
+        found.map_or_else(Selection::default, |found| found.selection.clone())
+    }
+
+    pub fn selects(&self, namespace: &Namespace) -> bool {
+        let found = self.of(namespace);
+        found.is_some_and(|found| !found.selection.is_everything())
+    }
+
+    pub fn deletes(&self, namespace: &Namespace) -> Deletes {
+        let found = self.of(namespace);
+        found.map_or(Deletes::Replicated, |found| found.deletes)
+    }
+
+    fn of(&self, namespace: &Namespace) -> Option<&Filter> {
+        let name = namespace.as_str();
+        self.0.iter().find(|filter| filter.pattern.matches(name))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_filter_joins_the_one_that_is_there() {
+        let only = rawdoc! { "_id": 1 };
+        let selection = Selection {
+            filter: Some(rawdoc! { "region": "EU" }),
+            projection: Some(rawdoc! { "card": 0 }),
+        };
+        let mut command = rawdoc! { "find": "orders" };
+        selection.put_into(&mut command, Some(only.clone()));
+        let expected = rawdoc! {
+            "find": "orders",
+            "filter": { "$and": [{ "_id": 1 }, { "region": "EU" }] },
+            "projection": { "card": 0 },
+        };
+        assert_eq!(command, expected);
+        let mut command = rawdoc! { "find": "orders" };
+        Selection::default().put_into(&mut command, Some(only.clone()));
+        assert_eq!(command, rawdoc! { "find": "orders", "filter": only });
+    }
+}

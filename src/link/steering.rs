@@ -1,0 +1,17 @@
+//! What an operator does to a running link: pausing it, and giving it another configuration.
+
+use std::sync::Arc;
+
+use tokio::sync::Notify;
+
+use super::pausing::Pausing;
+use super::reloading::Reloading;
+
+/// Cheap to clone.
+#[derive(Clone)]
+pub struct Steering {
+    pub pausing: Arc<Pausing>,
+    pub reloading: Arc<Reloading>,
+    /// Rings where the configuration is to be read again.
+    pub reload: Arc<Notify>,
+}
