@@ -13,7 +13,7 @@ mod settle;
 mod shared;
 mod witness;
 
-pub use collections::{Collections, Listed, Pairing, create, indexes, list, unsupported};
+pub use collections::{Collections, Listed, Pairing, create, indexes, list, name_of, unsupported};
 pub use counters::{Counters, Waiter};
 pub use exchange::{Exchange, HandedOver};
 pub use lane::{Lane, LaneSettings};
