@@ -155,7 +155,9 @@ async fn replicate(
 ) -> Result<Finished> {
     let relane = relane::is_due(config, &started);
     let shared = tasks::share(config, connected, store, ledger, started.lane_counts()).await?;
-    let ddl = Arc::new(Ddl::load(config, &connected.own, started.recover_to).await?);
+    let own = &connected.own;
+    let ddl = Ddl::load(config, own, &shared.collections, started.recover_to).await?;
+    let ddl = Arc::new(ddl);
     let observer = observer(config, connected, &shared, &started, &ddl);
     let (epoch, started_at) = (started.epoch(), started.recover_to);
     let mut rest = Tasks::new();
@@ -169,7 +171,6 @@ async fn replicate(
         &mut rest, config, connected, &shared, &observer, &started, &rest_stop,
     );
     rest.spawn(tasks::keep_lease(started.lease.clone(), rest_stop.clone()));
-    let own = &connected.own;
     tasks::spawn_helpers(&mut rest, config, &shared, own, &monitor, &rest_stop);
     let handler = handler(connected, &shared, &monitor, &desk, &turned);
     tasks::spawn_socket(&mut rest, config, handler, &rest_stop)?;

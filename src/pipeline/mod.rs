@@ -14,7 +14,7 @@ mod shared;
 mod stopwatch;
 mod witness;
 
-pub use collections::{Collections, Listed, Pairing, create, indexes, list, unsupported};
+pub use collections::{Collections, Listed, Pairing, create, indexes, list, name_of, unsupported};
 pub use counters::{Counters, Waiter};
 pub use exchange::{Exchange, HandedOver};
 pub use lane::{Lane, LaneSettings};
