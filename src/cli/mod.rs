@@ -9,6 +9,7 @@ pub mod dead_letter;
 pub mod init;
 pub mod moment;
 pub mod output;
+pub mod pause;
 pub mod reset;
 pub mod resync;
 pub mod run;
@@ -87,6 +88,8 @@ pub enum Command {
     Check(check::CheckArgs),
     Run(run::RunArgs),
     Status(status::StatusArgs),
+    Pause(pause::PauseArgs),
+    Resume(pause::ResumeArgs),
     Resync(resync::ResyncArgs),
     Verify(verify::VerifyArgs),
     Cutover(cutover::CutoverArgs),
@@ -143,6 +146,8 @@ async fn dispatch(cli: Cli) -> Result<ExitCode> {
         Command::Check(args) => check::run(&common, &args).await,
         Command::Run(args) => run::run(&common, &args).await,
         Command::Status(args) => status::run(&common, &args).await,
+        Command::Pause(args) => pause::pause(&common, &args).await,
+        Command::Resume(args) => pause::resume(&common, &args).await,
         Command::Resync(args) => resync::run(&common, &args).await,
         Command::Verify(args) => verify::run(&common, &args).await,
         Command::Cutover(args) => cutover::run(&common, &args).await,
@@ -225,6 +230,7 @@ mod tests {
             "tandem verify --readers 0",
             "tandem verify --from a",
             "tandem resync --from c",
+            "tandem pause b-to-c",
             "tandem run --window 22:00",
             "tandem run --time-zone UTC",
             "tandem cutover --at noon",

@@ -8,7 +8,7 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::link::control::{Answer, Request, Response, ask};
 use crate::link::reporting::{Source, source};
-use crate::link::{RunOptions, run};
+use crate::link::{RunOptions, paused_error, run};
 use crate::store::Run;
 use crate::telemetry::status::LinkStatus;
 
@@ -61,7 +61,7 @@ pub async fn status(config: &Config) -> Result<Option<LinkStatus>> {
 /// Waits until the running link is as `wanted` says.
 ///
 /// # Errors
-/// Those of `wanted`; exit 4 where nobody answers for too long.
+/// Those of `wanted`; exit 2 where a pipeline is paused, 4 where nobody answers for too long.
 pub async fn wait_until<T>(
     config: &Config,
     mut wanted: impl AsyncFnMut(&LinkStatus) -> Result<Option<T>>,
@@ -70,6 +70,10 @@ pub async fn wait_until<T>(
     loop {
         if let Some(status) = status(config).await? {
             answered = Instant::now();
+            let mut pipelines = status.pipelines.iter();
+            if let Some(paused) = pipelines.find(|one| one.paused.is_some()) {
+                return Err(paused_error(paused.id, "a cutover needs it"));
+            }
             if let Some(found) = wanted(&status).await? {
                 return Ok(found);
             }

@@ -22,6 +22,19 @@ impl Worker {
         Ok(())
     }
 
+    /// Nothing is changed on `side` while the pipeline into it is paused, though a turn of the other
+    /// one has found that its own side loses. It is taken again until the pipeline is resumed.
+    pub(super) fn must_go_on(&self, side: Side) -> Result<()> {
+        let pipeline = super::pipeline_of(side.other());
+        match self.shared.exchange.ledger().is_paused(pipeline) {
+            true => Err(Error::unreachable(format!(
+                "{} is paused",
+                pipeline.as_str()
+            ))),
+            false => Ok(()),
+        }
+    }
+
     /// Lets both readers go on for as long as this is polled: they have to see the commits that
     /// lanes make meanwhile, and the lanes that stand at a gate make no room for them.
     async fn keep_readers_going(&self) {

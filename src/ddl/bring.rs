@@ -145,6 +145,7 @@ impl Worker {
             true => "admin",
             false => subject.name.database(),
         };
+        self.must_go_on(side)?;
         self.must_hold(side).await?;
         let intents = &self.ddl.intents;
         let id = intents.open(side, subject, step).await?;

@@ -23,7 +23,8 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::merge::{Job, RepairKey};
-use crate::change::Side;
+use super::pausing::Wanted;
+use crate::change::{PipelineId, Side};
 use crate::error::{Class, Error, ExitCode, Result};
 use crate::resolve::Tally;
 use crate::store::{RecordFilter, Run};
@@ -70,6 +71,13 @@ pub enum Request {
     ConflictRestored {
         id: String,
     },
+    Pause {
+        /// None: every one that the link has.
+        pipeline: Option<PipelineId>,
+        wanted: Wanted,
+        /// Who asks for it.
+        by: String,
+    },
     /// Accepted at once; [`Request::SyncProgress`] tells of it.
     Resync {
         job: Job,
@@ -89,7 +97,8 @@ impl Request {
             Request::Status | Request::Runs | Request::Records { .. } | Request::SyncProgress => {
                 true
             }
-            Request::Resync { .. }
+            Request::Pause { .. }
+            | Request::Resync { .. }
             | Request::Repair { .. }
             | Request::DeadLetterRetry { .. }
             | Request::DeadLetterDiscard { .. }

@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 use super::control::{Handler, Reply, ReplyFuture, Request, Response};
 use super::dead_letters::{DeadLetter, discard, told_discarded, told_retried};
 use super::merge::{self, Desk, Repair, RepairKey, Repairs};
+use super::pausing::Pausing;
 use super::record_status::{Place, mark_restored};
 use crate::change::{Pair, Side};
 use crate::cluster::Cluster;
@@ -22,6 +23,7 @@ pub struct LinkHandler {
     status: watch::Receiver<LinkStatus>,
     clusters: Pair<Cluster>,
     desk: Desk,
+    pausing: Arc<Pausing>,
     /// Cancelled where a cutover has decided something.
     turned: CancellationToken,
 }
@@ -32,6 +34,7 @@ impl LinkHandler {
         status: watch::Receiver<LinkStatus>,
         clusters: Pair<Cluster>,
         desk: Desk,
+        pausing: Arc<Pausing>,
         turned: CancellationToken,
     ) -> Self {
         Self {
@@ -39,6 +42,7 @@ impl LinkHandler {
             status,
             clusters,
             desk,
+            pausing,
             turned,
         }
     }
@@ -58,7 +62,13 @@ impl LinkHandler {
                 complete_since: self.shared.store.complete_since()?,
                 records: Box::new(self.shared.store.records(&filter)),
             }),
+            Request::Pause {
+                pipeline,
+                wanted,
+                by,
+            } => Ok(done(self.pausing.change(pipeline, wanted, &by).await?)),
             Request::Resync { job } => {
+                self.pausing.must_go_on("a resync needs both directions")?;
                 self.desk.accept(job)?;
                 Ok(done("the resync has begun".to_owned()))
             }
@@ -88,6 +98,7 @@ impl LinkHandler {
     }
 
     async fn repair(&self, keys: Vec<RepairKey>, from: Option<Side>) -> Result<Reply> {
+        self.pausing.must_go_on("a repair needs both directions")?;
         let repair = Repair {
             shared: &self.shared,
             clusters: &self.clusters,

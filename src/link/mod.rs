@@ -20,6 +20,8 @@ mod monitor;
 mod observer;
 mod oplog_window;
 pub mod own;
+pub mod pause;
+mod pausing;
 mod record_status;
 mod records;
 mod relane;
@@ -39,6 +41,8 @@ mod tasks;
 
 pub use in_window::run_in_window;
 pub use monitor::pipelines_of;
+pub(crate) use pausing::paused_error;
+pub use pausing::{Pausing, Wanted};
 pub use run::{Completed, Ended, RunOptions, Showing, Work, run, run_over};
 pub use standing::{Standing, Turn};
 pub use start::FirstStart;

@@ -10,15 +10,16 @@ use tokio_util::sync::CancellationToken;
 use super::merge::Desk;
 use super::observer::LinkObserver;
 use super::oplog_window::OplogWindow;
+use super::pausing::Pausing;
 use super::start::Connected;
 use crate::change::{Pair, PipelineId, Side};
 use crate::cluster::Cluster;
 use crate::config::{Config, Mode};
 use crate::error::{Error, Result};
 use crate::pipeline::Shared;
-use crate::store::Store;
+use crate::store::{Paused, Pauses, Store};
 use crate::telemetry::status::{
-    LastError, LinkState, LinkStatus, Phase, PipelineStatus, PositionStatus,
+    LastError, LinkState, LinkStatus, PauseStatus, Phase, PipelineStatus, PositionStatus,
 };
 
 /// How often the status is made anew.
@@ -40,6 +41,7 @@ pub struct Monitor {
     clock_skew_warn: Duration,
     sender: Arc<watch::Sender<LinkStatus>>,
     desk: Desk,
+    pausing: Arc<Pausing>,
 }
 
 pub fn pipelines_of(mode: Mode) -> &'static [PipelineId] {
@@ -108,6 +110,7 @@ impl Monitor {
         observer: LinkObserver,
         started_from: Option<DateTime>,
         desk: Desk,
+        pausing: Arc<Pausing>,
     ) -> Self {
         let mut base = base(config, LinkState::Starting);
         base.pid = Some(std::process::id());
@@ -126,6 +129,7 @@ impl Monitor {
             clock_skew_warn: config.conflicts.clock_skew_warn,
             sender: Arc::new(watch::Sender::new(base)),
             desk,
+            pausing,
         }
     }
 
@@ -191,7 +195,8 @@ impl Monitor {
 
     fn update(&self) {
         self.sender.send_modify(|status| {
-            let state = self.state();
+            let pauses = self.pausing.now();
+            let state = self.state(&pauses);
             if status.state != state {
                 status.since = Some(DateTime::now());
             }
@@ -209,12 +214,12 @@ impl Monitor {
             status.pipelines = self
                 .pipelines
                 .iter()
-                .map(|id| self.pipeline(*id, state))
+                .map(|id| self.pipeline(*id, state, pauses.of(*id)))
                 .collect();
         });
     }
 
-    fn state(&self) -> LinkState {
+    fn state(&self, pauses: &Pauses) -> LinkState {
         if Side::BOTH
             .iter()
             .any(|side| self.observer.broken(*side).is_some())
@@ -222,13 +227,21 @@ impl Monitor {
             LinkState::Waiting
         } else if !self.shared.exchange.ledger().is_recovered() {
             LinkState::Recovering
+        } else if self.pipelines.iter().all(|id| pauses.of(*id).is_some()) {
+            LinkState::Paused
         } else {
             LinkState::Running
         }
     }
 
-    fn pipeline(&self, id: PipelineId, state: LinkState) -> PipelineStatus {
+    fn pipeline(
+        &self,
+        id: PipelineId,
+        state: LinkState,
+        paused: Option<&Paused>,
+    ) -> PipelineStatus {
         let phase = match state {
+            LinkState::Running | LinkState::Paused if paused.is_some() => Phase::Paused,
             LinkState::Running if self.is_syncing() => Phase::InitialSync,
             LinkState::Running => Phase::Streaming,
             LinkState::Waiting => Phase::Waiting,
@@ -239,6 +252,7 @@ impl Monitor {
             }
         };
         let mut status = PipelineStatus::new(id, phase);
+        status.paused = paused.map(PauseStatus::new);
         let counters = &self.shared.counters[id.source()];
         status.set_totals(&counters.totals());
         let seen = counters.seen().clone();
@@ -260,8 +274,8 @@ impl Monitor {
         status.applied_through = Some(PositionStatus::new(&applied, wall(applied_wall)));
         status.waiting_on = self.waiting_on(self.shared.counters[id.source()].waiting_on());
         status.lag_seconds = match (state, caught_up) {
-            (LinkState::Running, true) => Some(0.0),
-            (LinkState::Running, false) => {
+            (LinkState::Running | LinkState::Paused, true) => Some(0.0),
+            (LinkState::Running | LinkState::Paused, false) => {
                 let behind = i64::from(observed.time.time) - i64::from(applied.time.time);
                 let exact = seen.observed_wall_ms.zip(seen.applied_wall_ms);
                 Some(exact.map_or(behind as f64, |(read, done)| {

@@ -11,6 +11,7 @@ use bson::{Document, RawDocumentBuf, doc};
 use super::history::{History, checkpoint_document, checkpoint_id, keeper};
 use super::monitor::pipelines_of;
 use super::own::Own;
+use super::pausing::Pausing;
 use super::start::Started;
 use super::takeover::lanes_of;
 use crate::change::{Pair, PipelineId, Side};
@@ -23,8 +24,8 @@ use crate::target::TagSession;
 const LOOK_INTERVAL: Duration = Duration::from_millis(5);
 
 /// Whether another number of lanes is configured than the clusters have checkpoints for. During an
-/// initial sync it has to wait: a pipeline that is held cannot be drained.
-pub(super) fn is_due(config: &Config, started: &Started) -> bool {
+/// initial sync, and while a pipeline is paused, it has to wait: one that is held cannot be drained.
+pub(super) fn is_due(config: &Config, started: &Started, pausing: &Pausing) -> bool {
     let lanes = started.lane_counts();
     let differs = |pipeline: &PipelineId| lanes[pipeline.source()] != lanes_of(config, *pipeline);
     let is_wanted = PipelineId::BOTH.iter().any(differs);
@@ -32,7 +33,11 @@ pub(super) fn is_due(config: &Config, started: &Started) -> bool {
     if is_wanted && is_syncing {
         tracing::warn!("another number of lanes takes effect at a start after the initial sync");
     }
-    is_wanted && !is_syncing
+    let is_paused = pausing.must_go_on("it cannot be drained").is_err();
+    if is_wanted && is_paused {
+        tracing::warn!("another number of lanes takes effect at a start with nothing paused");
+    }
+    is_wanted && !is_syncing && !is_paused
 }
 
 /// Stops both pipelines where their readers are, and returns once that is on record everywhere.

@@ -118,9 +118,9 @@ pub async fn status(
                         .caused_by(cause)
                         .hint("it is written anew by the next run")
                 })?;
-                Ok(saved.without_process())
+                Ok(saved.without_process().with_pauses(&store.pauses()?))
             }
-            None => Ok(never_run()),
+            None => Ok(never_run().with_pauses(&store.pauses()?)),
         },
         Source::Nobody => Ok(never_run()),
     }

@@ -98,7 +98,11 @@ pub async fn reset(
 }
 
 /// Another host may run the link. A lease of this host's store is a dead process's.
-async fn refuse_a_held_link(config: &Config, cluster: &Cluster, own: Option<&str>) -> Result<()> {
+pub(super) async fn refuse_a_held_link(
+    config: &Config,
+    cluster: &Cluster,
+    own: Option<&str>,
+) -> Result<()> {
     let (database, link) = (&config.link.database, &config.link.name);
     let doing = format!("read {database}.links on {}", cluster.name);
     let held = doc! {

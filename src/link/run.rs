@@ -10,6 +10,7 @@ use super::last_resort::end_soon_without_a_store;
 use super::merge::{Desk, Repair};
 use super::monitor::{Monitor, pipelines_of};
 use super::observer::LinkObserver;
+use super::pausing::Pausing;
 use super::records::fill_up_store;
 use super::relane;
 pub use super::run_options::{Completed, Ended, RunOptions, Showing, Work};
@@ -153,8 +154,9 @@ async fn replicate(
     started: Started,
     ledger: Ledger,
 ) -> Result<Finished> {
-    let relane = relane::is_due(config, &started);
-    let shared = tasks::share(config, connected, store, ledger, started.lane_counts()).await?;
+    let lane_counts = started.lane_counts();
+    let (shared, pausing) = tasks::share(config, connected, store, ledger, lane_counts).await?;
+    let relane = relane::is_due(config, &started, &pausing);
     let own = &connected.own;
     let ddl = Ddl::load(config, own, &shared.collections, started.recover_to).await?;
     let ddl = Arc::new(ddl);
@@ -164,27 +166,22 @@ async fn replicate(
     let work = &options.work;
     let desk =
         tasks::spawn_initial_sync(&mut rest, config, connected, &shared, &started, work, &ddl);
-    let monitor = monitor(config, connected, &shared, &observer, &started, &desk);
+    let monitor = monitor(
+        config, connected, &shared, &observer, &started, &desk, &pausing,
+    );
 
     let [lanes_stop, rest_stop, turned] = [(); 3].map(|()| CancellationToken::new());
     tasks::spawn_readers(
         &mut rest, config, connected, &shared, &observer, &started, &rest_stop,
     );
     rest.spawn(tasks::keep_lease(started.lease.clone(), rest_stop.clone()));
-    tasks::spawn_helpers(&mut rest, config, &shared, own, &monitor, &rest_stop);
-    let handler = handler(connected, &shared, &monitor, &desk, &turned);
+    tasks::spawn_helpers(
+        &mut rest, config, &shared, &pausing, own, &monitor, &rest_stop,
+    );
+    let handler = handler(connected, &shared, &monitor, &desk, &pausing, &turned);
     tasks::spawn_socket(&mut rest, config, handler, &rest_stop)?;
     tasks::show(&mut rest, options.showing, &monitor, &rest_stop);
-    let mut lanes = Tasks::new();
-    let of_lanes = started.lanes;
-    tasks::spawn_lanes(
-        &mut lanes,
-        config,
-        connected,
-        &shared,
-        of_lanes,
-        &lanes_stop,
-    );
+    let mut lanes = tasks::spawn_lanes(config, connected, &shared, started.lanes, &lanes_stop);
     if !relane {
         let worker = Worker::new(ddl, shared.clone(), connected.own.clone(), epoch);
         // Longer than the lanes: a reader may hold an echo back until a command has ended.
@@ -196,7 +193,7 @@ async fn replicate(
         () = stop.cancelled() => Ok(Finished::Run(Ended::Stopped)),
         () = turned.cancelled() => Ok(Finished::Run(Ended::Turned)),
         () = relane::drain(config, &shared), if relane => Ok(Finished::Relaned),
-        ended = finish(config, connected, &shared, started_at, &desk, work), if options.until_caught_up && !relane => {
+        ended = finish(config, connected, &shared, started_at, &desk, &pausing, work), if options.until_caught_up && !relane => {
             ended.map(Finished::Run)
         }
         error = first_failure(&mut lanes) => Err(error),
@@ -232,6 +229,7 @@ fn handler(
     shared: &Arc<Shared>,
     monitor: &Monitor,
     desk: &Desk,
+    pausing: &Arc<Pausing>,
     turned: &CancellationToken,
 ) -> LinkHandler {
     let clusters = connected.clusters.clone();
@@ -241,6 +239,7 @@ fn handler(
         status,
         clusters,
         desk.clone(),
+        pausing.clone(),
         turned.clone(),
     )
 }
@@ -252,6 +251,7 @@ fn monitor(
     observer: &LinkObserver,
     started: &Started,
     desk: &Desk,
+    pausing: &Arc<Pausing>,
 ) -> Monitor {
     Monitor::new(
         config,
@@ -260,6 +260,7 @@ fn monitor(
         observer.clone(),
         started.started_from,
         desk.clone(),
+        pausing.clone(),
     )
 }
 
@@ -301,16 +302,17 @@ fn observer(
 }
 
 /// Returns once everything that was written before the start has been applied, and repairs what is
-/// to be repaired.
+/// to be repaired. An error where a pipeline is paused: nobody knows for how long.
 async fn finish(
     config: &Config,
     connected: &Connected,
     shared: &Shared,
     started_at: Pair<bson::Timestamp>,
     desk: &Desk,
+    pausing: &Pausing,
     work: &Work,
 ) -> Result<Ended> {
-    wait_until_caught_up(config, shared, started_at, desk).await;
+    wait_until_caught_up(config, shared, started_at, desk, pausing).await?;
     if let Work::Repair(repairs) = work {
         let clusters = &connected.clusters;
         Repair { shared, clusters }.settle(repairs).await?;
@@ -323,15 +325,19 @@ async fn wait_until_caught_up(
     shared: &Shared,
     started_at: Pair<bson::Timestamp>,
     desk: &Desk,
-) {
+    pausing: &Pausing,
+) -> Result<()> {
     const INTERVAL: Duration = Duration::from_millis(20);
+    const CANNOT: &str = "the link cannot catch up";
     while desk.is_busy() {
+        pausing.must_go_on(CANNOT)?;
         tokio::time::sleep(INTERVAL).await;
     }
     for pipeline in pipelines_of(config.link.mode) {
         let source = pipeline.source();
         let time = started_at[source];
         loop {
+            pausing.must_go_on(CANNOT)?;
             let (applied, waiting) = {
                 let ledger = shared.exchange.ledger();
                 let applied = ledger.pipeline_applied_through(*pipeline);
@@ -346,6 +352,7 @@ async fn wait_until_caught_up(
             tokio::time::sleep(INTERVAL).await;
         }
     }
+    Ok(())
 }
 
 /// The first error of any task; tasks that end well are of no interest.

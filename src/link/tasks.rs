@@ -15,6 +15,7 @@ use super::merge::{Desk, MergePlace};
 use super::monitor::Monitor;
 use super::observer::LinkObserver;
 use super::own::Own;
+use super::pausing::{self, Pausing};
 use super::retention::prune;
 use super::run::{Showing, Work};
 use super::start::{Connected, Started};
@@ -33,15 +34,17 @@ use crate::telemetry::live;
 
 pub(super) type Tasks = JoinSet<Result<()>>;
 
-/// What all tasks share, with what former processes have left.
+/// What all tasks share, with what former processes have left, and what is paused.
 pub(super) async fn share(
     config: &Config,
     connected: &Connected,
     store: &Store,
     mut ledger: Ledger,
     lanes: Pair<usize>,
-) -> Result<Arc<Shared>> {
+) -> Result<(Arc<Shared>, Arc<Pausing>)> {
     let link = &config.link;
+    let paused = pausing::read(store, &connected.own, &link.name).await?;
+    pausing::apply(&paused.0, &mut ledger);
     let clusters = connected.clusters.clone();
     let collections = Collections::new(clusters, &link.name, &link.database, link.mode);
     for namespace in collections.load().await? {
@@ -57,7 +60,7 @@ pub(super) async fn share(
     let spool = || Box::new(SpoolFiles::new(&link.state_dir)) as Box<dyn Spool>;
     ledger.bound(room, Pair::new(spool(), spool()));
     let counters = |pipeline| store.totals(pipeline).map(Counters::starting_at);
-    Ok(Arc::new(Shared::new(
+    let shared = Arc::new(Shared::new(
         Exchange::new(ledger, lanes),
         collections,
         Pair::new(counters(PipelineId::AToB)?, counters(PipelineId::BToA)?),
@@ -65,7 +68,9 @@ pub(super) async fn share(
         facts(config, connected),
         document_rules(config),
         &link.database,
-    )))
+    ));
+    let pausing = Pausing::new(shared.clone(), connected.own.clone(), link.mode, paused);
+    Ok((shared, Arc::new(pausing)))
 }
 
 fn document_rules(config: &Config) -> DocumentRules {
@@ -156,11 +161,12 @@ pub(super) async fn keep_lease(lease: Lease, stop: CancellationToken) -> Result<
     lease.keep(stop).await
 }
 
-/// Everything that neither reads nor applies: markers, notes, old records, the status.
+/// Everything that neither reads nor applies: markers, notes, old records, pauses, the status.
 pub(super) fn spawn_helpers(
     rest: &mut Tasks,
     config: &Config,
     shared: &Arc<Shared>,
+    pausing: &Arc<Pausing>,
     own: &Pair<Own>,
     monitor: &Monitor,
     stop: &CancellationToken,
@@ -173,6 +179,8 @@ pub(super) fn spawn_helpers(
     let retention = config.conflicts.retention;
     let old = prune(shared.clone(), own.clone(), retention, stop.clone());
     rest.spawn(done(old));
+    let (told, told_stop) = (pausing.clone(), stop.clone());
+    rest.spawn(until(told_stop, done(told.tell_clusters())));
     let (watcher, watch_stop) = (monitor.clone(), stop.clone());
     rest.spawn(async move { watcher.watch(watch_stop).await });
 }
@@ -191,13 +199,13 @@ pub(super) fn spawn_socket(
 }
 
 pub(super) fn spawn_lanes(
-    lanes: &mut Tasks,
     config: &Config,
     connected: &Connected,
     shared: &Arc<Shared>,
     sessions: Pair<Vec<(TagSession, Checkpoint)>>,
     stop: &CancellationToken,
-) {
+) -> Tasks {
+    let mut lanes = Tasks::new();
     for (pipeline, sessions) in [
         (PipelineId::AToB, sessions.a),
         (PipelineId::BToA, sessions.b),
@@ -237,6 +245,7 @@ pub(super) fn spawn_lanes(
             lanes.spawn(lane.run(stop.clone()));
         }
     }
+    lanes
 }
 
 /// What people see of the run beside its log.

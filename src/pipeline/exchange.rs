@@ -238,6 +238,18 @@ impl Exchange {
         self.wake_all();
     }
 
+    /// From here on no transaction of the pipeline is committed, but for those under way already.
+    pub fn pause(&self, pipeline: PipelineId) {
+        self.ledger().pause(pipeline);
+        // Its reader goes on whatever has to wait.
+        self.room[pipeline.source()].notify_one();
+    }
+
+    pub fn resume(&self, pipeline: PipelineId) {
+        self.ledger().resume(pipeline);
+        self.wake_all();
+    }
+
     /// A plan is about to be committed. Returns whether it may be.
     pub fn begin(&self, plan: Arc<Plan>) -> bool {
         self.ledger().begin(plan)

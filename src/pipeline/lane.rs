@@ -110,6 +110,7 @@ impl Lane {
                 Next::Wait(WaitingOn::CommitEcho) => self.rest("commit echo").await,
                 Next::Wait(WaitingOn::InitialSync) => self.rest("initial sync").await,
                 Next::Wait(WaitingOn::Ddl) => self.wait_at_gate().await?,
+                Next::Wait(WaitingOn::Resume) => self.rest("tandem resume").await,
                 Next::Idle => self.idle().await?,
             }
         }

@@ -87,12 +87,14 @@ impl Ledger {
         self.clusters[side].gates.settling
     }
 
-    /// Whether every event before the first closed gate of `side` has arrived on the other side.
+    /// Whether every event before the first closed gate of `side` has arrived on the other side,
+    /// and what is behind it may follow: not while the pipeline is paused.
     pub fn is_drained(&self, side: Side) -> bool {
         let cluster = &self.clusters[side];
         let mut lanes = cluster.lanes.iter();
         let spooled = cluster.tail.front();
         self.is_recovered()
+            && !cluster.paused
             && lanes.all(|lane| lane.is_idle(&cluster.gates))
             && spooled.is_none_or(|event| cluster.gates.holds(&event.position))
     }

@@ -46,8 +46,10 @@ pub(super) struct Cluster {
     /// Whether all of them up to the start are known.
     pub own_writes_known: bool,
     pub lanes: Vec<Lane>,
-    /// Whatever starts here waits.
+    /// Whatever starts here waits, but for documents to be settled.
     pub held: bool,
+    /// An operator has paused the pipeline that starts here: nothing of it is applied.
+    pub paused: bool,
     pub gates: Gates,
     /// What waits behind the queues of all lanes.
     pub tail: Tail,
@@ -93,6 +95,7 @@ impl Ledger {
             own_writes_known: false,
             lanes: lanes.into_iter().map(Lane::starting_at).collect(),
             held: false,
+            paused: false,
             gates: Gates::default(),
             tail: Tail::default(),
         };
@@ -169,14 +172,14 @@ impl Ledger {
     }
 
     /// The plan's transaction is about to be committed. Returns whether it may be: not where its
-    /// pipeline has been held since the decision.
+    /// pipeline has been held or paused since the decision.
     ///
     /// From here on nobody knows whether it has been, until [`Ledger::landed`] or
     /// [`Ledger::abandon`] says so.
     pub fn begin(&mut self, plan: Arc<Plan>) -> bool {
         let (pipeline, lane) = (plan.pipeline, plan.lane);
         let cluster = &mut self.clusters[pipeline.source()];
-        if cluster.held && plan.must_wait_while_held() {
+        if cluster.paused && plan.size() > 0 || cluster.held && plan.must_wait_while_held() {
             return false;
         }
         cluster.lanes[lane].in_flight = Some(plan);

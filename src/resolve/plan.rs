@@ -99,6 +99,8 @@ pub enum WaitingOn {
     InitialSync,
     /// The next events come after a change of a collection, which comes first.
     Ddl,
+    /// An operator has paused the pipeline.
+    Resume,
 }
 
 /// What a lane does next.
@@ -145,6 +147,9 @@ impl Ledger {
                 true => Next::Idle,
                 false => Next::Wait(WaitingOn::Ddl),
             });
+        }
+        if self.clusters[source].paused {
+            return Ok(Next::Wait(WaitingOn::Resume));
         }
         let held = self.clusters[source].held;
         if held && !has_settles {

@@ -75,7 +75,7 @@ impl Ledger {
         let cluster = &self.clusters[pipeline.source()];
         let state = &cluster.lanes[lane];
         let others_ask = !state.requests.is_empty() || !state.settles.is_empty();
-        if others_ask || cluster.held || state.is_idle(&cluster.gates) {
+        if others_ask || cluster.held || cluster.paused || state.is_idle(&cluster.gates) {
             return false;
         }
         let events = state.queue.iter().take(limits.operations_max);

@@ -112,6 +112,25 @@ impl Ledger {
         self.clusters[pipeline.source()].held
     }
 
+    /// Nothing of a pipeline is applied until it is resumed, whatever else it waits for.
+    pub fn pause(&mut self, pipeline: PipelineId) {
+        self.clusters[pipeline.source()].paused = true;
+    }
+
+    pub fn resume(&mut self, pipeline: PipelineId) {
+        self.clusters[pipeline.source()].paused = false;
+    }
+
+    pub fn is_paused(&self, pipeline: PipelineId) -> bool {
+        self.clusters[pipeline.source()].paused
+    }
+
+    /// Whether a transaction of the pipeline is under way that is about documents.
+    pub fn is_applying(&self, pipeline: PipelineId) -> bool {
+        let mut lanes = self.clusters[pipeline.source()].lanes.iter();
+        lanes.any(|lane| lane.in_flight.as_ref().is_some_and(|plan| plan.size() > 0))
+    }
+
     /// Whether no transaction is under way but those that settle documents.
     pub fn is_quiet(&self) -> bool {
         let mut lanes = [&self.clusters.a, &self.clusters.b]

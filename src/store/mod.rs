@@ -7,6 +7,7 @@ mod checkpoint;
 mod filter;
 mod log;
 mod open;
+mod pauses;
 mod runs;
 mod spool;
 
@@ -24,6 +25,7 @@ use crate::error::{Error, Result};
 pub use checkpoint::StoredCheckpoint;
 pub use filter::RecordFilter;
 pub use open::{Locked, failure_of, is_locked};
+pub use pauses::{Paused, Pauses};
 pub use runs::{Moved, Run, RunKind, RunOutcome, RunStep, with_killed};
 pub use spool::SpoolFiles;
 

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::change::{Pair, PipelineId, Position, Side};
 use crate::error::Error;
-use crate::store::Totals;
+use crate::store::{Paused, Pauses, Totals};
 
 pub use super::status_text::to_text;
 
@@ -149,6 +149,9 @@ pub struct PipelineStatus {
     pub id: PipelineId,
     pub phase: Phase,
     pub waiting_on: Option<String>,
+    /// Since when an operator has paused it, and who; null where it is not.
+    #[serde(default)]
+    pub paused: Option<PauseStatus>,
     /// 0 where both sides are equal, null where it is unknown.
     pub lag_seconds: Option<f64>,
     pub observed_through: Option<PositionStatus>,
@@ -163,6 +166,22 @@ pub struct PipelineStatus {
     /// Events of namespaces that are not replicated any more.
     #[serde(default)]
     pub events_passed_over_total: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PauseStatus {
+    #[serde(with = "optional_time")]
+    pub since: Option<DateTime>,
+    pub by: String,
+}
+
+impl PauseStatus {
+    pub fn new(paused: &Paused) -> Self {
+        Self {
+            since: Some(DateTime::from_millis(paused.at_ms)),
+            by: paused.by.clone(),
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -230,6 +249,14 @@ impl LinkStatus {
         }
     }
 
+    /// With what is paused, of a link that does not run.
+    pub fn with_pauses(mut self, pauses: &Pauses) -> Self {
+        for pipeline in &mut self.pipelines {
+            pipeline.paused = pauses.of(pipeline.id).map(PauseStatus::new);
+        }
+        self
+    }
+
     /// What is still true of the last saved status once its process is gone.
     pub fn without_process(mut self) -> Self {
         self.state = match self.state {
@@ -264,6 +291,7 @@ impl PipelineStatus {
             id,
             phase,
             waiting_on: None,
+            paused: None,
             lag_seconds: None,
             observed_through: None,
             applied_through: None,

@@ -28,6 +28,14 @@ pub fn to_text(status: &LinkStatus) -> String {
     }
     let _ = write!(text, "\n\n{}\n\n", clusters(status));
     let _ = writeln!(text, "{}", pipelines(status));
+    for pipeline in &status.pipelines {
+        if let Some(paused) = &pipeline.paused {
+            let (id, since) = (pipeline.id.as_str(), time(paused.since));
+            let by = &paused.by;
+            let _ = writeln!(text, "\n{id} is paused since {since} by {by}");
+            let _ = writeln!(text, "  hint: `tandem resume {id}` lets it go on");
+        }
+    }
     if !status.unpaired_namespaces.is_empty() {
         let names = status.unpaired_namespaces.join(", ");
         let _ = writeln!(text, "\nno longer replicated: {names}");

@@ -23,6 +23,7 @@ mod network;
 mod one_way;
 mod oracle;
 mod outage;
+mod pause;
 mod ranges;
 mod records;
 mod resync;

@@ -70,9 +70,11 @@ impl Handler for Canned {
                 Request::Resync { .. } | Request::SyncProgress | Request::Repair { .. } => {
                     Err(Error::usage("not here"))
                 }
-                Request::PutRun { .. } | Request::Turn => Ok(Reply::Line(Response::Done {
-                    message: "done".into(),
-                })),
+                Request::PutRun { .. } | Request::Turn | Request::Pause { .. } => {
+                    Ok(Reply::Line(Response::Done {
+                        message: "done".into(),
+                    }))
+                }
                 Request::ConflictRestored { .. } => {
                     self.unanswered.notify_one();
                     std::future::pending().await
