@@ -99,8 +99,8 @@ const BANS: [Ban; 12] = [
     Ban {
         within: "",
         except: &["telemetry/"],
-        names: &["axum"],
-        why: "axum belongs to telemetry",
+        names: &["hyper", "hyper_util", "prometheus_client"],
+        why: "HTTP and metrics belong to telemetry",
     },
     Ban {
         within: "",

@@ -10,9 +10,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::runs::summary;
 use super::{Common, LogFormatArg};
-use crate::config::{Window, duration, window};
+use crate::config::{Config, Window, duration, window};
 use crate::error::{Error, ExitCode, Result};
 use crate::link::{self, Ended, FirstStart, RunOptions, Showing, Work};
+use crate::telemetry::board::Board;
+use crate::telemetry::http;
 
 /// Replicate until stopped
 #[derive(Debug, Args)]
@@ -81,13 +83,14 @@ pub async fn run(common: &Common, args: &RunArgs) -> Result<ExitCode> {
         },
         work: Work::Nothing,
         showing: showing(common),
+        board: watched(&config)?,
     };
-    let completed = match args.window()? {
-        None => link::run(&config, options, stop).await?,
-        Some(window) => match link::run_in_window(&config, options, &window, stop).await? {
-            Some(completed) => completed,
-            None => return Ok(ExitCode::Done),
-        },
+    let outcome = match args.window()? {
+        None => link::run(&config, options, stop).await.map(Some),
+        Some(window) => link::run_in_window(&config, options, &window, stop).await,
+    };
+    let Some(completed) = outcome? else {
+        return Ok(ExitCode::Done);
     };
     let (link, moved) = (&config.link.name, summary(&completed.run));
     let line = match completed.ended {
@@ -97,6 +100,21 @@ pub async fn run(common: &Common, args: &RunArgs) -> Result<ExitCode> {
     };
     super::output::print(&line)?;
     Ok(ExitCode::Done)
+}
+
+/// Shows the run to whoever watches it, from now on; none where nobody may.
+fn watched(config: &Config) -> Result<Option<Board>> {
+    let Some(address) = config.http_listen else {
+        return Ok(None);
+    };
+    let listening = http::listen(address)?;
+    let names = config.clusters.as_ref();
+    let names = names.map(|cluster| cluster.name.as_str());
+    let pipelines = link::pipelines_of(config.link.mode);
+    let board = Board::new(&config.link.name, names, pipelines);
+    tokio::spawn(http::serve(listening, board.clone()));
+    tokio::spawn(board.clone().keep_history());
+    Ok(Some(board))
 }
 
 /// Whoever reads the log with a program gets lines only.

@@ -258,10 +258,7 @@ fn apply(settings: &Settings) -> ApplyConfig {
 fn http_listen(settings: &Settings, problems: &mut Problems) -> Option<SocketAddr> {
     let text = settings.text_given("http.listen")?;
     match text.parse() {
-        Ok(address) => {
-            problems.add("http.listen", "is not built yet: leave it empty");
-            Some(address)
-        }
+        Ok(address) => Some(address),
         Err(_) => {
             problems.add(
                 "http.listen",

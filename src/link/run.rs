@@ -173,7 +173,7 @@ async fn replicate(
     tasks::spawn_helpers(&mut rest, config, &shared, own, &monitor, &rest_stop);
     let handler = handler(connected, &shared, &monitor, &desk, &turned);
     tasks::spawn_socket(&mut rest, config, handler, &rest_stop)?;
-    tasks::show(&mut rest, options.showing, &monitor, &rest_stop);
+    tasks::show(&mut rest, &options, &monitor, store, &rest_stop);
     let mut lanes = Tasks::new();
     let of_lanes = started.lanes;
     tasks::spawn_lanes(

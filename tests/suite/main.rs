@@ -16,6 +16,7 @@ mod failover;
 mod fences;
 mod harness;
 mod hot;
+mod http;
 mod initial_sync;
 mod live;
 mod merge;
