@@ -5,6 +5,7 @@ use std::path::Path;
 
 use bson::Timestamp;
 
+use super::alerts;
 use super::environment::Environment;
 use super::problems::Problems;
 use super::typed::{Flags, Settings};
@@ -46,6 +47,7 @@ pub fn mean(
             operation: settings.length("timeouts.operation"),
         },
         http_listen: http_listen(settings, problems),
+        alerts: alerts::mean(settings, folder, environment, problems),
     };
     if config.limits.queue_bytes_max < config.apply.batch_bytes_max {
         problems.add(
@@ -258,10 +260,7 @@ fn apply(settings: &Settings) -> ApplyConfig {
 fn http_listen(settings: &Settings, problems: &mut Problems) -> Option<SocketAddr> {
     let text = settings.text_given("http.listen")?;
     match text.parse() {
-        Ok(address) => {
-            problems.add("http.listen", "is not built yet: leave it empty");
-            Some(address)
-        }
+        Ok(address) => Some(address),
         Err(_) => {
             problems.add(
                 "http.listen",

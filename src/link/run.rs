@@ -180,7 +180,7 @@ async fn replicate(
     );
     let handler = handler(connected, &shared, &monitor, &desk, &pausing, &turned);
     tasks::spawn_socket(&mut rest, config, handler, &rest_stop)?;
-    tasks::show(&mut rest, options.showing, &monitor, &rest_stop);
+    tasks::show(&mut rest, &options, &monitor, store, &rest_stop);
     let mut lanes = tasks::spawn_lanes(config, connected, &shared, started.lanes, &lanes_stop);
     if !relane {
         let worker = Worker::new(ddl, shared.clone(), connected.own.clone(), epoch);

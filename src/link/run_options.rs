@@ -10,6 +10,7 @@ use super::merge::{Job, Repairs};
 use super::start::FirstStart;
 use crate::error::ExitCode;
 use crate::store::{Run, RunOutcome};
+use crate::telemetry::board::Board;
 
 /// What a run does besides replicating.
 #[derive(Debug, Clone, Default)]
@@ -41,6 +42,8 @@ pub struct RunOptions {
     pub first_start: FirstStart,
     pub work: Work,
     pub showing: Showing,
+    /// Where the run shows how it is, if anybody watches.
+    pub board: Option<Board>,
 }
 
 /// What a run shows beside its log.

@@ -17,7 +17,7 @@ use super::observer::LinkObserver;
 use super::own::Own;
 use super::pausing::{self, Pausing};
 use super::retention::prune;
-use super::run::{Showing, Work};
+use super::run::{RunOptions, Showing, Work};
 use super::start::{Connected, Started};
 use super::sweeper::clear_notes;
 use crate::change::{Pair, PipelineId, Side};
@@ -251,11 +251,16 @@ pub(super) fn spawn_lanes(
 /// What people see of the run beside its log.
 pub(super) fn show(
     rest: &mut Tasks,
-    showing: Showing,
+    options: &RunOptions,
     monitor: &Monitor,
+    store: &Store,
     stop: &CancellationToken,
 ) {
-    match showing {
+    if let Some(board) = options.board.clone() {
+        let follows = board.follow(monitor.subscribe(), store.clone(), stop.clone());
+        rest.spawn(done(follows));
+    }
+    match options.showing {
         Showing::Nothing => {}
         Showing::Bars => drop(rest.spawn(done(live::follow(monitor.subscribe(), stop.clone())))),
     }
