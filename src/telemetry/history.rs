@@ -89,7 +89,7 @@ impl History {
         let before = known.clone().rev().find(|sample| sample.at_ms <= from_ms);
         let first = before.or_else(|| known.clone().next());
         let count = first
-            .zip(known.last())
+            .zip(known.clone().next_back())
             .map_or(0, |(first, last)| sum(last).saturating_sub(sum(first)));
         Counted {
             count,
