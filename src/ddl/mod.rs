@@ -24,6 +24,8 @@ pub use observe::Seen;
 pub use record::put_on_record;
 pub use worker::Worker;
 
+use std::sync::Arc;
+
 use bson::Timestamp;
 
 use crate::change::{Mode, Namespace, NamespaceFilter, Pair, PipelineId, Rank, Side};
@@ -61,7 +63,7 @@ impl Ddl {
         own: &Pair<Own>,
         collections: &Collections,
         ended_at: Pair<Timestamp>,
-    ) -> Result<Self> {
+    ) -> Result<Arc<Self>> {
         let link = &config.link.name;
         let ddl = Self {
             rules: Rules {
@@ -86,7 +88,7 @@ impl Ddl {
             }
         }
         ddl.problems.load().await?;
-        Ok(ddl)
+        Ok(Arc::new(ddl))
     }
 
     /// Indexes that could not be built, with the reasons.

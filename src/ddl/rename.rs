@@ -95,8 +95,7 @@ impl Worker {
         if collections.has_followed(collection, side, at) {
             return Ok(());
         }
-        let there = list(self.cluster(target), to).await?;
-        let there: Option<Option<Uuid>> = there.map(|listed| listed.uuid);
+        let there: Option<Option<Uuid>> = list(self.cluster(target), to).await?.map(|l| l.uuid);
         let counterpart = match &replaced {
             Some(replaced) => collections.place(replaced, target).1,
             None => None,

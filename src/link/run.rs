@@ -159,7 +159,6 @@ async fn replicate(
     let relane = relane::is_due(config, &started, &pausing);
     let own = &connected.own;
     let ddl = Ddl::load(config, own, &shared.collections, started.recover_to).await?;
-    let ddl = Arc::new(ddl);
     let observer = observer(config, connected, &shared, &started, &ddl);
     let (epoch, started_at) = (started.epoch(), started.recover_to);
     let mut rest = Tasks::new();

@@ -72,6 +72,7 @@ impl Lane {
             sides.any(|side| collections.is_gone(key.namespace(), *side))
         };
         Arc::make_mut(plan).pass_over_settlements(is_gone);
+        Arc::make_mut(plan).forget_documents(is_gone);
         let mut stopwatch = Stopwatch::start();
         let known = self.read_source(plan).await?;
         stopwatch.lap(Step::Read);
