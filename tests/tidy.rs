@@ -99,7 +99,13 @@ const BANS: [Ban; 12] = [
     Ban {
         within: "",
         except: &["telemetry/"],
-        names: &["hyper", "hyper_util", "prometheus_client"],
+        names: &[
+            "hyper",
+            "hyper_util",
+            "prometheus_client",
+            "tokio_rustls",
+            "webpki_roots",
+        ],
         why: "HTTP and metrics belong to telemetry",
     },
     Ban {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::Args;
 use jiff::tz::TimeZone;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::runs::summary;
@@ -13,8 +14,10 @@ use super::{Common, LogFormatArg};
 use crate::config::{Config, Window, duration, window};
 use crate::error::{Error, ExitCode, Result};
 use crate::link::{self, Ended, FirstStart, RunOptions, Showing, Work};
+use crate::telemetry::alerts::Alerts;
 use crate::telemetry::board::Board;
 use crate::telemetry::http;
+use crate::telemetry::status::LinkState;
 
 /// Replicate until stopped
 #[derive(Debug, Args)]
@@ -74,6 +77,8 @@ pub async fn run(common: &Common, args: &RunArgs) -> Result<ExitCode> {
         super::output::print(&shown)?;
         return Ok(ExitCode::Done);
     }
+    let window = args.window()?;
+    let watched = Watched::start(&config)?;
     let options = RunOptions {
         until_caught_up: args.until_caught_up,
         timeout: args.timeout,
@@ -83,12 +88,15 @@ pub async fn run(common: &Common, args: &RunArgs) -> Result<ExitCode> {
         },
         work: Work::Nothing,
         showing: showing(common),
-        board: watched(&config)?,
+        board: watched.as_ref().map(|watched| watched.board.clone()),
     };
-    let outcome = match args.window()? {
+    let outcome = match window {
         None => link::run(&config, options, stop).await.map(Some),
         Some(window) => link::run_in_window(&config, options, &window, stop).await,
     };
+    if let Some(watched) = watched {
+        watched.end(outcome.as_ref().err()).await;
+    }
     let Some(completed) = outcome? else {
         return Ok(ExitCode::Done);
     };
@@ -102,19 +110,47 @@ pub async fn run(common: &Common, args: &RunArgs) -> Result<ExitCode> {
     Ok(ExitCode::Done)
 }
 
-/// Shows the run to whoever watches it, from now on; none where nobody may.
-fn watched(config: &Config) -> Result<Option<Board>> {
-    let Some(address) = config.http_listen else {
-        return Ok(None);
-    };
-    let listening = http::listen(address)?;
-    let names = config.clusters.as_ref();
-    let names = names.map(|cluster| cluster.name.as_str());
-    let pipelines = link::pipelines_of(config.link.mode);
-    let board = Board::new(&config.link.name, names, pipelines);
-    tokio::spawn(http::serve(listening, board.clone()));
-    tokio::spawn(board.clone().keep_history());
-    Ok(Some(board))
+/// Whoever watches a run.
+struct Watched {
+    board: Board,
+    alerts: Option<(JoinHandle<()>, CancellationToken)>,
+}
+
+impl Watched {
+    /// From now on, before the clusters are reached; none where nobody watches.
+    fn start(config: &Config) -> Result<Option<Self>> {
+        let names = config.clusters.as_ref();
+        let names = names.map(|cluster| cluster.name.as_str());
+        let pipelines = link::pipelines_of(config.link.mode);
+        let board = Board::new(&config.link.name, names, pipelines);
+        let alerts = Alerts::new(config, board.clone())?;
+        let listening = config.http_listen.map(http::listen).transpose()?;
+        if alerts.is_none() && listening.is_none() {
+            return Ok(None);
+        }
+        tokio::spawn(board.clone().keep_history());
+        if let Some(listening) = listening {
+            tokio::spawn(http::serve(listening, board.clone()));
+        }
+        let alerts = alerts.map(|alerts| {
+            let ended = CancellationToken::new();
+            (tokio::spawn(alerts.watch(ended.clone())), ended)
+        });
+        Ok(Some(Self { board, alerts }))
+    }
+
+    /// Tells how the run has ended.
+    async fn end(self, error: Option<&Error>) {
+        let state = match error {
+            Some(_) => LinkState::Failed,
+            None => LinkState::Stopped,
+        };
+        self.board.set_state(state, error);
+        if let Some((watches, ended)) = self.alerts {
+            ended.cancel();
+            let _ = watches.await;
+        }
+    }
 }
 
 /// Whoever reads the log with a program gets lines only.

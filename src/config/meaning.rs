@@ -5,6 +5,7 @@ use std::path::Path;
 
 use bson::Timestamp;
 
+use super::alerts;
 use super::environment::Environment;
 use super::problems::Problems;
 use super::typed::{Flags, Settings};
@@ -46,6 +47,7 @@ pub fn mean(
             operation: settings.length("timeouts.operation"),
         },
         http_listen: http_listen(settings, problems),
+        alerts: alerts::mean(settings, folder, environment, problems),
     };
     if config.limits.queue_bytes_max < config.apply.batch_bytes_max {
         problems.add(

@@ -1,5 +1,6 @@
 //! The configuration as it is meant: every value checked, every default filled in.
 
+mod alerts;
 pub mod duration;
 mod environment;
 mod keys;
@@ -20,6 +21,7 @@ pub use crate::change::{Mode, Policy};
 use crate::change::{NamespaceFilter, Pair, Side};
 use crate::error::{Error, Result};
 
+pub use alerts::{AlertsConfig, Thresholds, WebhookConfig};
 pub use environment::Environment;
 pub use typed::Flags;
 pub use window::Window;
@@ -38,6 +40,7 @@ pub struct Config {
     pub timeouts: TimeoutsConfig,
     /// Where HTTP listens; off where absent.
     pub http_listen: Option<SocketAddr>,
+    pub alerts: AlertsConfig,
 }
 
 impl Config {

@@ -7,6 +7,7 @@ use bson::DateTime;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::alerts::Fired;
 use super::feed::{Feed, Seen};
 use super::history::{History, SAMPLE_INTERVAL, Sample};
 use super::status::{LastError, LinkState, LinkStatus};
@@ -28,6 +29,7 @@ struct Inner {
     status: watch::Sender<LinkStatus>,
     history: Mutex<History>,
     feed: Mutex<Feed>,
+    alerts: Mutex<Vec<Fired>>,
     /// What ended the run before this one.
     error_before: Mutex<Option<LastError>>,
     /// When the running link last told its status; none while it need not.
@@ -52,6 +54,7 @@ impl Board {
             status: watch::Sender::new(status),
             history: Mutex::default(),
             feed: Mutex::default(),
+            alerts: Mutex::default(),
             error_before: Mutex::default(),
             beat: Mutex::default(),
             started_at,
@@ -91,6 +94,15 @@ impl Board {
     /// The newest records where they have changed since `generation`.
     pub fn records_since(&self, generation: u64) -> Option<(u64, Vec<Seen>)> {
         locked(&self.0.feed).since(generation)
+    }
+
+    /// The alerts that fire.
+    pub fn alerts(&self) -> Vec<Fired> {
+        locked(&self.0.alerts).clone()
+    }
+
+    pub fn set_alerts(&self, firing: Vec<Fired>) {
+        *locked(&self.0.alerts) = firing;
     }
 
     /// For how long a running link has not told its status, where that is too long.

@@ -13,7 +13,7 @@ use crate::change::{Pair, PipelineId};
 pub const SAMPLE_INTERVAL: Duration = Duration::from_secs(5);
 
 /// An hour: what people ask for when they open the page after being called.
-const SAMPLES_MAX: usize = 720;
+const SAMPLES_MAX: usize = 721;
 
 /// The link at one moment. Totals count over the life of the store.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -47,7 +47,8 @@ pub struct History {
 impl History {
     pub fn push(&mut self, status: &LinkStatus, now: DateTime) {
         let at_ms = now.timestamp_millis();
-        let last = self.samples.back();
+        // A link that starts does not know its totals yet.
+        let last = self.samples.back().filter(|last| last.knows_totals());
         let pipelines = status.pipelines.iter().map(|pipeline| {
             let before = last.and_then(|last| {
                 let found = last.pipelines.iter().find(|one| one.id == pipeline.id)?;
@@ -72,6 +73,30 @@ impl History {
         self.samples.iter()
     }
 
+    /// Conflicts of both directions within the last `window`.
+    pub fn conflicts_within(&self, window: Duration, now_ms: i64) -> Counted {
+        self.counted(window, now_ms, |pipeline| pipeline.conflicts_total)
+    }
+
+    pub fn dead_letters_within(&self, window: Duration, now_ms: i64) -> Counted {
+        self.counted(window, now_ms, |pipeline| pipeline.dead_letters_total)
+    }
+
+    fn counted(&self, window: Duration, now_ms: i64, total: fn(&PipelineSample) -> u64) -> Counted {
+        let from_ms = now_ms.saturating_sub(i64::try_from(window.as_millis()).unwrap_or(i64::MAX));
+        let known = self.samples.iter().filter(|sample| sample.knows_totals());
+        let sum = |sample: &Sample| sample.pipelines.iter().map(total).sum::<u64>();
+        let before = known.clone().rev().find(|sample| sample.at_ms <= from_ms);
+        let first = before.or_else(|| known.clone().next());
+        let count = first
+            .zip(known.clone().next_back())
+            .map_or(0, |(first, last)| sum(last).saturating_sub(sum(first)));
+        Counted {
+            count,
+            whole: before.is_some(),
+        }
+    }
+
     pub fn after(&self, at_ms: i64) -> Vec<Sample> {
         let newer = self.samples.iter().rev();
         let newer = newer.take_while(|sample| sample.at_ms > at_ms).cloned();
@@ -79,6 +104,20 @@ impl History {
         newer.reverse();
         newer
     }
+}
+
+impl Sample {
+    fn knows_totals(&self) -> bool {
+        !matches!(self.state, LinkState::Starting | LinkState::NeverRun)
+    }
+}
+
+/// How much a total has grown within a window.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Counted {
+    pub count: u64,
+    /// The samples reach back to the window's beginning.
+    pub whole: bool,
 }
 
 /// `before`: the totals of the sample before, and how many milliseconds ago it was.
@@ -151,6 +190,28 @@ mod tests {
         history.push(&status(50), at(9000));
         let rates: Vec<f64> = history.all().map(|one| one.pipelines[0].rates[0]).collect();
         assert_eq!(rates, [0.0, 0.0, 0.0]);
+    }
+
+    #[test]
+    fn a_link_that_starts_with_the_totals_of_its_store_has_counted_nothing() {
+        let mut history = History::default();
+        let mut starting = status(0);
+        starting.state = LinkState::Starting;
+        history.push(&starting, at(0));
+        let mut running = status(5000);
+        running.pipelines[0].conflicts_total = 100;
+        history.push(&running, at(5000));
+        assert_eq!(history.all().last().unwrap().pipelines[0].rates[0], 0.0);
+        running.pipelines[1].conflicts_total = 7;
+        history.push(&running, at(10_000));
+        let minute = Duration::from_secs(60);
+        let counted = |now_ms| {
+            let counted = history.conflicts_within(minute, now_ms);
+            (counted.count, counted.whole)
+        };
+        assert_eq!(counted(10_000), (7, false));
+        assert_eq!(counted(65_000), (7, true));
+        assert_eq!(counted(70_000), (0, true));
     }
 
     #[test]

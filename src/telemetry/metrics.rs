@@ -7,6 +7,7 @@ use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet, text};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit};
 
+use super::alerts::Rule;
 use super::board::Board;
 use super::ready::not_ready;
 use super::status::{LinkState, LinkStatus, Phase, PipelineStatus, PositionStatus};
@@ -56,6 +57,19 @@ impl Collector for Board {
             [(vec![], Some(started))],
         )?;
         of_link(&mut page, &status)?;
+        let firing = self.alerts();
+        let alerts = Rule::ALL.map(|rule| {
+            let count = firing.iter().filter(|fired| fired.rule == rule).count();
+            (vec![("alert", rule.as_str())], Some(count as f64))
+        });
+        page.gauge(
+            Name(
+                "alerts_firing",
+                "Alerts of the process's own that fire",
+                None,
+            ),
+            alerts,
+        )?;
         of_clusters(&mut page, &status)?;
         of_pipelines(&mut page, &status)?;
         totals(&mut page, &status)?;

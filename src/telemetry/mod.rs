@@ -1,5 +1,6 @@
 //! What a running process tells about itself.
 
+pub mod alerts;
 pub mod board;
 mod feed;
 mod history;

@@ -140,7 +140,7 @@ async function check(page, view) {
   await page.until("conflicts are listed", "document.querySelectorAll('#records tr').length > 0");
   const before = await page.look(TOTAL);
   await page.until("numbers move", `${TOTAL} !== ${JSON.stringify(before)}`);
-  const wider = await page.look("document.documentElement.scrollWidth - innerWidth");
+  const wider = await page.look(`document.documentElement.scrollWidth - ${view.width}`);
   must(wider <= 0, `${view.name} is ${wider} pixels wider than the screen`);
   const unreadable = await page.look(`(${faint})()`);
   must(unreadable.length === 0, `${view.name} has faint texts: ${unreadable.join("; ")}`);

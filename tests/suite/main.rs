@@ -1,5 +1,6 @@
 //! Scenarios against real replica sets, in one program so that it is linked once.
 
+mod alerts;
 mod clocks;
 mod conflict_pairs;
 mod conflicts;
@@ -24,6 +25,7 @@ mod network;
 mod one_way;
 mod oracle;
 mod outage;
+mod pictures;
 mod ranges;
 mod records;
 mod resync;

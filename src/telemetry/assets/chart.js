@@ -69,7 +69,7 @@ export class Chart {
     if (!this.width || !this.samples.length) return;
     this.svg.setAttribute("viewBox", `0 0 ${this.width} ${this.height}`);
     const last = this.samples.at(-1).at_ms;
-    const past = Math.min(HOUR, Math.max(5 * MINUTE, last - this.samples[0].at_ms));
+    const past = Math.min(HOUR, Math.max(2 * MINUTE, last - this.samples[0].at_ms));
     this.shown = this.samples.filter(({ at_ms }) => at_ms >= last - past);
     this.x = (time) => LEFT + ((time - last + past) / past) * (this.width - LEFT - 2);
     const stacked = this.shown.map((sample) => this.stack(sample));

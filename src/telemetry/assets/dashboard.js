@@ -6,6 +6,8 @@ import { by, bytes, clock, count, make, moment, rate, seconds, setHidden, setTex
 const OPERATIONS = ["insert", "update", "replace", "delete", "ddl"];
 const HOUR = 3600000;
 const SILENT_MAX = 6000;
+/** More news at once is no news of any one record. */
+const FLASHES_MAX = 8;
 /** An error that the link has survived for so long is no news. */
 const OLD_ERROR = 24 * HOUR;
 const TONES = {
@@ -98,8 +100,15 @@ function showWay(pipeline, perSecond) {
   setText(figures.conflicts, count(pipeline.conflicts_total));
   setText(figures["dead letters"], count(pipeline.dead_letters_total));
   setTone(figures["dead letters"], pipeline.dead_letters_total > 0 ? "bad" : "");
-  setText(waiting, pipeline.waiting_on ? `waits for ${pipeline.waiting_on}` : "");
-  setHidden(waiting, !pipeline.waiting_on);
+  const waits = pipeline.waiting_on && (pipeline.phase !== "streaming" || waitsLong(pipeline));
+  setText(waiting, waits ? `waits for ${pipeline.waiting_on}` : "");
+}
+
+/** Every batch waits for a moment; what goes on over some statuses is worth a word. */
+function waitsLong({ id, waiting_on: reason }) {
+  const latest = page.recent.slice(-4);
+  const same = ({ status }) => status.pipelines.some((one) => one.id === id && one.waiting_on === reason);
+  return latest.length === 4 && latest.every(same);
 }
 
 /** Operations a second over the last few statuses. */
@@ -145,7 +154,7 @@ function chartsFor(pipelines) {
 
 /* What needs somebody. */
 
-function showTrouble({ status, last_error: error }) {
+function showTrouble({ status, last_error: error, alerts }) {
   const past = status.state !== "failed";
   const old = past && error && Date.now() - new Date(error.at) > OLD_ERROR;
   setHidden(by("error"), !error || old);
@@ -159,7 +168,8 @@ function showTrouble({ status, last_error: error }) {
   const refused = status.index_problems.map(
     ({ cluster, namespace, name: index, reason }) => `${name(cluster)} refuses ${index} of ${namespace}: ${reason}`,
   );
-  const all = [...unpaired, ...refused];
+  const firing = (alerts ?? []).map(({ text, since_ms: since }) => `${text}, since ${moment(since)}`);
+  const all = [...firing, ...unpaired, ...refused];
   setHidden(by("attention"), all.length === 0);
   if (by("attention-list").dataset.shown !== all.join("\n")) {
     by("attention-list").dataset.shown = all.join("\n");
@@ -234,13 +244,14 @@ function recordRow(record) {
 function showRecords(records) {
   const body = by("records");
   const known = new Map([...body.rows].map((row) => [row.dataset.id, row]));
-  const first = page.recordsShown !== true;
+  const added = records.filter(({ id }) => !known.has(id)).length;
+  const flashes = page.recordsShown === true && added <= FLASHES_MAX;
   page.recordsShown = true;
   const rows = records.map((record) => {
     const before = known.get(record.id);
     if (before?.dataset.status === record.status) return before;
     const row = recordRow(record);
-    if (!first && !before) row.classList.add("fresh");
+    if (flashes && !before) row.classList.add("fresh");
     return row;
   });
   // A row that stays where it is is not touched, so that nothing jumps under a reader.

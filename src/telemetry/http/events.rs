@@ -89,6 +89,7 @@ impl Told {
             "at_ms": now,
             "status": board.status(),
             "last_error": board.last_error(),
+            "alerts": board.alerts(),
         });
         text + &event("status", &status)
     }

@@ -23,7 +23,7 @@ use super::board::Board;
 use super::metrics::Metrics;
 use crate::error::{Error, Result};
 use answer::Answers;
-use events::Body;
+pub use events::Body;
 use guard::Names;
 use patient::Patient;
 

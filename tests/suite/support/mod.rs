@@ -21,4 +21,5 @@ pub mod schema;
 pub mod strace;
 pub mod tandem;
 pub mod wait;
+pub mod webhook;
 pub mod workload;
