@@ -99,8 +99,14 @@ const BANS: [Ban; 12] = [
     Ban {
         within: "",
         except: &["telemetry/"],
-        names: &["axum"],
-        why: "axum belongs to telemetry",
+        names: &[
+            "hyper",
+            "hyper_util",
+            "prometheus_client",
+            "tokio_rustls",
+            "webpki_roots",
+        ],
+        why: "HTTP and metrics belong to telemetry",
     },
     Ban {
         within: "",

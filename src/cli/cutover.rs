@@ -16,7 +16,9 @@ use super::runs::steps_json;
 use super::{Common, output};
 use crate::change::rfc3339;
 use crate::config::{Config, duration, window};
-use crate::cutover::{Comparing, Completed, CutoverOptions, Stopping, abort, cutover, plan};
+use crate::cutover::{
+    Comparing, Completed, CutoverOptions, Stopping, UNBLOCK, abort, cutover, plan,
+};
 use crate::error::{Class, Error, ExitCode, Result};
 
 /// The number that changes with the shape of the JSON.
@@ -178,7 +180,7 @@ fn as_text(config: &Config, done: &Completed) -> String {
     if done.blocked {
         shown += &format!(
             "{from} goes on refusing writes, until somebody runs on it: \
-             db.adminCommand({{ setUserWriteBlockMode: 1, global: false }})\n"
+             {UNBLOCK}\n"
         );
     }
     shown

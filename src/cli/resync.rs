@@ -15,7 +15,7 @@ use crate::error::{Error, ExitCode, Result};
 use crate::link::both_clusters::with_both;
 use crate::link::initial_sync::Progress;
 use crate::link::merge::{Job, progress_line, resync_from_outside};
-use crate::link::{self, RunOptions, Work};
+use crate::link::{self, RunOptions, Standing, Work};
 use crate::resolve::Tally;
 
 /// How often a line tells how far it is.
@@ -53,8 +53,11 @@ pub async fn run(common: &Common, args: &ResyncArgs) -> Result<ExitCode> {
         namespaces: args.namespace.clone(),
         from: args.from.map(Side::from),
     };
-    let check = async |clusters: &_| job.check(&config, clusters).await;
-    with_both(&config, check).await?;
+    with_both(&config, async |clusters| {
+        let turned = Standing::turned(&config, clusters).await?;
+        job.check(&turned, clusters).await
+    })
+    .await?;
     let numbers = match resync_from_outside(&config, &job, std::io::stderr()).await? {
         Some(numbers) => numbers,
         None => run_link(&config, job, stop).await?,
@@ -130,7 +133,7 @@ pub(super) fn in_words(tally: &Tally) -> String {
         tally.on_record()
     );
     for (count, what) in [
-        (tally.left_alone, "left on b alone"),
+        (tally.left_alone, "left on the target alone"),
         (tally.impossible, "impossible (dead letters)"),
     ] {
         if count > 0 {

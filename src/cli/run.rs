@@ -8,13 +8,18 @@ use clap::Args;
 use jiff::tz::TimeZone;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::runs::summary;
 use super::{Common, LogFormatArg};
-use crate::config::{Window, duration, window};
+use crate::config::{Config, Window, duration, window};
 use crate::error::{Error, ExitCode, Result};
 use crate::link::{self, Ended, FirstStart, RunOptions, Showing, Work};
+use crate::telemetry::alerts::Alerts;
+use crate::telemetry::board::Board;
+use crate::telemetry::http;
+use crate::telemetry::status::LinkState;
 
 /// Replicate until stopped
 #[derive(Debug, Args)]
@@ -76,6 +81,8 @@ pub async fn run(common: &Common, args: &RunArgs) -> Result<ExitCode> {
         super::output::print(&shown)?;
         return Ok(ExitCode::Done);
     }
+    let window = args.window()?;
+    let watched = Watched::start(&config)?;
     let options = RunOptions {
         until_caught_up: args.until_caught_up,
         timeout: args.timeout,
@@ -86,13 +93,17 @@ pub async fn run(common: &Common, args: &RunArgs) -> Result<ExitCode> {
         work: Work::Nothing,
         showing: showing(common),
         reload,
+        board: watched.as_ref().map(|watched| watched.board.clone()),
     };
-    let completed = match args.window()? {
-        None => link::run(&config, options, stop).await?,
-        Some(window) => match link::run_in_window(&config, options, &window, stop).await? {
-            Some(completed) => completed,
-            None => return Ok(ExitCode::Done),
-        },
+    let outcome = match window {
+        None => link::run(&config, options, stop).await.map(Some),
+        Some(window) => link::run_in_window(&config, options, &window, stop).await,
+    };
+    if let Some(watched) = watched {
+        watched.end(outcome.as_ref().err()).await;
+    }
+    let Some(completed) = outcome? else {
+        return Ok(ExitCode::Done);
     };
     let (link, moved) = (&config.link.name, summary(&completed.run));
     let line = match completed.ended {
@@ -102,6 +113,49 @@ pub async fn run(common: &Common, args: &RunArgs) -> Result<ExitCode> {
     };
     super::output::print(&line)?;
     Ok(ExitCode::Done)
+}
+
+/// Whoever watches a run.
+struct Watched {
+    board: Board,
+    alerts: Option<(JoinHandle<()>, CancellationToken)>,
+}
+
+impl Watched {
+    /// From now on, before the clusters are reached; none where nobody watches.
+    fn start(config: &Config) -> Result<Option<Self>> {
+        let names = config.clusters.as_ref();
+        let names = names.map(|cluster| cluster.name.as_str());
+        let pipelines = link::pipelines_of(config.link.mode);
+        let board = Board::new(&config.link.name, names, pipelines);
+        let alerts = Alerts::new(config, board.clone())?;
+        let listening = config.http_listen.map(http::listen).transpose()?;
+        if alerts.is_none() && listening.is_none() {
+            return Ok(None);
+        }
+        tokio::spawn(board.clone().keep_history());
+        if let Some(listening) = listening {
+            tokio::spawn(http::serve(listening, board.clone()));
+        }
+        let alerts = alerts.map(|alerts| {
+            let ended = CancellationToken::new();
+            (tokio::spawn(alerts.watch(ended.clone())), ended)
+        });
+        Ok(Some(Self { board, alerts }))
+    }
+
+    /// Tells how the run has ended.
+    async fn end(self, error: Option<&Error>) {
+        let state = match error {
+            Some(_) => LinkState::Failed,
+            None => LinkState::Stopped,
+        };
+        self.board.set_state(state, error);
+        if let Some((watches, ended)) = self.alerts {
+            ended.cancel();
+            let _ = watches.await;
+        }
+    }
 }
 
 /// Whoever reads the log with a program gets lines only.

@@ -10,7 +10,8 @@ use super::{Common, SideArg, output, resync};
 use crate::change::Side;
 use crate::config::duration;
 use crate::error::{ExitCode, Result};
-use crate::link::merge;
+use crate::link::both_clusters::with_both;
+use crate::link::{Standing, merge};
 use crate::verify::{Outcome, Repaired, VerifyOptions, as_json, as_table, repair, verify};
 
 /// Compare both clusters while they are written to; lag is not a difference
@@ -72,7 +73,10 @@ pub async fn run(common: &Common, args: &VerifyArgs) -> Result<ExitCode> {
         readers: args.readers,
     };
     let from = args.from.map(Side::from);
-    merge::must_have_source(&config, from)?;
+    if from.is_some() {
+        let turned = async |clusters: &_| Standing::turned(&config, clusters).await;
+        merge::must_have_source(&with_both(&config, turned).await?, from)?;
+    }
     let mut found = verify(&config, &options).await?;
     let mut repaired = None;
     if args.repair {

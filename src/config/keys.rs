@@ -55,6 +55,20 @@ pub const TIMEOUT_OPERATION: &str = "30s";
 /// What happens and what needs somebody; no event has a line of its own.
 pub const LOG_LEVEL: &str = "info";
 const LOG_LEVELS: &[&str] = &["error", "warn", "info", "debug", "trace"];
+/// Past what a burst or an election causes.
+pub const ALERT_LAG: &str = "1m";
+/// Half a night's sleep: enough for somebody to come and repair it.
+pub const ALERT_OPLOG_TIME_LEFT_BELOW: &str = "4h";
+/// Applications that share few documents make a handful.
+pub const ALERT_CONFLICTS_PER_MINUTE: i64 = 100;
+/// Each one is a write that has not arrived.
+pub const ALERT_DEAD_LETTERS: i64 = 1;
+/// As `conflicts.clock_skew_warn`.
+pub const ALERT_CLOCK_SKEW: &str = "5s";
+/// An election takes 10 s, so a minute is none.
+pub const ALERT_LINK_STOPPED: &str = "1m";
+/// Twice in a night, not every few minutes.
+pub const ALERT_REPEAT_AFTER: &str = "4h";
 
 /// What a key takes.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -133,6 +147,11 @@ const fn length(
     preset: &'static str,
 ) -> Key {
     key(path, Kind::Length { min, max }, Preset::Text(preset))
+}
+
+const fn length_or_none(path: &'static str, preset: &'static str) -> Key {
+    let (min, max) = ("1ms", "36500d");
+    key(path, Kind::LengthOrNone { min, max }, Preset::Text(preset))
 }
 
 /// All keys, in the order of the file.
@@ -214,6 +233,23 @@ pub const KEYS: &[Key] = &[
     length("timeouts.operation", "100ms", "1h", TIMEOUT_OPERATION),
     text("http.listen", ""),
     choice("log.level", LOG_LEVELS, LOG_LEVEL),
+    length_or_none("alerts.lag", ALERT_LAG),
+    length_or_none("alerts.oplog_time_left_below", ALERT_OPLOG_TIME_LEFT_BELOW),
+    integer(
+        "alerts.conflicts_per_minute",
+        0,
+        1 << 40,
+        ALERT_CONFLICTS_PER_MINUTE,
+    ),
+    integer("alerts.dead_letters", 0, 1 << 40, ALERT_DEAD_LETTERS),
+    length_or_none("alerts.clock_skew", ALERT_CLOCK_SKEW),
+    length_or_none("alerts.link_stopped", ALERT_LINK_STOPPED),
+    length_or_none("alerts.repeat_after", ALERT_REPEAT_AFTER),
+    secret("alerts.webhook"),
+    secret("alerts.webhook_env"),
+    secret("alerts.webhook_file"),
+    text("alerts.webhook_ca_file", ""),
+    key("alerts.command", Kind::Texts, Preset::NoTexts),
 ];
 
 impl Kind {
@@ -318,83 +354,4 @@ fn known_length(text: &str) -> Duration {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_default_fits_its_own_key() {
-        for key in KEYS {
-            let value = key.default_value();
-            if let (Kind::Integer { min, max }, Value::Integer(value)) = (key.kind, &value) {
-                assert!((min..=max).contains(value), "{}", key.path);
-            }
-        }
-    }
-
-    #[test]
-    fn every_key_is_documented_with_its_default() {
-        let docs = include_str!("../../docs/CONFIG.md");
-        for key in KEYS {
-            let start = format!("| `{}` |", key.path);
-            let row = docs.lines().find(|line| line.starts_with(&start));
-            let row = row.unwrap_or_else(|| panic!("{} is not documented", key.path));
-            let shown = match key.preset {
-                Preset::Text("") => "\"\"".to_owned(),
-                Preset::Text(text) => text.to_owned(),
-                Preset::NoTexts => "[]".to_owned(),
-                Preset::Boolean(value) => value.to_string(),
-                Preset::Integer(value) => value.to_string(),
-            };
-            assert!(
-                row.contains(&format!("| `{shown}` |")),
-                "{}: {shown}",
-                key.path
-            );
-        }
-        let rows = docs.lines().filter(|line| {
-            let known = |key: &Key| line.starts_with(&format!("| `{}` |", key.path));
-            line.starts_with("| `") && !KEYS.iter().any(known)
-        });
-        assert_eq!(rows.collect::<Vec<_>>(), Vec::<&str>::new());
-    }
-
-    #[test]
-    fn no_two_keys_share_a_path() {
-        let mut paths: Vec<_> = KEYS.iter().map(|key| key.path).collect();
-        paths.sort();
-        paths.dedup();
-        assert_eq!(paths.len(), KEYS.len());
-    }
-
-    #[test]
-    fn a_variable_is_the_path_in_capitals() {
-        let names: Vec<_> = KEYS.iter().map(Key::variable).collect();
-        assert!(names.contains(&"TANDEM_CLUSTERS__A__URI".to_owned()));
-        assert!(names.contains(&"TANDEM_INITIAL_SYNC__START_AT".to_owned()));
-    }
-
-    #[test]
-    fn a_value_that_does_not_fit_says_what_does() {
-        let lanes = Kind::Integer { min: 1, max: 64 };
-        for (kind, text, expected) in [
-            (lanes, "0", "must be between 1 and 64, not 0"),
-            (lanes, "four", "must be a whole number, not \"four\""),
-            (Kind::Boolean, "yes", "must be true or false, not \"yes\""),
-            (
-                Kind::Choice(&["a", "b"]),
-                "c",
-                "must be one of a, b, not \"c\"",
-            ),
-            (
-                Kind::Length {
-                    min: "1s",
-                    max: "1h",
-                },
-                "2h",
-                "must be between 1s and 1h, not \"2h\"",
-            ),
-        ] {
-            assert_eq!(kind.read_text(text), Err(expected.to_owned()));
-        }
-    }
-}
+mod tests;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use bson::Timestamp;
 
+use super::alerts;
 use super::environment::Environment;
 use super::filters::filters;
 use super::problems::Problems;
@@ -59,6 +60,7 @@ pub fn mean(
         http_listen: http_listen(settings, problems),
         log_level: log_level(settings),
         origin: origin.clone(),
+        alerts: alerts::mean(settings, folder, environment, problems),
     };
     if config.limits.queue_bytes_max < config.apply.batch_bytes_max {
         problems.add(
@@ -278,10 +280,7 @@ fn apply(settings: &Settings) -> ApplyConfig {
 fn http_listen(settings: &Settings, problems: &mut Problems) -> Option<SocketAddr> {
     let text = settings.text_given("http.listen")?;
     match text.parse() {
-        Ok(address) => {
-            problems.add("http.listen", "is not built yet: leave it empty");
-            Some(address)
-        }
+        Ok(address) => Some(address),
         Err(_) => {
             problems.add(
                 "http.listen",

@@ -1,5 +1,6 @@
 //! The configuration as it is meant: every value checked, every default filled in.
 
+mod alerts;
 pub mod duration;
 mod environment;
 mod filters;
@@ -23,6 +24,7 @@ use crate::change::{Filters, NamespaceFilter, Pair, Side};
 pub use crate::change::{Mode, Policy};
 use crate::error::{Error, Result};
 
+pub use alerts::{AlertsConfig, Thresholds, WebhookConfig};
 pub use environment::Environment;
 pub use reload::Adjustable;
 pub use typed::Flags;
@@ -45,6 +47,7 @@ pub struct Config {
     pub http_listen: Option<SocketAddr>,
     pub log_level: LogLevel,
     origin: Arc<reload::Origin>,
+    pub alerts: AlertsConfig,
 }
 
 impl Config {

@@ -182,10 +182,6 @@ fn what_is_not_there_is_refused_with_its_key() {
             "conflicts.future_max: must be a length",
         ),
         (
-            "[http]\nlisten = \"127.0.0.1:9464\"",
-            "http.listen: is not built yet",
-        ),
-        (
             "[http]\nlisten = \"here\"",
             "http.listen: must be an address",
         ),

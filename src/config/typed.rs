@@ -86,14 +86,18 @@ impl Settings {
     }
 
     fn take_environment(&mut self, environment: &Environment, problems: &mut Problems) {
-        let lent: Vec<String> = ["clusters.a.uri_env", "clusters.b.uri_env"]
-            .into_iter()
-            .flat_map(|path| {
-                let key = key_at(path).expect("the key is in the table");
-                let outranking = environment.get(&key.variable()).map(str::to_owned);
-                outranking.into_iter().chain([self.text(path).to_owned()])
-            })
-            .collect();
+        let lent: Vec<String> = [
+            "clusters.a.uri_env",
+            "clusters.b.uri_env",
+            "alerts.webhook_env",
+        ]
+        .into_iter()
+        .flat_map(|path| {
+            let key = key_at(path).expect("the key is in the table");
+            let outranking = environment.get(&key.variable()).map(str::to_owned);
+            outranking.into_iter().chain([self.text(path).to_owned()])
+        })
+        .collect();
         let variables: Vec<String> = KEYS.iter().map(Key::variable).collect();
         for (name, text) in environment.of_tandem() {
             if let Some(at) = variables.iter().position(|variable| variable == name) {

@@ -1,6 +1,6 @@
 //! Keeping a cutover on record step by step, and taking it back.
 
-use bson::DateTime;
+use bson::{DateTime, doc};
 
 use super::asking::put_run;
 use super::{Cutover, Step, server};
@@ -74,8 +74,15 @@ impl Cutover<'_> {
             Ok(()) => {
                 tracing::info!(cluster = %cluster.name, "cutover: writes are allowed again");
             }
-            // It was never allowed to block them either.
+            // The process that was about to block them may have been killed before it was refused.
             Err(error) if errors::code_of(&error) == Some(UNAUTHORIZED) => {
+                if self.refuses_writes().await? {
+                    let name = &cluster.name;
+                    return Err(error.hint(format!(
+                        "grant setUserWriteBlockMode on {name}, or have somebody who may run on it: {}",
+                        server::UNBLOCK
+                    )));
+                }
                 tracing::warn!(%error, "writes were not blocked by this account");
             }
             Err(error) => return Err(error),
@@ -83,6 +90,21 @@ impl Cutover<'_> {
         self.under_way.blocked = false;
         let link = &self.config.link.name;
         self.under_way.save(&self.own, link, Step::Lag).await
+    }
+
+    /// Whether the source takes no write of a user.
+    async fn refuses_writes(&self) -> Result<bool> {
+        let statement = doc! {
+            "q": { "_id": format!("{}/cutover", self.config.link.name) },
+            "u": { "$inc": { "count": 1_i64 } },
+            "upsert": true,
+        };
+        let source = &self.own[self.under_way.source];
+        match source.update("markers", vec![statement]).await {
+            Ok(_) => Ok(false),
+            Err(error) if errors::code_of(&error) == Some(errors::WRITES_BLOCKED) => Ok(true),
+            Err(error) => Err(error),
+        }
     }
 
     pub(super) async fn end_run(&mut self, outcome: RunOutcome, error: Option<&Error>) {

@@ -27,6 +27,7 @@ use asking::with_link;
 use under_way::UnderWay;
 
 pub use plan::{Plan, plan};
+pub use server::UNBLOCK;
 
 /// How a cutover is done.
 #[derive(Debug, Clone)]

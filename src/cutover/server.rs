@@ -5,6 +5,9 @@ use bson::{Timestamp, doc};
 use crate::cluster::Cluster;
 use crate::error::{Error, Result};
 
+/// What somebody types into mongosh to have a cluster take writes again.
+pub const UNBLOCK: &str = "db.adminCommand({ setUserWriteBlockMode: 1, global: false })";
+
 /// Makes the cluster refuse every write of a user, tandem's own ones too. Server manual:
 /// `setUserWriteBlockMode`.
 ///

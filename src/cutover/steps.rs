@@ -87,7 +87,7 @@ impl Cutover<'_> {
                 Ok(()) => return Ok(((), format!("{name} refuses writes"))),
                 Err(error) if error.is_retryable() => return Err(error),
                 Err(error) => {
-                    tracing::warn!(%error, "the server does not block writes for us");
+                    tracing::warn!(cluster = %name, %error, "the server does not block writes for this account (setUserWriteBlockMode)");
                     self.under_way.blocked = false;
                     let step = super::Step::Block;
                     self.under_way.save(&self.own, link, step).await?;

@@ -2,15 +2,16 @@
 
 use std::time::Duration;
 
-use bson::{Document, Timestamp, doc};
+use bson::{Document, Timestamp, Uuid, doc};
 
 use super::change::Aspect;
-use super::definition::{Step, read, steps};
-use super::intent::Subject;
+use super::definition::{Definition, Step, read, steps};
+use super::intent::{End, Subject};
 use super::worker::Worker;
 use crate::change::{Namespace, Side};
 use crate::cluster::errors;
 use crate::error::{Class, Error, Result};
+use crate::pipeline::name_of;
 
 /// What became of a command.
 #[derive(Debug)]
@@ -36,13 +37,10 @@ impl Worker {
         to: Side,
     ) -> Result<bool> {
         let collections = &self.shared.collections;
-        let (there, there_uuid) = collections.place(collection, to.other());
         let (name, uuid) = collections.place(collection, to);
-        let source = read(self.cluster(to.other()), &there, there_uuid).await?;
-        let target = read(self.cluster(to), &name, uuid).await?;
+        let source = self.read(collection, to.other()).await?;
+        let target = self.read(collection, to).await?;
         let (Some(source), Some(target)) = (source, target) else {
-            self.must_be_gone(collection, to.other(), &there).await?;
-            self.must_be_gone(collection, to, &name).await?;
             return Ok(false);
         };
         if let Aspect::Index(index) = aspect
@@ -57,7 +55,7 @@ impl Worker {
             name: name.clone(),
             uuid,
             to: None,
-            collection: None,
+            created: None,
         };
         let label = match aspect {
             Aspect::Index(index) => index,
@@ -67,7 +65,7 @@ impl Worker {
             match self.execute(to, &subject, step).await? {
                 Ran::Done => {}
                 Ran::Refused(code, _) if is_gone(code, step) => {
-                    self.must_be_gone(collection, to, &name).await?;
+                    self.must_be_gone(collection, to, &name, uuid).await?;
                 }
                 Ran::Refused(_, error) => {
                     let cluster = &self.cluster(to).name;
@@ -83,23 +81,52 @@ impl Worker {
         Ok(!steps.is_empty())
     }
 
-    /// A collection that is not there under `name` may have been renamed a moment ago.
+    /// The definition on `side`; none where the collection is gone.
     ///
     /// # Errors
-    /// Retryable where it has; as the cluster says.
+    /// Retryable where it has just been renamed; as the cluster says.
+    pub(super) async fn read(
+        &self,
+        collection: &Namespace,
+        side: Side,
+    ) -> Result<Option<Definition>> {
+        let (name, uuid) = self.shared.collections.place(collection, side);
+        let found = read(self.cluster(side), &name, uuid).await?;
+        if found.is_none() {
+            self.must_be_gone(collection, side, &name, uuid).await?;
+        }
+        Ok(found)
+    }
+
+    /// A collection that is not there under `name` may have been renamed a moment ago, and may
+    /// have its name back by now: only its UUID tells.
+    ///
+    /// # Errors
+    /// Retryable where it is still there; as the cluster says.
     pub(super) async fn must_be_gone(
         &self,
         collection: &Namespace,
         side: Side,
         name: &Namespace,
+        uuid: Option<Uuid>,
     ) -> Result<()> {
         self.see(side).await?;
-        let (now, _) = self.shared.collections.place(collection, side);
-        match now == *name {
+        let collections = &self.shared.collections;
+        let cluster = self.cluster(side);
+        let (now, _) = collections.place(collection, side);
+        let found = match uuid {
+            Some(uuid) => name_of(cluster, name.database(), uuid).await?,
+            None => None,
+        };
+        // No event may tell its name any more: in one-way mode those of a target are not followed.
+        if let Some(found) = &found {
+            collections.renamed_from(collection, side, &now, found);
+        }
+        match found.is_none() && now == *name {
             true => Ok(()),
             false => Err(Error::unreachable(format!(
                 "{name} has just been renamed on {}",
-                self.cluster(side).name
+                cluster.name
             ))),
         }
     }
@@ -126,22 +153,17 @@ impl Worker {
             .send(side, database, command, step, &subject.name)
             .await;
         let end = match outcome.as_ref().ok().and_then(time_of) {
-            Some(end) => end,
+            Some(end) => End::At(end),
             None => {
                 let own = &self.own[side];
-                self.insist(side, || own.operation_time()).await?
+                End::By(self.insist(side, || own.operation_time()).await?)
             }
         };
-        let made = match step.operation == "create" && outcome.is_ok() {
-            true => self.uuid_of(side, &subject.name).await,
-            false => None,
-        };
-        // Before the intent ends: the reader meets what was written into it right after that.
-        if let (Some(collection), Some(made)) = (&subject.collection, made) {
-            let collections = &self.shared.collections;
-            collections.set_counterpart(collection, side, made, &subject.name);
+        // Before the intent ends: until then the reader holds back what gives it another name.
+        if let (Ok(_), Some(to), Some(uuid)) = (&outcome, &subject.to, subject.uuid) {
+            self.shared.collections.renamed_uuid(side, uuid, to);
         }
-        intents.close(side, &id, end, made).await?;
+        intents.close(side, &id, end).await?;
         match outcome {
             Ok(_) => {
                 let counters = &self.shared.counters[side.other()];
@@ -169,11 +191,6 @@ impl Worker {
         let reply = cluster.command(database, command, &doing).await?;
         errors::check_reply(&reply, &doing)?;
         Ok(reply)
-    }
-
-    async fn uuid_of(&self, side: Side, name: &Namespace) -> Option<bson::Uuid> {
-        let listed = crate::pipeline::list(self.cluster(side), name).await;
-        listed.ok().flatten().and_then(|listed| listed.uuid)
     }
 }
 

@@ -3,9 +3,8 @@
 use bson::{Document, Uuid};
 
 use super::bring::Ran;
-use super::change::Change;
-use super::definition::read;
-use super::intent::Subject;
+use super::change::{Aspect, Change};
+use super::intent::{Created, Subject};
 use super::queue::Pending;
 use super::turn::step;
 use super::worker::Worker;
@@ -13,6 +12,7 @@ use crate::change::{Namespace, Pair, Side};
 use crate::cluster::errors;
 use crate::error::{Error, Result};
 use crate::pipeline::{list, unsupported};
+use crate::source::DdlEvent;
 
 /// What `create` is told of itself, and no option of the collection.
 const NOT_OPTIONS: [&str; 2] = ["idIndex", "temp"];
@@ -32,47 +32,80 @@ impl Worker {
         let Some(uuid) = event.collection_uuid else {
             return Ok(());
         };
-        if collections.is_unpaired(collection) || collections.is_paired(collection) {
+        if collections.is_unpaired(collection) || collections.is_settled(collection) {
             return Ok(());
         }
         let options = options(pending)?;
         if let Some(reason) = unsupported("collection", &options, self.ddl.rules.mode) {
             return self.give_up(side, pending, collection, reason).await;
         }
-        // The name of the event: what the collection is called by now may still be taken there.
-        let name = &event.namespace;
-        let made = match list(self.cluster(target), name).await? {
-            None => self.make(target, name, collection, &options).await?,
-            Some(there) => {
-                let free = there.uuid.filter(|there| {
-                    let holder = collections.of_uuid(target, *there);
-                    holder.is_none_or(|holder| holder == *collection)
-                });
-                match (there.unsupported(self.ddl.rules.mode), free) {
-                    (None, Some(there)) => Some(there),
-                    _ => None,
-                }
+        let Some(counterpart) = self
+            .counterpart(target, event, collection, &options)
+            .await?
+        else {
+            if collections.is_gone(collection, side) {
+                return Ok(());
             }
-        };
-        let Some(counterpart) = made else {
             let reason = format!(
                 "{} has its name for something else",
                 self.cluster(target).name
             );
             return self.give_up(side, pending, collection, &reason).await;
         };
+        // A lane may pair it meanwhile, and another attempt has to settle it all the same.
+        collections.settles(collection);
+        self.settle_creation(side, pending, collection).await?;
+        if collections.is_unpaired(collection) {
+            return Ok(());
+        }
         let mut uuids = Pair::new(uuid, uuid);
         uuids[target] = counterpart;
-        collections.renamed(collection, target, name);
-        collections.put_pair(collection, uuids).await?;
-        self.settle_creation(side, pending, collection).await
+        collections.put_pair(collection, uuids).await
+    }
+
+    /// The UUID of the counterpart on `target`, made if there is none; none where it cannot be.
+    async fn counterpart(
+        &self,
+        target: Side,
+        event: &DdlEvent,
+        collection: &Namespace,
+        options: &Document,
+    ) -> Result<Option<Uuid>> {
+        let collections = &self.shared.collections;
+        // By its UUID, since it may have got another name by now, and its name another one.
+        if let (_, Some(known)) = collections.place(collection, target) {
+            return Ok(Some(known));
+        }
+        let Some(uuid) = event.collection_uuid else {
+            return Ok(None);
+        };
+        // The name of the event: what the collection is called by now may still be taken there.
+        let name = &event.namespace;
+        let Some(there) = list(self.cluster(target), name).await? else {
+            let created = Created {
+                collection: collection.clone(),
+                uuid,
+            };
+            return self.make(target, name, created, options).await;
+        };
+        let free = there.uuid.filter(|there| {
+            let holder = collections.of_uuid(target, *there);
+            holder.is_none_or(|holder| holder == *collection)
+        });
+        match (there.unsupported(self.ddl.rules.mode), free) {
+            (None, Some(there)) => {
+                collections.set_counterpart(collection, target, there, name);
+                Ok(Some(there))
+            }
+            (Some(_), _) | (None, None) => Ok(None),
+        }
     }
 
     async fn make(
         &self,
         side: Side,
         name: &Namespace,
-        collection: &Namespace,
+        created: Created,
         options: &Document,
     ) -> Result<Option<Uuid>> {
         const NAMESPACE_EXISTS: i32 = 48;
@@ -82,7 +115,7 @@ impl Worker {
             name: name.clone(),
             uuid: None,
             to: None,
-            collection: Some(collection.clone()),
+            created: Some(created.clone()),
         };
         match self
             .execute(side, &subject, &step("create", command))
@@ -101,8 +134,16 @@ impl Worker {
                 return Ok(None);
             }
         }
-        let listed = list(self.cluster(side), name).await?;
-        Ok(listed.and_then(|listed| listed.uuid))
+        // The reader knows what the command has made: the name may be another one's by now.
+        self.see(side).await?;
+        let (_, made) = self.shared.collections.place(&created.collection, side);
+        match made {
+            Some(made) => Ok(Some(made)),
+            None => Err(Error::unreachable(format!(
+                "what was created as {name} on {} cannot be told",
+                self.cluster(side).name
+            ))),
+        }
     }
 
     /// Both sides may have created it, with different options: one of them decides.
@@ -112,13 +153,8 @@ impl Worker {
         pending: &Pending,
         collection: &Namespace,
     ) -> Result<()> {
-        let collections = &self.shared.collections;
-        let both = Pair::new(
-            collections.place(collection, Side::A),
-            collections.place(collection, Side::B),
-        );
-        let on_a = read(self.cluster(Side::A), &both.a.0, both.a.1).await?;
-        let on_b = read(self.cluster(Side::B), &both.b.0, both.b.1).await?;
+        let on_a = self.read(collection, Side::A).await?;
+        let on_b = self.read(collection, Side::B).await?;
         let (Some(on_a), Some(on_b)) = (on_a, on_b) else {
             return Ok(());
         };
@@ -140,6 +176,10 @@ impl Worker {
         };
         let mut changed = false;
         for aspect in source.aspects() {
+            // It decides in its own turn, whichever of the two comes first.
+            if self.is_about_to_change(collection, &aspect) {
+                continue;
+            }
             changed |= self
                 .bring(collection, &aspect, decided.winner.other())
                 .await?;
@@ -148,6 +188,18 @@ impl Worker {
             self.lost(&decided).await?;
         }
         Ok(())
+    }
+}
+
+impl Worker {
+    fn is_about_to_change(&self, collection: &Namespace, aspect: &Aspect) -> bool {
+        let changes = |other: &Pending| {
+            let same = other.collection.as_ref() == Some(collection);
+            same && matches!(&other.change, Change::Define(changed) if changed.contains(aspect))
+        };
+        let queue = &self.ddl.queue;
+        let mut sides = Side::BOTH.iter();
+        sides.any(|side| !queue.matching(*side, changes).is_empty())
     }
 }
 

@@ -51,6 +51,11 @@ pub async fn read(
         Some(_) => indexes(cluster, name).await?,
         None => Vec::new(),
     };
+    // Indexes are listed by name, which another collection may have got in between.
+    let again = list(cluster, name).await?;
+    if again.and_then(|again| again.uuid) != listed.uuid {
+        return Ok(None);
+    }
     Ok(Some(Definition {
         options: listed.options,
         indexes,

@@ -24,8 +24,28 @@ pub struct Subject {
     pub uuid: Option<Uuid>,
     /// Where a rename leads to.
     pub to: Option<Namespace>,
-    /// The lasting name of what the command creates.
-    pub collection: Option<Namespace>,
+    /// What a creation makes a counterpart for.
+    pub created: Option<Created>,
+}
+
+/// The collection that gets a counterpart.
+#[derive(Debug, Clone)]
+pub struct Created {
+    /// Its lasting name.
+    pub collection: Namespace,
+    /// Its UUID on its own cluster.
+    pub uuid: Uuid,
+}
+
+/// When the command of an intent has ended.
+#[derive(Debug, Clone, Copy)]
+pub enum End {
+    Open,
+    /// At or before this moment, if it has run at all.
+    By(Timestamp),
+    /// The server has said so. The event of a creation has this very time, so that a collection
+    /// that somebody else creates and drops under the name meanwhile is not taken for ours.
+    At(Timestamp),
 }
 
 #[derive(Debug, Clone)]
@@ -35,8 +55,7 @@ struct Intent {
     operation: String,
     index: Option<String>,
     start: Timestamp,
-    /// None while the command runs.
-    end: Option<Timestamp>,
+    end: End,
     /// Its echo has been read.
     seen: bool,
 }
@@ -95,7 +114,7 @@ impl Intents {
             operation: step.operation.to_owned(),
             index: step.index.clone(),
             start: own.operation_time().await?,
-            end: None,
+            end: End::Open,
             seen: false,
         };
         let id = intent.id.clone();
@@ -111,29 +130,19 @@ impl Intents {
         Ok(id)
     }
 
-    /// The command of an intent has ended at `end`; `uuid` is what it has created.
+    /// The command of an intent has ended.
     ///
     /// # Errors
     /// As the cluster says; the intent counts as closed all the same.
-    pub async fn close(
-        &self,
-        side: Side,
-        id: &str,
-        end: Timestamp,
-        uuid: Option<Uuid>,
-    ) -> Result<()> {
+    pub async fn close(&self, side: Side, id: &str, end: End) -> Result<()> {
         for intent in self.known()[side]
             .iter_mut()
             .filter(|intent| intent.id == id)
         {
-            intent.end = Some(end);
-            intent.subject.uuid = intent.subject.uuid.or(uuid);
+            intent.end = end;
         }
         self.changed.notify_waiters();
-        let mut set = doc! { "end": end };
-        if let Some(uuid) = uuid {
-            set.insert("uuid", uuid);
-        }
+        let set = doc! { "end": end.time(), "end_is_exact": matches!(end, End::At(_)) };
         let statement = doc! { "q": { "_id": id }, "u": { "$set": set } };
         self.own[side].update(COLLECTION, vec![statement]).await?;
         Ok(())
@@ -160,12 +169,14 @@ impl Intents {
         let mut verdict = Verdict::Local;
         for intent in known[side].iter_mut().filter(|intent| intent.start < at) {
             match intent.end {
-                None if intent.concerns(event) => verdict = Verdict::Unclear,
-                Some(end) if at <= end && !intent.seen && intent.causes(event) => {
+                End::Open if intent.concerns(event) => verdict = Verdict::Unclear,
+                End::Open => {}
+                End::By(_) | End::At(_) if intent.seen || !intent.may_be_at(at) => {}
+                End::By(_) | End::At(_) if intent.causes(event) => {
                     intent.seen = true;
                     return Verdict::Echo(intent.subject.clone());
                 }
-                None | Some(_) => {}
+                End::By(_) | End::At(_) => {}
             }
         }
         verdict
@@ -178,7 +189,10 @@ impl Intents {
     /// As the clusters say.
     pub async fn prune(&self, recorded: &Pair<Position>) -> Result<()> {
         for side in Side::BOTH {
-            let passed = |intent: &Intent| intent.end.is_some_and(|end| recorded[side].covers(end));
+            let passed = |intent: &Intent| {
+                let end = intent.end.time();
+                end.is_some_and(|end| recorded[side].covers(end))
+            };
             let ids: Vec<String> = {
                 let known = self.known();
                 let over = known[side].iter().filter(|intent| passed(intent));
@@ -194,12 +208,49 @@ impl Intents {
         Ok(())
     }
 
+    /// Whether a creation of tandem's own has got, or will get, the name on `side` after `at`.
+    pub fn creates_later(&self, side: Side, name: &Namespace, at: Timestamp) -> bool {
+        let known = self.known();
+        let mut creations = known[side]
+            .iter()
+            .filter(|intent| intent.subject.created.is_some() && intent.subject.name == *name);
+        creations.any(|intent| match intent.end {
+            End::At(end) => at < end,
+            End::Open | End::By(_) => false,
+        })
+    }
+
+    /// What creations on `side` have made, or were about to.
+    pub fn created(&self, side: Side) -> Vec<(Namespace, Created)> {
+        let known = self.known();
+        let subjects = known[side].iter().map(|intent| &intent.subject);
+        let created = |subject: &Subject| Some((subject.name.clone(), subject.created.clone()?));
+        subjects.filter_map(created).collect()
+    }
+
     fn known(&self) -> MutexGuard<'_, Pair<Vec<Intent>>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
+impl End {
+    fn time(self) -> Option<Timestamp> {
+        match self {
+            End::Open => None,
+            End::By(time) | End::At(time) => Some(time),
+        }
+    }
+}
+
 impl Intent {
+    fn may_be_at(&self, at: Timestamp) -> bool {
+        match self.end {
+            End::Open => false,
+            End::At(end) if self.subject.created.is_some() => at == end,
+            End::By(end) | End::At(end) => at <= end,
+        }
+    }
+
     /// Whether the event is about the same collection, so that nobody can tell yet.
     fn concerns(&self, event: &DdlEvent) -> bool {
         self.subject.name == event.namespace
@@ -226,45 +277,54 @@ impl Intent {
             && same_index
     }
 
-    /// Of a creation that a crash has cut off, nobody knows the UUID.
+    /// Only its event tells the UUID of what a creation has made.
     fn is_of(&self, event: &DdlEvent) -> bool {
-        let cut_off = self.subject.collection.is_some() && self.subject.uuid.is_none();
-        cut_off || self.subject.uuid == event.collection_uuid
+        let Subject { uuid, created, .. } = &self.subject;
+        (created.is_some() && uuid.is_none()) || *uuid == event.collection_uuid
     }
 
     fn document(&self, link: &str) -> Document {
+        let created = self.subject.created.as_ref();
         doc! {
             "link": link,
             "kind": "intent",
             "namespace": self.subject.name.as_str(),
             "to": self.subject.to.as_ref().map(|to| to.to_string()),
             "uuid": self.subject.uuid.map_or(Bson::Null, Bson::from),
-            "collection": self.subject.collection.as_ref().map(|name| name.to_string()),
+            "collection": created.map(|created| created.collection.to_string()),
+            "counterpart_of": created.map_or(Bson::Null, |created| created.uuid.into()),
             "operation": &self.operation,
             "index": self.index.clone(),
             "start": self.start,
-            "end": self.end.map_or(Bson::Null, Bson::from),
+            "end": self.end.time().map_or(Bson::Null, Bson::from),
             "written_at": DateTime::now(),
         }
     }
 
     fn read(found: &Document, ended_at: Timestamp) -> Option<Self> {
         let name = |field| found.get_str(field).ok().and_then(Namespace::parse);
+        let uuid = |field| match found.get(field) {
+            Some(Bson::Binary(binary)) => binary.to_uuid().ok(),
+            _ => None,
+        };
+        let created = |(collection, uuid)| Created { collection, uuid };
+        let end = match (found.get_timestamp("end"), found.get_bool("end_is_exact")) {
+            (Ok(end), Ok(true)) => End::At(end),
+            (Ok(end), _) => End::By(end),
+            (Err(_), _) => End::By(ended_at),
+        };
         Some(Self {
             id: found.get_str("_id").ok()?.to_owned(),
             subject: Subject {
                 name: name("namespace")?,
-                uuid: match found.get("uuid") {
-                    Some(Bson::Binary(binary)) => binary.to_uuid().ok(),
-                    _ => None,
-                },
+                uuid: uuid("uuid"),
                 to: name("to"),
-                collection: name("collection"),
+                created: name("collection").zip(uuid("counterpart_of")).map(created),
             },
             operation: found.get_str("operation").ok()?.to_owned(),
             index: found.get_str("index").ok().map(str::to_owned),
             start: found.get_timestamp("start").ok()?,
-            end: Some(found.get_timestamp("end").unwrap_or(ended_at)),
+            end,
             seen: false,
         })
     }

@@ -24,15 +24,18 @@ pub use observe::Seen;
 pub use record::put_on_record;
 pub use worker::Worker;
 
+use std::sync::Arc;
+
 use bson::Timestamp;
 
 use crate::change::{Mode, Namespace, NamespaceFilter, Pair, PipelineId, Rank, Side};
 use crate::config::Config;
 use crate::error::Result;
 use crate::link::own::Own;
+use crate::pipeline::Collections;
 use crate::resolve::Rules;
 use crate::telemetry::status::IndexProblem;
-use intent::Intents;
+use intent::{Created, Intents};
 use problems::Problems;
 use queue::Queue;
 
@@ -50,10 +53,17 @@ pub struct Ddl {
 
 impl Ddl {
     /// With what former processes have left; `ended_at` are the operation times of this start.
+    /// To be called before anything is read: a collection that was about to get its counterpart
+    /// keeps its lasting name.
     ///
     /// # Errors
     /// As the clusters say.
-    pub async fn load(config: &Config, own: &Pair<Own>, ended_at: Pair<Timestamp>) -> Result<Self> {
+    pub async fn load(
+        config: &Config,
+        own: &Pair<Own>,
+        collections: &Collections,
+        ended_at: Pair<Timestamp>,
+    ) -> Result<Arc<Self>> {
         let link = &config.link.name;
         let ddl = Self {
             rules: Rules {
@@ -69,8 +79,16 @@ impl Ddl {
             problems: Problems::new(link, own.clone()),
         };
         ddl.intents.load(ended_at).await?;
+        for side in Side::BOTH {
+            for (name, created) in ddl.intents.created(side) {
+                let Created { collection, uuid } = created;
+                if collections.of_uuid(side.other(), uuid).is_none() {
+                    collections.set_counterpart(&collection, side.other(), uuid, &name);
+                }
+            }
+        }
         ddl.problems.load().await?;
-        Ok(ddl)
+        Ok(Arc::new(ddl))
     }
 
     /// Indexes that could not be built, with the reasons.

@@ -100,6 +100,10 @@ impl Ddl {
             Change::Rename { from, .. } => from,
             _ => &event.namespace,
         };
+        // Somebody had the name before tandem's own creation got it, and has it no more.
+        if self.intents.creates_later(side, name, event.position.time) {
+            return Some(collections.identify_apart(side, uuid, name));
+        }
         Some(collections.identify(side, uuid, name))
     }
 
@@ -140,14 +144,14 @@ impl Ddl {
     }
 }
 
-/// An echo tells nothing new of this process, but of a former one.
+/// An echo tells what a creation has made, and what a former process did.
 fn take_echo(shared: &Shared, side: Side, event: &DdlEvent, change: &Change, subject: Subject) {
     let collections = &shared.collections;
     let Some(uuid) = event.collection_uuid else {
         return;
     };
-    if let Some(created) = &subject.collection {
-        collections.set_counterpart(created, side, uuid, &event.namespace);
+    if let Some(created) = &subject.created {
+        collections.set_counterpart(&created.collection, side, uuid, &event.namespace);
     }
     if let Some(collection) = collections.of_uuid(side, uuid) {
         collections.forget_indexes(&collection);

@@ -19,8 +19,9 @@ pub struct Pending {
     pub collection: Option<Namespace>,
 }
 
-/// The waiting events of both clusters, each in the order of its history. As many wait as a
-/// cluster has changed collections since the last barrier, which are few.
+/// The waiting events of both clusters, each in the order of its history. Each stands before a
+/// closed gate, and the reader waits for room once those are many
+/// ([`crate::resolve::Ledger::has_room`]).
 #[derive(Default)]
 pub struct Queue {
     waiting: Mutex<Pair<VecDeque<Arc<Pending>>>>,

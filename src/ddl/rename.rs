@@ -95,8 +95,7 @@ impl Worker {
         if collections.has_followed(collection, side, at) {
             return Ok(());
         }
-        let there = list(self.cluster(target), to).await?;
-        let there: Option<Option<Uuid>> = there.map(|listed| listed.uuid);
+        let there: Option<Option<Uuid>> = list(self.cluster(target), to).await?.map(|l| l.uuid);
         let counterpart = match &replaced {
             Some(replaced) => collections.place(replaced, target).1,
             None => None,
@@ -117,12 +116,15 @@ impl Worker {
                 return self.give_up(side, pending, collection, &reason).await;
             }
         };
-        if there.flatten() != Some(uuid) {
+        // Whoever has given it this name: its event may have been passed before a crash.
+        if there.flatten() == Some(uuid) {
+            collections.renamed_from(collection, target, &name, to);
+        } else {
             let subject = Subject {
                 name,
                 uuid: Some(uuid),
                 to: Some(to.clone()),
-                collection: None,
+                created: None,
             };
             self.run_rename(target, collection, subject, drop_target)
                 .await?;
@@ -132,7 +134,6 @@ impl Worker {
             collections.set_dropped(replaced, now).await?;
             self.ddl.problems.clear_all(target, to).await?;
         }
-        collections.renamed(collection, target, to);
         collections.set_followed(collection, side, at);
         let uuids = Pair::new(
             collections.place(collection, Side::A).1,
@@ -167,7 +168,8 @@ impl Worker {
         match self.execute(side, &subject, &step).await? {
             Ran::Done => Ok(()),
             Ran::Refused(code, _) if is_gone(code, &step) => {
-                self.must_be_gone(collection, side, &subject.name).await
+                self.must_be_gone(collection, side, &subject.name, subject.uuid)
+                    .await
             }
             Ran::Refused(_, error) => Err(error),
         }

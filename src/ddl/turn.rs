@@ -140,7 +140,11 @@ impl Worker {
         collection: &Namespace,
         aspects: &[Aspect],
     ) -> Result<()> {
-        match self.shared.collections.pair(collection, side).await? {
+        let collections = &self.shared.collections;
+        if collections.is_gone(collection, side) && !collections.is_paired(collection) {
+            return Ok(());
+        }
+        match collections.pair(collection, side).await? {
             Pairing::Paired(_) => {}
             // Dropped or replaced since: its own event comes.
             Pairing::Unpaired | Pairing::Unclear => return Ok(()),
@@ -183,13 +187,14 @@ impl Worker {
                 name: name.clone(),
                 uuid: Some(uuid),
                 to: None,
-                collection: None,
+                created: None,
             };
             let step = step("drop", doc! { "drop": name.collection() });
             match self.execute(target, &subject, &step).await? {
                 Ran::Done => {}
                 Ran::Refused(code, _) if is_gone(code, &step) => {
-                    self.must_be_gone(collection, target, &name).await?;
+                    self.must_be_gone(collection, target, &name, Some(uuid))
+                        .await?;
                 }
                 Ran::Refused(_, error) => return Err(error),
             }
@@ -242,7 +247,7 @@ impl Worker {
             name: name.clone(),
             uuid: None,
             to: None,
-            collection: None,
+            created: None,
         };
         for step in &steps {
             match self.execute(side, &subject, step).await? {

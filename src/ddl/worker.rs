@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Ddl;
 use super::queue::Pending;
-use crate::change::{Pair, Side};
+use crate::change::{Namespace, Pair, Side};
 use crate::cluster::Cluster;
 use crate::error::Result;
 use crate::link::own::Own;
@@ -82,11 +82,9 @@ impl Worker {
         self.insist(Side::A, || self.ddl.intents.prune(&recorded))
             .await?;
         let collections = &self.shared.collections;
-        let forgotten = self.insist(Side::A, || collections.forget_dropped(&recorded));
-        for namespace in forgotten.await? {
-            self.shared.exchange.forget(&namespace);
-        }
-        Ok(())
+        let forget = |namespace: &Namespace| self.shared.exchange.forget(namespace);
+        self.insist(Side::A, || collections.forget_dropped(&recorded, forget))
+            .await
     }
 
     /// The first waiting event that everything before it has arrived for, the older one of two.

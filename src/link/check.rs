@@ -11,6 +11,7 @@ use crate::change::{Pair, Side};
 use crate::cluster::{self, Cluster};
 use crate::config::{Config, duration};
 use crate::error::{Error, ExitCode, Result};
+use crate::telemetry::alerts;
 
 pub(crate) use privileges::{missing as missing_privileges, must_be_granted};
 pub(crate) use queries::must_be_understood;
@@ -60,6 +61,13 @@ pub async fn check(config: &Config, probe: Probe) -> Result<Vec<CheckLine>> {
     }
     for cluster in [clusters.a, clusters.b].into_iter().flatten() {
         cluster.shutdown().await;
+    }
+    for (requirement, found) in alerts::check(&config.alerts).await {
+        lines.push(match found {
+            Ok(found) => CheckLine::new(Verdict::Ok, "alerts", requirement, found),
+            Err(what) => CheckLine::new(Verdict::Warn, "alerts", requirement, what)
+                .hint("until it is corrected nobody is told; the link works all the same"),
+        });
     }
     Ok(lines)
 }

@@ -36,6 +36,9 @@ pub async fn run_in_window(
         if !window.is_open(Timestamp::now()) {
             tracing::info!(opens = ?window.next_change(Timestamp::now()), "outside the window");
             save(config, LinkState::OutsideWindow).await?;
+            if let Some(board) = &options.board {
+                board.set_state(LinkState::OutsideWindow, None);
+            }
             tokio::select! {
                 () = until(window, Inside::Open) => continue,
                 () = stop.cancelled() => {

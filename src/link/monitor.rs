@@ -322,17 +322,20 @@ impl Monitor {
             for side in Side::BOTH {
                 let window = OplogWindow::read(&self.clusters[side]).await;
                 let Ok(Some(window)) = window else { continue };
+                let left = self.look_at_resume_point(side, &window);
                 self.sender.send_modify(|status| {
-                    status.clusters[side].oplog_window_seconds = Some(window.seconds());
+                    let cluster = &mut status.clusters[side];
+                    cluster.oplog_window_seconds = Some(window.seconds());
+                    cluster.oplog_seconds_left = Some(left);
                 });
-                self.look_at_resume_point(side, &window);
                 again_in = again_in.min(window.look_again_in(LOOK_INTERVAL));
             }
             tokio::time::sleep(again_in).await;
         }
     }
 
-    fn look_at_resume_point(&self, side: Side, window: &OplogWindow) {
+    /// How many seconds are left before the resume point of `side` is lost.
+    fn look_at_resume_point(&self, side: Side, window: &OplogWindow) -> u64 {
         let pipeline = PipelineId::from_source(side);
         let ledger = self.shared.exchange.ledger();
         let applied = ledger.pipeline_applied_through(pipeline).0;
@@ -345,6 +348,7 @@ impl Monitor {
                 "more than half of the oplog's window is used up: past its end only a resync helps"
             );
         }
+        window.seconds_left(applied.time)
     }
 
     /// The cluster's wall clock less ours, ms; the time of the answer is halved.

@@ -73,6 +73,13 @@ impl OplogWindow {
         (used > may_use).then_some(behind)
     }
 
+    /// How long from now until the oplog no longer holds what comes after `applied`, if the link
+    /// stands still and the writes go on as they do.
+    pub fn seconds_left(&self, applied: Timestamp) -> u64 {
+        let behind = u64::from(self.now.time.saturating_sub(applied.time));
+        self.seconds_when_full().saturating_sub(behind)
+    }
+
     /// When to look again.
     pub fn look_again_in(&self, interval_max: Duration) -> Duration {
         let part = Duration::from_secs(self.seconds_when_full()) / LOOKS_IN_A_WINDOW;
@@ -119,6 +126,14 @@ mod tests {
         assert_eq!(filling.too_far_behind(at(1000)), None);
         assert_eq!(filling.seconds(), 100);
         assert_eq!(window(Some((0, 10))).too_far_behind(at(1000)), Some(100));
+    }
+
+    #[test]
+    fn what_is_left_is_the_window_when_full_less_how_far_behind_the_link_is() {
+        assert_eq!(window(None).seconds_left(at(1100)), 100);
+        assert_eq!(window(None).seconds_left(at(1030)), 30);
+        assert_eq!(window(Some((10, 40))).seconds_left(at(1030)), 330);
+        assert_eq!(window(None).seconds_left(at(900)), 0);
     }
 
     #[test]

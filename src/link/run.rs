@@ -156,10 +156,10 @@ async fn replicate(
     started: Started,
     ledger: Ledger,
 ) -> Result<Finished> {
-    let (counts, reload) = (started.lane_counts(), &options.reload);
+    let (own, counts, reload) = (&connected.own, started.lane_counts(), &options.reload);
     let (shared, steering) = tasks::share(config, connected, store, ledger, counts, reload).await?;
     let relane = relane::is_due(config, &started, &steering.pausing);
-    let ddl = Arc::new(Ddl::load(config, &connected.own, started.recover_to).await?);
+    let ddl = Ddl::load(config, own, &shared.collections, started.recover_to).await?;
     let observer = observer(config, connected, &shared, &started, &ddl);
     let (epoch, started_at) = (started.epoch(), started.recover_to);
     let mut rest = Tasks::new();
@@ -175,11 +175,10 @@ async fn replicate(
         &mut rest, config, connected, &shared, &observer, &started, &rest_stop,
     );
     rest.spawn(tasks::keep_lease(started.lease.clone(), rest_stop.clone()));
-    let own = &connected.own;
     tasks::spawn_helpers(&mut rest, &shared, &steering, own, &monitor, &rest_stop);
     let handler = handler(connected, &shared, &monitor, &desk, &steering, &turned);
     tasks::spawn_socket(&mut rest, config, handler, &rest_stop)?;
-    tasks::show(&mut rest, options.showing, &monitor, &rest_stop);
+    tasks::show(&mut rest, &options, &monitor, store, &rest_stop);
     let mut lanes = tasks::spawn_lanes(config, connected, &shared, started.lanes, &lanes_stop);
     if !relane {
         let worker = Worker::new(ddl, shared.clone(), connected.own.clone(), epoch);

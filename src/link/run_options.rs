@@ -11,6 +11,7 @@ use super::merge::{Job, Repairs};
 use super::start::FirstStart;
 use crate::error::ExitCode;
 use crate::store::{Run, RunOutcome};
+use crate::telemetry::board::Board;
 
 /// What a run does besides replicating.
 #[derive(Debug, Clone, Default)]
@@ -44,6 +45,8 @@ pub struct RunOptions {
     pub showing: Showing,
     /// Rings where the configuration is to be read again.
     pub reload: Arc<Notify>,
+    /// Where the run shows how it is, if anybody watches.
+    pub board: Option<Board>,
 }
 
 /// What a run shows beside its log.

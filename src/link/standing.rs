@@ -4,6 +4,7 @@ use bson::{DateTime, Document, Timestamp, doc};
 
 use super::own::Own;
 use crate::change::{Pair, Side, rfc3339};
+use crate::cluster::Cluster;
 use crate::config::{Config, InitialSync, Mode};
 use crate::error::{Error, Result};
 
@@ -141,6 +142,17 @@ impl Standing {
             config.initial_sync = InitialSync::None { start_at: None };
         }
         config
+    }
+
+    /// The same, from what the clusters remember.
+    ///
+    /// # Errors
+    /// As the clusters say.
+    pub async fn turned(config: &Config, clusters: &Pair<Cluster>) -> Result<Config> {
+        let link = &config.link;
+        let own = |cluster: &Cluster| Own::new(cluster, &link.database);
+        let standing = Self::read(&clusters.as_ref().map(own), &link.name).await?;
+        Ok(standing.in_force(config))
     }
 
     /// # Errors

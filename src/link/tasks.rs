@@ -19,7 +19,7 @@ use super::own::Own;
 use super::pausing::{self, Pausing};
 use super::reloading::Reloading;
 use super::retention::prune;
-use super::run::{Showing, Work};
+use super::run::{RunOptions, Showing, Work};
 use super::start::{Connected, Started};
 use super::steering::Steering;
 use super::sweeper::clear_notes;
@@ -256,11 +256,16 @@ pub(super) fn spawn_lanes(
 /// What people see of the run beside its log.
 pub(super) fn show(
     rest: &mut Tasks,
-    showing: Showing,
+    options: &RunOptions,
     monitor: &Monitor,
+    store: &Store,
     stop: &CancellationToken,
 ) {
-    match showing {
+    if let Some(board) = options.board.clone() {
+        let follows = board.follow(monitor.subscribe(), store.clone(), stop.clone());
+        rest.spawn(done(follows));
+    }
+    match options.showing {
         Showing::Nothing => {}
         Showing::Bars => drop(rest.spawn(done(live::follow(monitor.subscribe(), stop.clone())))),
     }

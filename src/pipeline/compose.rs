@@ -16,7 +16,7 @@ pub type Infos = HashMap<Namespace, CollectionInfo>;
 /// Keys whose whole document on the source is needed.
 pub fn wanted_of_source(plan: &Plan) -> Vec<DocumentKey> {
     let wanted = |decision: &&Decision| {
-        decision.action == Action::FullState
+        (decision.action == Action::FullState && decision.document.is_none())
             || decision.conflict.is_some()
             || is_open(decision)
             || plan.dead_letters.contains(&decision.key)
@@ -83,7 +83,8 @@ pub fn batch<'a>(
 ) -> Result<Batch<'a>, Refusal> {
     let mut writes = WriteSet::default();
     for decision in &plan.decisions {
-        let document = known.of_source.get(&decision.key);
+        let read = || known.of_source.get(&decision.key);
+        let document = decision.document.as_deref().or_else(read);
         match (decision.action, document) {
             (Action::Skip, _) => {}
             (Action::Deltas, _) => writes.add_deltas(&decision.key, &decision.events),

@@ -10,7 +10,7 @@ use tokio::sync::{Notify, watch};
 use crate::change::{DocumentKey, Namespace, Pair, PipelineId, Position, SharedEvent, Side};
 use crate::error::Result;
 use crate::resolve::{
-    BatchLimits, Caution, Ledger, Next, NoteToClear, Plan, SettleRequest, Ticket,
+    BatchLimits, Caution, Copied, Ledger, Next, NoteToClear, Plan, SettleRequest,
 };
 
 /// The ledger with its bells: every change that somebody may wait for rings one.
@@ -179,22 +179,15 @@ impl Exchange {
         self.ledger().plan(pipeline, lane, limits, caution)
     }
 
-    /// Asks the lanes for copies of documents, each with about its bytes. They are done once nobody
-    /// else holds the ticket.
-    pub fn request_copies(
-        &self,
-        pipeline: PipelineId,
-        wanted: Vec<(DocumentKey, usize)>,
-    ) -> Ticket {
-        let ticket = Ticket::default();
+    /// Asks the lanes for copies of documents.
+    pub fn request_copies(&self, pipeline: PipelineId, wanted: Vec<Copied>) {
         {
             let mut ledger = self.ledger();
-            for (key, bytes) in wanted {
-                ledger.request_copy(pipeline, key, bytes, ticket.clone());
+            for copied in wanted {
+                ledger.request_copy(pipeline, copied);
             }
         }
         self.wake_all();
-        ticket
     }
 
     /// Asks the lanes to settle documents, beginning with the pipeline `first` of each. They are

@@ -11,9 +11,10 @@ mod refusals;
 mod retry;
 mod settle;
 mod shared;
+mod stopwatch;
 mod witness;
 
-pub use collections::{Collections, Listed, Pairing, create, indexes, list, unsupported};
+pub use collections::{Collections, Listed, Pairing, create, indexes, list, name_of, unsupported};
 pub use counters::{Counters, Waiter};
 pub use exchange::{Exchange, HandedOver};
 pub use lane::{Lane, LaneSettings};
@@ -35,6 +36,7 @@ use crate::source::{Place, read_at};
 use crate::target::{Checkpoint, Refusal, Snapshot, Transaction};
 use caution::Trouble;
 use records::{Documents, Records, records};
+use stopwatch::{Step, Stopwatch};
 
 /// What a batch puts on record.
 struct Applied {
@@ -73,7 +75,10 @@ impl Lane {
             sides.any(|side| collections.is_gone(key.namespace(), *side))
         };
         Arc::make_mut(plan).pass_over_settlements(is_gone);
+        Arc::make_mut(plan).forget_documents(is_gone);
+        let mut stopwatch = Stopwatch::start();
         let known = self.read_source(plan).await?;
+        stopwatch.lap(Step::Read);
         let mut transaction = match self.settings.fence {
             FenceKind::Snapshot if Fault::NoFence.is_on() => {
                 Transaction::begin(&mut self.session, Snapshot::Latest)
@@ -106,11 +111,15 @@ impl Lane {
             transaction.abort().await;
             return Err(Refusal::Unseen { at: None, code: 0 });
         }
+        stopwatch.lap(Step::Write);
         let outcome = transaction.commit().await;
         self.settle(outcome).await?;
+        stopwatch.lap(Step::Commit);
         self.waits_on(Some("commit echo"));
         let exchange = &self.shared.exchange;
         exchange.wait_landed(plan.pipeline, plan.lane).await;
+        stopwatch.lap(Step::Echo);
+        stopwatch.tell(plan);
         self.after_commit(plan, applied).map_err(Refusal::Failed)
     }
 

@@ -29,6 +29,11 @@ impl Pause {
         Self::between(Duration::from_millis(100), Duration::from_secs(5))
     }
 
+    /// A receiver of alerts that does not take one.
+    pub fn of_deliveries() -> Self {
+        Self::between(Duration::from_millis(500), Duration::from_secs(60))
+    }
+
     fn between(first: Duration, longest: Duration) -> Self {
         Self {
             backoff: ExponentialBackoff {

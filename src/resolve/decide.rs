@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use bson::Timestamp;
+use bson::{RawDocumentBuf, Timestamp};
 
 use super::requests::is_unread;
 use super::rules::Rules;
@@ -60,6 +60,8 @@ pub struct Decision {
     pub same: bool,
     /// A copy of a document that the target most probably does not have.
     pub fresh: bool,
+    /// The source's document at `Plan::read_at`, where it is known already.
+    pub document: Option<Arc<RawDocumentBuf>>,
     /// What is known of two documents that are to be settled.
     pub settle: Option<Box<Settle>>,
 }
@@ -196,6 +198,7 @@ pub(super) fn undecided(key: &DocumentKey, events: Vec<SharedEvent>) -> Decision
         outlives_batch: false,
         same: false,
         fresh: false,
+        document: None,
         settle: None,
     }
 }

@@ -16,7 +16,16 @@ pub(super) struct Gates {
     settling: bool,
 }
 
+/// Changes of collections that wait at once. Each costs its event and a place in the queue, some
+/// kilobytes, and each takes a turn of its own, so that more of them would only lie there.
+pub(super) const CLOSED_MAX: usize = 1000;
+
 impl Gates {
+    /// Whether the reader rather waits until some were opened.
+    pub fn are_many(&self) -> bool {
+        self.closed.len() >= CLOSED_MAX
+    }
+
     /// Whether an event at this position is behind a closed gate.
     pub fn holds(&self, position: &Position) -> bool {
         self.closed.front().is_some_and(|gate| position >= gate)

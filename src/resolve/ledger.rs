@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bson::Timestamp;
 
+use super::copies::Written;
 use super::gate::Gates;
 use super::notes::NoteToClear;
 use super::plan::Plan;
@@ -53,6 +54,8 @@ pub(super) struct Cluster {
     pub gates: Gates,
     /// What waits behind the queues of all lanes.
     pub tail: Tail,
+    /// While its documents are copied.
+    pub written: Option<Written>,
 }
 
 /// What a commit settled.
@@ -98,6 +101,7 @@ impl Ledger {
             paused: false,
             gates: Gates::default(),
             tail: Tail::default(),
+            written: None,
         };
         Self {
             rules,
@@ -118,6 +122,7 @@ impl Ledger {
     /// # Errors
     /// As the spool says; the history has a hole then.
     pub fn observe(&mut self, side: Side, event: SharedEvent) -> Result<bool> {
+        self.note_written(side, &event.key, event.position.time);
         if self.unpaired.contains(event.key.namespace()) {
             return Ok(false);
         }
@@ -214,11 +219,13 @@ impl Ledger {
             }
         }
         for decision in &plan.decisions {
-            landed
-                .notes_to_clear
-                .extend(self.settle(&plan, decision, at));
+            if plan.requests == 0 || !self.leaves_nothing(decision) {
+                let notes = self.settle(&plan, decision, at);
+                landed.notes_to_clear.extend(notes);
+            }
             if decision.action != Action::Skip {
                 self.retry_collided(&decision.key);
+                self.note_written(pipeline.target(), &decision.key, at);
             }
         }
         for (key, other) in &plan.collided_with {

@@ -1,5 +1,6 @@
 //! Deciding: which writes raced, who won, and what must be sent. Pure; knows only `change`.
 
+mod copies;
 mod decide;
 mod documents;
 mod gate;
@@ -18,6 +19,7 @@ mod tally;
 #[cfg(test)]
 mod tests;
 
+pub use copies::Copied;
 pub use decide::{Action, Conflict, Decision};
 pub use documents::{Base, DocumentRules, Found};
 pub use ledger::{Landed, Ledger};

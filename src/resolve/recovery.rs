@@ -92,11 +92,15 @@ impl Ledger {
     ///
     /// Nobody waits for what no queue can make go away: entries of documents whose writes have left
     /// the queues, in one-way mode b's writes, which stay in the ledger anyhow, and events that are
-    /// held until the end of the initial copy, or until a paused pipeline is resumed. What a reader reads beyond its bound goes to its spool.
+    /// held until the end of the initial copy, or until a paused pipeline is resumed. Changes of
+    /// collections have their turn once both readers have passed the start, so before that nobody
+    /// waits for them either. What a reader reads beyond its bound goes to its spool.
     pub fn has_room(&self, side: Side) -> bool {
         let is_full = |side| {
             let is_crowded = self.entries() >= self.room.entries_max;
-            self.is_queue_full(side) || (self.queue_bytes(side) > 0 && is_crowded)
+            self.is_queue_full(side)
+                || (self.is_recovered() && self.clusters[side].gates.are_many())
+                || (self.queue_bytes(side) > 0 && is_crowded)
         };
         let goes_on = side == Side::B && is_full(Side::A);
         let cluster = &self.clusters[side];

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bson::{Timestamp, rawdoc};
 
+use super::copies::Copied;
 use super::decide::Action;
 use super::ledger::{Lane, Ledger};
 use super::plan::{BatchLimits, Caution, Plan};
@@ -28,11 +29,7 @@ pub enum Purpose {
     /// A dead letter is tried again, in a transaction of its own.
     Retry,
     /// A document from before the start of the link is copied.
-    Copy {
-        ticket: Ticket,
-        /// About as large as the document.
-        bytes: usize,
-    },
+    Copy(Copied),
 }
 
 /// A document whose full state a lane is asked to send.
@@ -48,9 +45,9 @@ pub(super) fn take(lane: &Lane, limits: BatchLimits) -> usize {
     let copies = lane.requests.iter().take(limits.operations_max.max(1));
     let copies = copies.take_while(|request| match request.purpose {
         Purpose::Retry => false,
-        Purpose::Copy { bytes, .. } => {
+        Purpose::Copy(ref copied) => {
             let is_first = bytes_taken == 0;
-            bytes_taken += bytes.max(1);
+            bytes_taken += copied.bytes.max(1);
             is_first || bytes_taken <= limits.bytes_max
         }
     });
@@ -84,18 +81,12 @@ pub(super) fn is_unread(event: &SharedEvent) -> bool {
 
 impl Ledger {
     /// Asks for a copy of a document of `pipeline`'s source; its namespace has its lane already.
-    pub fn request_copy(
-        &mut self,
-        pipeline: PipelineId,
-        key: DocumentKey,
-        bytes: usize,
-        ticket: Ticket,
-    ) {
-        let lane = self.lane_of(pipeline.source(), &key);
+    pub fn request_copy(&mut self, pipeline: PipelineId, copied: Copied) {
+        let lane = self.lane_of(pipeline.source(), &copied.key);
         let requests = &mut self.clusters[pipeline.source()].lanes[lane].requests;
         requests.push_back(Request {
-            key,
-            purpose: Purpose::Copy { ticket, bytes },
+            key: copied.key.clone(),
+            purpose: Purpose::Copy(copied),
         });
     }
 
@@ -152,14 +143,11 @@ impl Ledger {
             }
             let dead = caution.dead_letters.contains(key);
             let target = plan.pipeline.target();
-            let mut decision = match request.purpose {
+            let mut decision = match &request.purpose {
                 Purpose::Retry if self.is_being_settled(target, key) => continue,
                 Purpose::Retry => self.decide_key(plan, key, &[], true)?,
-                Purpose::Copy { .. } => {
-                    let unread = unread_write(key, plan.read_at.time);
-                    let mut decision = self.decide_key(plan, key, &[unread], true)?;
-                    let is_known = self.keys.contains_key(key) || self.is_spooled(key);
-                    decision.fresh = !is_known && !caution.full_state.contains(key);
+                Purpose::Copy(copied) => {
+                    let decision = self.decide_copy(plan, copied, caution)?;
                     if dead && decision.action != Action::Skip {
                         plan.dead_letters.insert(key.clone());
                     }

@@ -17,7 +17,7 @@ pub struct Tally {
     pub removed: Pair<u64>,
     /// The same after all, or on their way.
     pub same: u64,
-    /// On b alone, and left there in one-way mode.
+    /// On the target alone, and left there in one-way mode.
     pub left_alone: u64,
     /// The target would not take them: dead letters.
     pub impossible: u64,

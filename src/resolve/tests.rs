@@ -332,6 +332,23 @@ fn too_many_entries_hold_up_only_a_reader_with_something_in_its_queue() {
 }
 
 #[test]
+fn too_many_changes_of_collections_hold_up_their_reader_once_both_have_passed_the_start() {
+    let mut ledger = ledger_of(&[], &[]);
+    for at in 0..super::gate::CLOSED_MAX as u32 {
+        assert!(ledger.has_room(Side::A));
+        ledger.close_gate(Side::A, whole(10 + at));
+    }
+    assert!(!ledger.has_room(Side::A));
+    assert!(ledger.has_room(Side::B));
+    for at in 0..super::gate::CLOSED_MAX as u32 {
+        ledger.close_gate(Side::B, whole(10 + at));
+    }
+    assert!(ledger.has_room(Side::B), "one of them makes room");
+    ledger.open_gate(Side::A);
+    assert!(ledger.has_room(Side::A));
+}
+
+#[test]
 fn nothing_behind_a_gate_is_planned_or_counted_as_applied_before_it_opens() {
     let mut ledger = ledger_from(Pair::new(whole(1), whole(1)), 1);
     ledger.observe(Side::A, write(Side::A, 2, 10)).unwrap();

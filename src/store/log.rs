@@ -10,6 +10,8 @@ use crate::error::{Error, Result};
 
 /// Bounds what one sled transaction holds in memory.
 const RECORDS_PER_TRANSACTION_MAX: usize = 128;
+/// Bounds what the newest records hold in memory, but for a single large one.
+const NEWEST_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 impl Store {
     /// Adds records to the conflict log, by `_id`: the first record wins.
@@ -133,6 +135,23 @@ impl Store {
                 Err(error) => Some(Err(error)),
             }
         })
+    }
+
+    /// The newest records, newest first: `count_max` at most, and fewer where they are large.
+    ///
+    /// # Errors
+    /// As [`Store::records`].
+    pub fn newest_records(&self, count_max: usize) -> Result<Vec<RawDocumentBuf>> {
+        let (mut found, mut bytes) = (Vec::new(), 0);
+        for entry in self.0.records.iter().rev().take(count_max) {
+            let (_, record) = entry.map_err(|cause| self.sled_error(cause))?;
+            bytes += record.len();
+            if bytes > NEWEST_BYTES_MAX && !found.is_empty() {
+                break;
+            }
+            found.push(self.decoded(&record)?);
+        }
+        Ok(found)
     }
 
     /// Ids of the dead letters of one document that nobody has settled.

@@ -146,6 +146,9 @@ pub struct ClusterStatus {
     pub reachable: Option<bool>,
     pub clock_skew_ms: Option<i64>,
     pub oplog_window_seconds: Option<u64>,
+    /// How long the link may stand still before its resume point is gone from the oplog.
+    #[serde(default)]
+    pub oplog_seconds_left: Option<u64>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

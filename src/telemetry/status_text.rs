@@ -90,6 +90,7 @@ fn clusters(status: &LinkStatus) -> Table {
             reachable,
             clock_skew_ms,
             oplog_window_seconds,
+            oplog_seconds_left: _,
         } = &status.clusters[side];
         table.add_row([
             side.as_str().to_owned(),

@@ -94,7 +94,12 @@ async fn main() {
         "| copy of {megabytes} MB | tandem, MB/s | documents/s | bare loop, MB/s | documents/s | ratio |"
     );
     println!("|---|---:|---:|---:|---:|---:|");
-    for shape in SHAPES {
+    let wanted = std::env::args().skip(1).find(|word| !word.starts_with('-'));
+    let is_wanted = |shape: &Shape| {
+        let word = wanted.as_ref();
+        word.is_none_or(|word| shape.name.contains(word.as_str()))
+    };
+    for shape in SHAPES.into_iter().filter(is_wanted) {
         let ours = through_tandem(shape, megabytes * MEGABYTE).await;
         let bare = bare_loop(shape, megabytes * MEGABYTE).await;
         println!(

@@ -2,20 +2,39 @@
 
 use std::sync::Arc;
 
+use bson::{Timestamp, rawdoc};
 use tandem::change::{Pair, PipelineId, Side};
-use tandem::resolve::{SettleRequest, Settlement, Ticket};
+use tandem::resolve::{Copied, SettleRequest, Settlement, Ticket};
 
 use crate::cluster::{Cluster, Document};
 use crate::link::Link;
 use crate::options::{Before, Broken, Options};
 
+/// What a copy says that was read whenever it was.
+const LATEST: Timestamp = Timestamp {
+    time: u32::MAX,
+    increment: 0,
+};
+
 impl Link {
     pub fn ask_for_copies(&mut self) {
         let ticket = Ticket::default();
-        for key in self.keys.iter() {
-            let key = key.clone();
-            let of_a = PipelineId::AToB;
-            self.ledger.request_copy(of_a, key, 1, ticket.clone());
+        let at = self.ledger.begin_copying(Side::A);
+        for (index, key) in self.keys.iter().enumerate() {
+            let was = self.clusters.a.read_at(index, at.time);
+            let read_at = rawdoc! { "read_at": i64::from(at.time) };
+            let document = was.document.map(|_| Arc::new(read_at));
+            let copied = Copied {
+                key: key.clone(),
+                bytes: 1,
+                document,
+                at: match self.options.broken {
+                    Broken::StaleCopy => LATEST,
+                    _ => at,
+                },
+                ticket: ticket.clone(),
+            };
+            self.ledger.request_copy(PipelineId::AToB, copied);
         }
         if self.options.broken != Broken::Hold {
             self.ledger.hold(PipelineId::BToA);

@@ -197,6 +197,14 @@ fn writes_that_meet_what_was_not_copied_yet_are_noticed() {
 }
 
 #[test]
+fn what_a_copy_has_read_and_somebody_has_changed_since_is_noticed() {
+    assert_noticed(
+        Broken::StaleCopy,
+        &[Failure::Diverged, Failure::CausalityBroken],
+    );
+}
+
+#[test]
 fn writes_that_meet_what_was_not_merged_yet_are_noticed() {
     assert_noticed(
         Broken::MergeHold,

@@ -31,6 +31,8 @@ pub enum Broken {
     Agreement,
     /// Both readers wait for room where both are full.
     Room,
+    /// What a copy has read is sent whatever was written to it since.
+    StaleCopy,
     /// After a restart nobody foresees what tandem itself had written.
     Recovery,
 }
@@ -125,7 +127,7 @@ impl Options {
             versions_at_random: random.one_in(5),
             full_state_requests: random.one_in(4),
             before: match broken {
-                Broken::Hold => Before::Copied,
+                Broken::Hold | Broken::StaleCopy => Before::Copied,
                 Broken::MergeHold | Broken::Base => Before::Merged,
                 _ => random.pick(&[
                     Before::Nothing,

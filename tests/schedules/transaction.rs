@@ -148,7 +148,11 @@ fn write_of(
             let state = if broken == Broken::ExactRead {
                 clusters[source].now(key)
             } else {
-                clusters[source].read_at(key, plan.read_at.time.time)
+                // What a copy hands over says when it was read.
+                let handed = decision.document.as_ref();
+                let handed = handed.map(|document| document.get_i64("read_at").expect("a time"));
+                let at = handed.map_or(plan.read_at.time.time, |at| at as u32);
+                clusters[source].read_at(key, at)
             };
             (state.document, state.seen)
         }

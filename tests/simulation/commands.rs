@@ -192,16 +192,17 @@ fn list_databases(replica: &Replica) -> Outcome {
 }
 
 fn list_collections(replica: &Replica, database: &str, command: &Document) -> Outcome {
-    let wanted = command
-        .get_document("filter")
-        .ok()
-        .and_then(|filter| filter.get_str("name").ok());
+    let filter = command.get_document("filter").ok();
+    let wanted = filter.and_then(|filter| filter.get_str("name").ok());
+    let uuid = filter.and_then(|filter| filter.get("info.uuid"));
     let listed = replica.collections.iter().filter_map(|(namespace, found)| {
         let name = namespace.strip_prefix(database)?.strip_prefix('.')?;
         let entry = doc! {
             "name": name, "type": "collection", "options": {}, "info": { "uuid": found.uuid },
         };
-        wanted.is_none_or(|wanted| wanted == name).then_some(entry)
+        let is_of = |uuid: &Bson| *uuid == Bson::from(found.uuid);
+        let is_wanted = wanted.is_none_or(|wanted| wanted == name) && uuid.is_none_or(is_of);
+        is_wanted.then_some(entry)
     });
     cursor(listed.collect())
 }

@@ -217,3 +217,46 @@ async fn a_kill_between_intent_and_command_makes_the_change_once() {
     assert!(tandem.conflicts(&["--kind", "ddl"]).is_empty());
     tandem.stop().await;
 }
+
+/// The application's creation and drop lie between the two ends of tandem's own creation.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_somebody_creates_and_drops_amid_a_creation_is_not_taken_for_its_counterpart() {
+    let env = TestEnv::start().await;
+    env.create_on_both("shop", "orders").await;
+    let link = env.link().extra("[ddl]\ndrops = true");
+    let mut tandem = env.streaming(&link).await;
+    let held = doc! {
+        "failCommands": ["create"], "appName": "tandem",
+        "blockConnection": true, "blockTimeMS": 1500,
+    };
+    env.b.fail_command(doc! { "times": 1 }, held).await;
+    let create = doc! { "create": "fresh" };
+    let on_a = env.a.client().database("shop");
+    on_a.run_command(create.clone()).await.unwrap();
+    let own = env.b.client().database("__tandem");
+    let intents = own.collection::<Document>("ddl");
+    wait_for("an intent", SOON, || async {
+        let open = intents.find_one(doc! { "end": null, "kind": "intent" });
+        open.await.unwrap()
+    })
+    .await;
+    let on_b = env.b.client().database("shop");
+    on_b.run_command(create).await.unwrap();
+    on_b.run_command(doc! { "drop": "fresh" }).await.unwrap();
+    for round in 0..2 {
+        let row = doc! { "_id": round };
+        let fresh = on_a.collection::<Document>("fresh");
+        fresh.insert_one(row).await.unwrap();
+        assert_same_schema(&env, SOON).await;
+        assert_converged(&env, SOON).await;
+        let there = on_b.collection::<Document>("fresh");
+        let there = there.count_documents(doc! {}).await.unwrap();
+        assert_eq!(there, round as u64 + 1, "what was written stays");
+        let unpaired = tandem.status()["unpaired_namespaces"].clone();
+        assert_eq!(unpaired, serde_json::json!([]));
+        tandem.kill9();
+        tandem.start();
+        tandem.wait_until_streaming().await;
+    }
+    tandem.stop().await;
+}

@@ -1,5 +1,6 @@
 //! Scenarios against real replica sets, in one program so that it is linked once.
 
+mod alerts;
 mod clocks;
 mod conflict_pairs;
 mod conflicts;
@@ -17,6 +18,7 @@ mod fences;
 mod filters;
 mod harness;
 mod hot;
+mod http;
 mod initial_sync;
 mod live;
 mod merge;
@@ -25,6 +27,7 @@ mod one_way;
 mod oracle;
 mod outage;
 mod pause;
+mod pictures;
 mod ranges;
 mod records;
 mod reload;

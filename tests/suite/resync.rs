@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::support::compare::assert_converged;
 use crate::support::env::{LinkConfig, TestEnv};
 use crate::support::mongod::MongodOptions;
-use crate::support::oplog::roll_over;
+use crate::support::oplog::{entries_after, now, roll_over};
 use crate::support::tandem::Tandem;
 
 const SOON: Duration = Duration::from_secs(60);
@@ -286,4 +286,64 @@ async fn a_repair_settles_what_a_comparison_finds_with_and_without_a_running_lin
         ]
     );
     assert_eq!(tandem.conflicts(&["--namespace", "shop.*"]).len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_that_was_turned_round_is_resynced_and_repaired_in_its_new_direction() {
+    let env = TestEnv::start().await;
+    let link = env.link().one_way().extra("[ddl]\nreplicate = false");
+    let mut tandem = apart(&env, &link).await;
+    ends_with(
+        &tandem,
+        &["cutover", "--reverse", "--yes", "--skip-verify"],
+        0,
+    );
+    assert_eq!(tandem.status()["direction"], "b-to-a");
+    let index = doc! { "key": { "x": 1 }, "name": "x_1" };
+    let build = doc! { "createIndexes": "orders", "indexes": [index] };
+    let on_us = env.b.client().database("shop");
+    on_us.run_command(build).await.unwrap();
+
+    ends_with(&tandem, &["resync", "--from", "a"], 2);
+    ends_with(&tandem, &["verify", "--repair", "--from", "a"], 2);
+    let start = now(env.b.client()).await;
+    let said = ends_with(&tandem, &["resync", "--namespace", "shop.orders"], 0);
+    let expected = "copied 1 to a and 0 to b, replaced 1 on a and 0 on b, removed 0 from a and 0 \
+                    from b, 1 on record, 1 left on the target alone";
+    assert!(said.contains(expected), "{said}");
+    let on_eu = env.orders_a().list_index_names().await.unwrap();
+    assert!(on_eu.contains(&"x_1".to_owned()), "{on_eu:?}");
+    let said = ends_with(
+        &tandem,
+        &["resync", "--namespace", "bank.*", "--from", "b"],
+        0,
+    );
+    assert!(
+        said.contains("removed 1 from a and 0 from b, 2 on record"),
+        "{said}"
+    );
+    let said = ends_with(&tandem, &["verify", "--repair"], 0);
+    assert!(
+        said.contains("removed 1 from a and 0 from b, 1 on record"),
+        "{said}"
+    );
+    assert_converged(&env, SOON).await;
+    let written = entries_after(env.b.client(), start).await;
+    assert_eq!(written.len(), 0, "nothing goes to b");
+
+    // With no process that runs the link, too.
+    tandem.stop().await;
+    let missed = vec![put("shop.orders", doc! { "_id": 50, "x": 9 })];
+    behind_its_back(env.b.client(), missed).await;
+    ends_with(&tandem, &["resync", "--from", "a"], 2);
+    let said = ends_with(&tandem, &["resync"], 0);
+    assert!(said.contains("replaced 1 on a and 0 on b"), "{said}");
+    tandem.start();
+    tandem.wait_until_streaming().await;
+    env.orders_b()
+        .insert_one(doc! { "_id": "us" })
+        .await
+        .unwrap();
+    assert_converged(&env, SOON).await;
+    tandem.stop().await;
 }

@@ -256,3 +256,77 @@ async fn what_is_taken_away_while_it_runs_stops_it_and_it_goes_on_when_given_bac
     stops_and_goes_on(&env, &mut tandem, "Authentication failed", rotate).await;
     tandem.stop().await;
 }
+
+/// A cutover that was killed once it was about to block, as the target remembers it.
+async fn killed_while_blocking(env: &TestEnv) {
+    let links = env
+        .b
+        .client()
+        .database("__tandem")
+        .collection::<Document>("links");
+    let cutover = doc! {
+        "started_at_ms": 1_i64, "blocked": true, "decided": false, "step": "block",
+        "pid": 4_000_000_i64,
+    };
+    let set = doc! { "$set": { "cutover": cutover } };
+    links.update_one(doc! {}, set).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cutover_by_an_account_that_may_not_block_writes_waits_until_nobody_writes() {
+    let env = env_with("source", "target").await;
+    env.create_on_both("shop", "orders").await;
+    let source = role("source");
+    let without = each_without_one(&source).into_iter();
+    let mut without = without.filter(|(action, _)| action == "setUserWriteBlockMode");
+    let (_, less) = without.next().expect("the action");
+    set_privileges(&env.a, &source, &less).await;
+    let mut tandem = env.streaming(&link(&env).one_way()).await;
+    let orders = env.orders_a();
+    let writer = tokio::spawn(async move {
+        for id in 0.. {
+            orders.insert_one(doc! { "_id": id }).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    });
+    let output = tandem.run(&["cutover", "--yes", "--timeout", "6s"]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(124), "{said}");
+    for word in [
+        "setUserWriteBlockMode",
+        "stop every application",
+        "still write",
+        "on eu",
+    ] {
+        assert!(said.contains(word), "no {word}: {said}");
+    }
+    writer.abort();
+    let _ = writer.await;
+
+    // Whether it had blocked before it was killed, only the server knows.
+    killed_while_blocking(&env).await;
+    let block = |on: bool| doc! { "setUserWriteBlockMode": 1, "global": on };
+    env.a.admin(block(true)).await;
+    let output = tandem.run(&["cutover", "--abort"]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(4), "{said}");
+    assert!(
+        said.contains("db.adminCommand({ setUserWriteBlockMode: 1"),
+        "{said}"
+    );
+    env.a.admin(block(false)).await;
+    succeeds(&tandem, &["cutover", "--abort"]);
+
+    let output = tandem.run(&["cutover", "--yes", "--json"]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    let shown: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(shown["writes_blocked"], false);
+    assert_eq!(shown["steps"][1]["step"], "block");
+    assert_eq!(
+        shown["steps"][1]["found"],
+        "nobody has written to eu for 3 s"
+    );
+    assert_eq!(tandem.wait_exit(SOON).await, 0);
+    assert_converged(&env, SOON).await;
+}

@@ -1,21 +1,32 @@
-//! Copies one range: reads its keys in order and asks the lanes for the documents.
+//! Copies one range: reads its documents in order and asks the lanes to send them.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
+
+use bson::Timestamp;
 
 use super::progress::{Progress, StoredRange, save_range};
 use crate::change::{DocumentKey, Namespace, PipelineId};
-use crate::cluster::{Cluster, errors};
+use crate::cluster::{Batch, Cluster, errors};
 use crate::error::{Error, Result};
 use crate::link::own::Own;
 use crate::pipeline::{Pause, Shared, insist};
 use crate::ranges::{self, ReadAt, Scanned};
-use crate::resolve::Ticket;
+use crate::resolve::{Copied, Ticket};
 
 /// Documents asked for at once, and of how many such parts the lanes may be behind.
 const PART_DOCUMENTS_MAX: u32 = 2000;
 const PARTS_MAX: usize = 3;
+
+/// Bytes of documents that all ranges keep in memory until their lanes have sent them. A document
+/// beyond that is read again by its lane.
+const KEPT_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// How long a range is read at one moment of the source's history: servers keep the last 300 s
+/// (`minSnapshotHistoryWindowInSeconds`), and what was written to since is read again.
+const MOMENT_TIME_MAX: Duration = Duration::from_secs(30);
 
 /// How often a waiting copy looks whether its oldest part is done.
 const LOOK_INTERVAL: Duration = Duration::from_millis(2);
@@ -36,6 +47,45 @@ pub(super) struct Copier {
     pub own: Own,
     pub pipeline: PipelineId,
     pub progress: Arc<Progress>,
+    pub kept: Kept,
+}
+
+/// How many bytes of documents are kept in memory.
+#[derive(Clone, Default)]
+pub(super) struct Kept(Arc<AtomicUsize>);
+
+/// Some of them, until it is dropped.
+struct KeptBytes {
+    of: Kept,
+    bytes: usize,
+}
+
+impl Kept {
+    fn nothing(&self) -> KeptBytes {
+        KeptBytes {
+            of: self.clone(),
+            bytes: 0,
+        }
+    }
+}
+
+impl KeptBytes {
+    /// Whether there is room for a document, which is kept then.
+    fn add(&mut self, bytes: usize) -> bool {
+        let before = self.of.0.fetch_add(bytes, Ordering::Relaxed);
+        let fits = before + bytes <= KEPT_BYTES_MAX;
+        match fits {
+            true => self.bytes += bytes,
+            false => drop(self.of.0.fetch_sub(bytes, Ordering::Relaxed)),
+        }
+        fits
+    }
+}
+
+impl Drop for KeptBytes {
+    fn drop(&mut self) {
+        self.of.0.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
 }
 
 /// Documents that the lanes were asked for.
@@ -44,6 +94,7 @@ struct Part {
     last: bson::RawBson,
     documents: u64,
     bytes: u64,
+    _kept: KeptBytes,
 }
 
 impl Copier {
@@ -86,33 +137,33 @@ impl Copier {
         Ok(name.filter(|name| *name != scanned.namespace))
     }
 
+    /// Copies what is left of a range, or a part of that which takes about as long as the server
+    /// keeps a moment for certain.
     async fn copy(&self, scanned: &Scanned, range: &mut StoredRange) -> Result<()> {
-        let doing = format!("copy {}", scanned.namespace);
-        let collections = &self.shared.collections;
         let source = self.pipeline.source();
+        let collections = &self.shared.collections;
         let lasting = collections.identify(source, scanned.uuid, &scanned.namespace);
+        let at = self.shared.exchange.ledger().begin_copying(source);
         let mut reader = ranges::read(
             &self.source,
             scanned,
             &range.range,
-            ReadAt::Majority,
+            ReadAt::Snapshot(at),
             PART_DOCUMENTS_MAX,
         )
         .await?;
         let mut parts: VecDeque<Part> = VecDeque::new();
-        let mut saved = Instant::now();
-        while let Some(batch) = reader.next().await? {
-            let mut wanted = Vec::new();
-            for document in ranges::documents(&batch, &doing)? {
-                let document = document?;
-                if range.documents > 0 && range.starts_with(document) {
-                    continue;
-                }
-                let key = DocumentKey::of(&lasting, document)
-                    .ok_or_else(|| Error::bug("a document without _id"))?;
-                wanted.push((key, document.as_bytes().len()));
-            }
-            parts.extend(self.ask_for(wanted));
+        let began = Instant::now();
+        let mut saved = began;
+        let mut is_at_end = false;
+        while began.elapsed() < MOMENT_TIME_MAX {
+            let Some(batch) = reader.next().await? else {
+                is_at_end = true;
+                break;
+            };
+            let mut kept = self.kept.nothing();
+            let wanted = found(&lasting, range, &batch, at, &mut kept)?;
+            parts.extend(self.ask_for(wanted, kept));
             while parts.len() >= PARTS_MAX {
                 self.finish_first(&mut parts, range).await;
             }
@@ -124,22 +175,21 @@ impl Copier {
         while !parts.is_empty() {
             self.finish_first(&mut parts, range).await;
         }
-        range.is_done = true;
+        range.is_done = is_at_end;
         Ok(())
     }
 
-    fn ask_for(&self, wanted: Vec<(DocumentKey, usize)>) -> Option<Part> {
-        let (last, _) = wanted.last()?;
-        let last = last.raw().get("_id").ok()??.into();
-        let (documents, bytes) = (wanted.len(), wanted.iter().map(|(_, size)| *size).sum());
-        let ticket = self.shared.exchange.request_copies(self.pipeline, wanted);
-        let bytes: usize = bytes;
-        Some(Part {
-            ticket,
-            last,
-            documents: documents as u64,
-            bytes: bytes as u64,
-        })
+    fn ask_for(&self, wanted: Vec<Copied>, kept: KeptBytes) -> Option<Part> {
+        let last = wanted.last()?;
+        let part = Part {
+            ticket: last.ticket.clone(),
+            last: last.key.raw().get("_id").ok()??.into(),
+            documents: wanted.len() as u64,
+            bytes: wanted.iter().map(|copied| copied.bytes as u64).sum(),
+            _kept: kept,
+        };
+        self.shared.exchange.request_copies(self.pipeline, wanted);
+        Some(part)
     }
 
     /// Waits for the oldest part; from here on the range goes on behind it.
@@ -167,6 +217,35 @@ impl Copier {
             }
         }
     }
+}
+
+/// The documents of a batch, but for the one that an earlier reading has ended with.
+fn found(
+    lasting: &Namespace,
+    range: &StoredRange,
+    batch: &Batch,
+    at: Timestamp,
+    kept: &mut KeptBytes,
+) -> Result<Vec<Copied>> {
+    let ticket = Ticket::default();
+    let mut found = Vec::new();
+    for document in ranges::documents(batch, &format!("copy {lasting}"))? {
+        let document = document?;
+        if range.documents > 0 && range.starts_with(document) {
+            continue;
+        }
+        let bytes = document.as_bytes().len();
+        let is_kept = kept.add(bytes);
+        found.push(Copied {
+            key: DocumentKey::of(lasting, document)
+                .ok_or_else(|| Error::bug("a document without _id"))?,
+            bytes,
+            document: is_kept.then(|| Arc::new(document.to_owned())),
+            at,
+            ticket: ticket.clone(),
+        });
+    }
+    Ok(found)
 }
 
 pub(super) fn is_gone(error: &Error) -> bool {

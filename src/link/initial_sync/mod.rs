@@ -28,7 +28,7 @@ use crate::ddl::Ddl;
 use crate::error::{Error, Result};
 use crate::pipeline::{Pairing, Pause, Shared, insist};
 use crate::ranges::{self, Order, RANGE_BYTES_TARGET, Scanned};
-use copy::Copier;
+use copy::{Copier, Kept};
 use progress::{NotDone, StoredRange, forget_ranges, store_ranges, stored_ranges};
 use survey::{Surveyed, survey};
 
@@ -142,6 +142,7 @@ impl InitialSync {
             own: self.own.b.clone(),
             pipeline: PipelineId::AToB,
             progress: self.progress.clone(),
+            kept: Kept::default(),
         };
         let mut left = left.into_iter();
         let mut running: JoinSet<Result<Namespace>> = JoinSet::new();
@@ -301,6 +302,7 @@ impl InitialSync {
         }
         insist(|| forget_ranges(&self.own.b, doc! { "link": link })).await?;
         self.shared.exchange.release(PipelineId::BToA);
+        self.shared.exchange.ledger().end_copying(Side::A);
         self.progress.enter(SyncState::Done);
         let numbers = self.progress.now();
         tracing::info!(

@@ -223,10 +223,6 @@ impl Merge {
         });
     }
 
-    fn is_one_way(&self) -> bool {
-        self.config.link.mode.is_one_way()
-    }
-
     /// As an earlier process has split it, or split now along the larger side.
     async fn ranges_of(&self, both: &Both, sides: &Sides) -> Result<Vec<StoredRange>> {
         let (link, lasting) = (&self.shared.facts.link, &both.lasting);

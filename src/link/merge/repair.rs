@@ -79,7 +79,8 @@ impl Repair<'_> {
     /// # Errors
     /// As the clusters say; a usage error where a key cannot be read.
     pub async fn settle(&self, repairs: &Repairs) -> Result<()> {
-        // One-way a decides everything, what b alone has too: that is a difference like any other.
+        // One-way the source decides everything, what the target alone has too: that is a difference
+        // like any other.
         let from = match self.shared.document_rules.rules.mode {
             Mode::OneWay { from } => Some(from),
             Mode::TwoWay => repairs.from,

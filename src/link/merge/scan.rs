@@ -30,7 +30,7 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(2);
 const COLLECTION_UUID_MISMATCH: i32 = 361;
 const NAMESPACE_NOT_FOUND: i32 = 26;
 
-/// A namespace with its collection on each side; none on b alone in one-way mode.
+/// A namespace with its collection on each side; none on the target alone in one-way mode.
 #[derive(Debug, Clone)]
 pub(super) struct Both {
     pub lasting: Namespace,

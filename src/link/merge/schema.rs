@@ -2,7 +2,7 @@
 
 use super::scan::Both;
 use super::{Merge, Sides};
-use crate::change::{Namespace, Pair, Side};
+use crate::change::{Mode, Namespace, Pair, Side};
 use crate::error::Result;
 use crate::link::initial_sync::progress::NotDone;
 use crate::link::initial_sync::{indexes, views};
@@ -13,9 +13,10 @@ use std::collections::BTreeMap;
 
 impl Merge {
     fn targets(&self) -> &'static [Side] {
-        match self.is_one_way() {
-            true => &[Side::B],
-            false => &[Side::B, Side::A],
+        match self.config.link.mode {
+            Mode::OneWay { from: Side::A } => &[Side::B],
+            Mode::OneWay { from: Side::B } => &[Side::A],
+            Mode::TwoWay => &[Side::B, Side::A],
         }
     }
 

@@ -3,18 +3,46 @@
 use bson::{Timestamp, Uuid};
 
 use super::Collections;
-use super::identity::State;
+use super::identity::Entry;
 use crate::change::{Namespace, Side};
 
 impl Collections {
     /// The collection is called otherwise on `side` from now on.
     pub fn renamed(&self, namespace: &Namespace, side: Side, name: &Namespace) {
+        self.known().rename(namespace, side, name);
+    }
+
+    /// As [`Collections::renamed`], unless it has got another name since it was called `from`.
+    pub fn renamed_from(
+        &self,
+        namespace: &Namespace,
+        side: Side,
+        from: &Namespace,
+        name: &Namespace,
+    ) {
         let mut known = self.known();
-        let entry = known.entry(namespace);
-        entry.names[side] = name.clone();
-        if let State::Paired(pair) = &mut entry.state {
-            pair[side].name = name.clone();
+        if known.get(namespace).map(|entry| &entry.names[side]) == Some(from) {
+            known.rename(namespace, side, name);
         }
+    }
+
+    /// As [`Collections::renamed`], of the collection of this UUID.
+    pub fn renamed_uuid(&self, side: Side, uuid: Uuid, name: &Namespace) {
+        let mut known = self.known();
+        if let Some(namespace) = known.of_uuid(side, uuid).cloned() {
+            known.rename(&namespace, side, name);
+        }
+    }
+
+    /// The two definitions are being made equal, which is not done before the pair is on record.
+    pub fn settles(&self, namespace: &Namespace) {
+        self.known().entry(namespace).settling = true;
+    }
+
+    /// Whether the pair is made, and nothing is left to settle.
+    pub fn is_settled(&self, namespace: &Namespace) -> bool {
+        let settling = |entry: &Entry| entry.settling;
+        self.is_paired(namespace) && !self.known().get(namespace).is_some_and(settling)
     }
 
     /// The counterpart on `side` is this collection.

@@ -38,6 +38,8 @@ pub struct Entry {
     pub over_at: Option<Pair<Timestamp>>,
     /// The last rename of each cluster that the other one has followed.
     pub followed: Pair<Option<Timestamp>>,
+    /// Its creation has its turn.
+    pub settling: bool,
     pub state: State,
 }
 
@@ -56,6 +58,7 @@ impl Entry {
             gone: Pair::new(false, false),
             over_at: None,
             followed: Pair::new(None, None),
+            settling: false,
             state: State::Seen,
         }
     }
@@ -105,6 +108,14 @@ impl Identities {
         }
     }
 
+    pub fn rename(&mut self, lasting: &Namespace, side: Side, name: &Namespace) {
+        let entry = self.entry(lasting);
+        entry.names[side] = name.clone();
+        if let State::Paired(pair) = &mut entry.state {
+            pair[side].name = name.clone();
+        }
+    }
+
     pub fn of_uuid(&self, side: Side, uuid: Uuid) -> Option<&Namespace> {
         self.by_uuid[side].get(&uuid)
     }
@@ -126,11 +137,18 @@ impl Identities {
                 return name.clone();
             }
             Some(entry) if entry.lacks(side, name) => name.clone(),
-            Some(_) => self.counterpart(side, name).unwrap_or_else(|| {
-                let successor = format!("{}#{}", name.collection(), hex(uuid));
-                Namespace::new(name.database(), &successor)
-            }),
+            Some(_) => {
+                let counterpart = self.counterpart(side, name);
+                counterpart.unwrap_or_else(|| successor(name, uuid))
+            }
         };
+        self.set_counterpart(&lasting, side, uuid, name);
+        lasting
+    }
+
+    /// As [`Identities::identify`], of one that is nobody's counterpart.
+    pub fn identify_apart(&mut self, side: Side, uuid: Uuid, name: &Namespace) -> Namespace {
+        let lasting = successor(name, uuid);
         self.set_counterpart(&lasting, side, uuid, name);
         lasting
     }
@@ -171,6 +189,12 @@ impl Identities {
             .filter(|(_, entry)| live(entry) && entry.names[side] == *name);
         found.next().map(|(lasting, _)| lasting)
     }
+}
+
+/// The lasting name of a collection whose name has been another one's lasting name.
+fn successor(name: &Namespace, uuid: Uuid) -> Namespace {
+    let successor = format!("{}#{}", name.collection(), hex(uuid));
+    Namespace::new(name.database(), &successor)
 }
 
 fn hex(uuid: Uuid) -> String {

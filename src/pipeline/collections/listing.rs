@@ -55,6 +55,44 @@ pub async fn indexes(cluster: &Cluster, namespace: &Namespace) -> Result<Vec<Doc
     }
 }
 
+/// What a collection is called by now; none where its database has it no more.
+///
+/// # Errors
+/// As the cluster says.
+pub async fn name_of(cluster: &Cluster, database: &str, uuid: Uuid) -> Result<Option<Namespace>> {
+    let doing = format!("list collection {uuid} of {database} on {}", cluster.name);
+    let command = doc! { "listCollections": 1, "filter": { "info.uuid": uuid } };
+    let reply = cluster.command(database, command, &doing).await?;
+    let found = first_batch(&reply).into_iter().next();
+    let name = found.and_then(|found| found.get_str("name").ok().map(str::to_owned));
+    Ok(name.map(|name| Namespace::new(database, &name)))
+}
+
+/// The indexes of one collection, whatever has its name by now; none where it is gone.
+///
+/// # Errors
+/// Retryable where its name changes again and again; as the cluster says.
+pub async fn indexes_of(
+    cluster: &Cluster,
+    namespace: &Namespace,
+    uuid: Uuid,
+) -> Result<Vec<Document>> {
+    const TRIES: usize = 3;
+    let mut name = namespace.clone();
+    for _ in 0..TRIES {
+        let found = indexes(cluster, &name).await?;
+        match name_of(cluster, name.database(), uuid).await? {
+            None => return Ok(Vec::new()),
+            Some(now) if now == name => return Ok(found),
+            Some(now) => name = now,
+        }
+    }
+    Err(Error::unreachable(format!(
+        "{namespace} is being renamed on {}",
+        cluster.name
+    )))
+}
+
 /// First fields of the unique secondary indexes.
 pub fn unique_fields(indexes: &[Document]) -> Vec<String> {
     indexes

@@ -5,7 +5,7 @@ mod identity;
 mod listing;
 mod stored;
 
-pub use listing::{Listed, create, indexes, list, unsupported};
+pub use listing::{Listed, create, indexes, list, name_of, unsupported};
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -17,7 +17,7 @@ use crate::cluster::Cluster;
 use crate::error::Result;
 use crate::target::CollectionInfo;
 use identity::{Entry, Identities, State};
-use listing::{is_collated, unique_fields};
+use listing::{indexes_of, is_collated, unique_fields};
 
 /// What is known about a namespace.
 #[derive(Debug, Clone)]
@@ -59,6 +59,11 @@ impl Collections {
     /// The lasting name of a collection that an event of `side` is about.
     pub fn identify(&self, side: Side, uuid: Uuid, name: &Namespace) -> Namespace {
         self.known().identify(side, uuid, name)
+    }
+
+    /// As [`Collections::identify`], of one that is nobody's counterpart.
+    pub fn identify_apart(&self, side: Side, uuid: Uuid, name: &Namespace) -> Namespace {
+        self.known().identify_apart(side, uuid, name)
     }
 
     /// The lasting name of a collection that is known by its UUID.
@@ -203,7 +208,9 @@ impl Collections {
     /// As the clusters say.
     pub async fn put_pair(&self, namespace: &Namespace, uuids: Pair<Uuid>) -> Result<()> {
         let _changing = self.changing.lock().await;
-        self.set_paired(namespace, uuids).await
+        self.set_paired(namespace, uuids).await?;
+        self.known().entry(namespace).settling = false;
+        Ok(())
     }
 
     async fn set_paired(&self, namespace: &Namespace, uuids: Pair<Uuid>) -> Result<()> {
@@ -256,8 +263,11 @@ impl Collections {
         }
         let mut single = false;
         for side in Side::BOTH {
-            let (name, _) = self.place(namespace, side);
-            let indexes = indexes(&self.clusters[side], &name).await?;
+            let (name, uuid) = self.place(namespace, side);
+            let indexes = match uuid {
+                Some(uuid) => indexes_of(&self.clusters[side], &name, uuid).await?,
+                None => indexes(&self.clusters[side], &name).await?,
+            };
             single |= !unique_fields(&indexes).is_empty() || is_collated(&indexes);
         }
         self.set_one_lane(namespace, single).await?;
@@ -354,7 +364,7 @@ impl Collections {
     }
 
     async fn info(&self, name: &Namespace, side: Side, uuid: Uuid) -> Result<CollectionInfo> {
-        let indexes = indexes(&self.clusters[side], name).await?;
+        let indexes = indexes_of(&self.clusters[side], name, uuid).await?;
         Ok(CollectionInfo {
             name: name.clone(),
             uuid,

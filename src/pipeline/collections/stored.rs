@@ -39,11 +39,16 @@ impl Collections {
     }
 
     /// Forgets dropped collections that no checkpoint can lead back to. `recorded` is what the
-    /// checkpoints of each cluster's pipeline have passed. Returns what was forgotten.
+    /// checkpoints of each cluster's pipeline have passed. Whoever passes over their events has to
+    /// end that first, with `before`: the next collection may get the name at once.
     ///
     /// # Errors
     /// As the clusters say.
-    pub async fn forget_dropped(&self, recorded: &Pair<Position>) -> Result<Vec<Namespace>> {
+    pub async fn forget_dropped(
+        &self,
+        recorded: &Pair<Position>,
+        before: impl Fn(&Namespace),
+    ) -> Result<()> {
         let over: Vec<Namespace> = {
             let known = self.known();
             let passed = |entry: &Entry| {
@@ -55,7 +60,7 @@ impl Collections {
             over.map(|(namespace, _)| namespace.clone()).collect()
         };
         if over.is_empty() {
-            return Ok(over);
+            return Ok(());
         }
         let ids: Vec<String> = over.iter().map(|name| self.id(name)).collect();
         for side in Side::BOTH {
@@ -67,10 +72,11 @@ impl Collections {
             self.write(side, command).await?;
         }
         for namespace in &over {
+            before(namespace);
             self.known().remove(namespace);
             self.routed().remove(namespace);
         }
-        Ok(over)
+        Ok(())
     }
 
     fn id(&self, namespace: &Namespace) -> String {
@@ -148,6 +154,7 @@ fn entry(namespace: &Namespace, found: &Document) -> Entry {
             found.get_timestamp("followed_a").ok(),
             found.get_timestamp("followed_b").ok(),
         ),
+        settling: false,
         over_at: match (found.get_timestamp("over_a"), found.get_timestamp("over_b")) {
             (Ok(a), Ok(b)) => Some(Pair::new(a, b)),
             _ => None,

@@ -40,7 +40,7 @@ fn running() -> LinkStatus {
 #[test]
 fn the_json_has_exactly_the_agreed_fields() {
     let nothing = json!({ "name": "us", "set_name": null, "version": null, "reachable": null,
-        "clock_skew_ms": null, "oplog_window_seconds": null });
+        "clock_skew_ms": null, "oplog_window_seconds": null, "oplog_seconds_left": null });
     let expected = json!({
         "format": 1,
         "link": "eu-us",
@@ -51,7 +51,7 @@ fn the_json_has_exactly_the_agreed_fields() {
         "direction": null,
         "clusters": {
             "a": { "name": "eu", "set_name": null, "version": "6.0.5", "reachable": true,
-                "clock_skew_ms": null, "oplog_window_seconds": null },
+                "clock_skew_ms": null, "oplog_window_seconds": null, "oplog_seconds_left": null },
             "b": nothing,
         },
         "pipelines": [{
