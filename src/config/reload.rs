@@ -145,7 +145,7 @@ mod tests {
         let reread = config.read_again().unwrap();
         assert_eq!(reread.taken, ["apply.operations_per_second_max"]);
         let refused: Vec<_> = reread.refused.iter().map(|(key, _)| *key).collect();
-        assert_eq!(refused, ["apply.lanes", "conflicts.tie"]);
+        assert_eq!(refused, ["conflicts.tie", "apply.lanes"]);
         let config = config.with(&reread);
         assert_eq!(config.adjustable().operations_per_second_max, Some(9));
         assert_eq!(config.apply.lanes, 4);
