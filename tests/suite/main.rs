@@ -1,5 +1,6 @@
 //! Scenarios against real replica sets, in one program so that it is linked once.
 
+mod audit;
 mod clocks;
 mod conflict_pairs;
 mod conflicts;
@@ -24,7 +25,9 @@ mod one_way;
 mod oracle;
 mod outage;
 mod ranges;
+mod record_keeping;
 mod records;
+mod redaction;
 mod resync;
 mod roles;
 mod rollover;
