@@ -11,6 +11,7 @@ mod policy;
 mod position;
 mod raw;
 mod record;
+mod redact;
 mod version;
 mod wall_time;
 
@@ -22,6 +23,7 @@ pub use policy::{Mode, Policy};
 pub use position::{AppliedThrough, ObservedThrough, Position};
 pub use raw::{DEPTH_MAX, RawElement, document_of, elements, renamed};
 pub use record::{ConflictKind, ConflictRecord, Losing, Reason, RecordStatus, Winning, record_id};
+pub use redact::{MARKER, Redaction, redacted_of_loser};
 pub use version::{Rank, Version};
 pub use wall_time::{parse_rfc3339, rfc3339};
 

@@ -9,6 +9,7 @@ use bson::RawDocumentBuf;
 use super::collections::Collections;
 use super::counters::Counters;
 use super::exchange::Exchange;
+use super::log_room;
 use super::records::{LinkFacts, Records};
 use crate::change::{Namespace, Pair, PipelineId, Side};
 use crate::error::Result;
@@ -82,6 +83,7 @@ impl Shared {
     /// Copies records to the local log. A loser counts once, for the pipeline that it came from,
     /// whichever pipeline settled its conflict first.
     pub(super) fn put_on_record(&self, records: &Records) -> Result<()> {
+        let before = self.store.records_bytes();
         for pipeline in PipelineId::BOTH {
             let of_pipeline =
                 |raw: &&RawDocumentBuf| raw.get_str("pipeline").ok() == Some(pipeline.as_str());
@@ -95,7 +97,8 @@ impl Shared {
             let new = self.store.put_records(&conflicts)? as u64;
             self.counters[pipeline.source()].totals().conflicts += new;
         }
-        Ok(())
+        // Everything is on record, so stopping here loses nothing.
+        log_room::check(before, self.store.records_bytes(), self.facts.log_bytes_max)
     }
 
     /// Keeps the totals locked meanwhile: an older count must not be saved over a newer one.
