@@ -103,6 +103,10 @@ async fn who_restores_is_on_record_and_exported_records_can_be_removed() {
     );
 
     tandem.stop().await;
+    removed_where_no_link_runs(&env, &tandem).await;
+}
+
+async fn removed_where_no_link_runs(env: &TestEnv, tandem: &Tandem) {
     let pruned = tandem.run(&["conflict", "prune", "--before", "0h", "--yes"]);
     assert_eq!(pruned.status.code(), Some(0), "{}", stderr(&pruned));
     assert!(tandem.conflicts(&[]).is_empty());

@@ -105,9 +105,8 @@ fn patterns_reach_sub_documents_arrays_and_dotted_names_of_updates() {
         let whole = record(document.clone(), document.clone(), change);
         let redacted = of(&patterns).record(&whole);
         assert!(!holds(&redacted, SECRET), "{patterns:?} {document:?}");
-        assert_eq!(
-            redacted_of_loser(&redacted).len(),
-            1,
+        assert!(
+            !redacted_of_loser(&redacted).is_empty(),
             "{patterns:?} {document:?}"
         );
         assert!(redacted_of_loser(&whole).is_empty());
