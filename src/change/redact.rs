@@ -89,6 +89,10 @@ impl Redaction {
                     "updatedFields" => Some(self.document(field, Reach::FromTheTop, elsewhere)),
                     _ => None,
                 })),
+                "rawUpdateDescription" => Some(within(field, |field| match field.name {
+                    "diff" => Some(self.diff("", field, 0, elsewhere)),
+                    _ => None,
+                })),
                 "operationDescription" => Some(self.document(field, reach, elsewhere)),
                 _ => None,
             })),
@@ -128,6 +132,44 @@ impl Redaction {
             return None;
         }
         self.inner(&path, field, reach, depth, found)
+    }
+
+    /// The server's own form of an update: `u` and `i` hold fields, `s` and a name the diff of what is
+    /// in that field; of an array, `u` and `s` stand before a place.
+    fn diff(&self, path: &str, field: &RawElement<'_>, depth: usize, found: &mut Found) -> Vec<u8> {
+        let (kind, value) = field.kind_and_value();
+        if depth >= DEPTH_MAX {
+            return marked(field.name, kind);
+        }
+        let reach = Reach::FromTheTop;
+        let is_array =
+            RawDocument::from_bytes(value).is_ok_and(|diff| matches!(diff.get("a"), Ok(Some(_))));
+        within(field, |part| match (is_array, part.name) {
+            (false, "u" | "i") => Some(within(part, |field| {
+                self.field(path, field, reach, depth + 1, found)
+            })),
+            (true, name) if name.starts_with('u') => {
+                self.inner(path, part, reach, depth + 1, found)
+            }
+            (true, name) if name.starts_with('s') => Some(self.diff(path, part, depth + 1, found)),
+            (false, name) => {
+                let name = name.strip_prefix('s')?;
+                let path = match path {
+                    "" => name.to_owned(),
+                    above => format!("{above}.{name}"),
+                };
+                if !self.reaches(&path, reach) {
+                    return Some(self.diff(&path, part, depth + 1, found));
+                }
+                let (kind, value) = part.kind_and_value();
+                found
+                    .entry(without_numbers(&path))
+                    .or_default()
+                    .extend_from_slice(value);
+                Some(marked(part.name, kind))
+            }
+            (true, _) => None,
+        })
     }
 
     fn inner(

@@ -114,6 +114,29 @@ fn patterns_reach_sub_documents_arrays_and_dotted_names_of_updates() {
 }
 
 #[test]
+fn patterns_reach_every_part_of_the_servers_own_form_of_an_update() {
+    let patterns = of(&["card", "*.ssn"]);
+    for diff in [
+        rawdoc! { "u": { "card": SECRET } },
+        rawdoc! { "i": { "card": { "number": SECRET } } },
+        rawdoc! { "scard": { "u": { "number": SECRET } } },
+        rawdoc! { "scard": { "a": true, "u0": SECRET } },
+        rawdoc! { "speople": { "a": true, "s0": { "u": { "ssn": SECRET } } } },
+        rawdoc! { "speople": { "a": true, "u3": { "ssn": SECRET }, "u4": [{ "ssn": SECRET }] } },
+        rawdoc! { "sdeep": { "sdeeper": { "i": { "ssn": [SECRET] } } } },
+    ] {
+        let change = rawdoc! { "rawUpdateDescription": { "diff": diff.clone() } };
+        let redacted = patterns.record(&record(rawdoc! {}, rawdoc! {}, change));
+        assert!(!holds(&redacted, SECRET), "{diff:?}");
+        assert!(redacted.get("redacted").unwrap().is_some(), "{diff:?}");
+    }
+    let other = rawdoc! { "d": { "card": false }, "u": { "n": 1 }, "slist": { "a": true, "l": 2, "u1": 5 } };
+    let change = rawdoc! { "rawUpdateDescription": { "diff": other } };
+    let whole = record(rawdoc! {}, rawdoc! {}, change);
+    assert_eq!(patterns.record(&whole), whole);
+}
+
+#[test]
 fn what_no_pattern_names_stays_byte_for_byte() {
     let document = rawdoc! { "_id": { "ssn": 1 }, "cards": SECRET, "a": [1, { "b": 1.5 }] };
     let change = rawdoc! { "documentKey": { "_id": { "ssn": 1 } } };
