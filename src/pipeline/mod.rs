@@ -11,6 +11,7 @@ mod refusals;
 mod retry;
 mod settle;
 mod shared;
+mod stopwatch;
 mod witness;
 
 pub use collections::{Collections, Listed, Pairing, create, indexes, list, unsupported};
@@ -34,6 +35,7 @@ use crate::source::{Place, read_at};
 use crate::target::{Checkpoint, Refusal, Snapshot, Transaction};
 use caution::Trouble;
 use records::{Documents, Records, records};
+use stopwatch::{Step, Stopwatch};
 
 /// What a batch puts on record.
 struct Applied {
@@ -70,7 +72,9 @@ impl Lane {
             sides.any(|side| collections.is_gone(key.namespace(), *side))
         };
         Arc::make_mut(plan).pass_over_settlements(is_gone);
+        let mut stopwatch = Stopwatch::start();
         let known = self.read_source(plan).await?;
+        stopwatch.lap(Step::Read);
         let mut transaction = match self.settings.fence {
             FenceKind::Snapshot if Fault::NoFence.is_on() => {
                 Transaction::begin(&mut self.session, Snapshot::Latest)
@@ -103,11 +107,15 @@ impl Lane {
             transaction.abort().await;
             return Err(Refusal::Unseen { at: None, code: 0 });
         }
+        stopwatch.lap(Step::Write);
         let outcome = transaction.commit().await;
         self.settle(outcome).await?;
+        stopwatch.lap(Step::Commit);
         self.waits_on(Some("commit echo"));
         let exchange = &self.shared.exchange;
         exchange.wait_landed(plan.pipeline, plan.lane).await;
+        stopwatch.lap(Step::Echo);
+        stopwatch.tell(plan);
         self.after_commit(plan, applied).map_err(Refusal::Failed)
     }
 

@@ -1,6 +1,8 @@
-//! How fast a backlog drains: through tandem, and through a secondary of the same server.
+//! How fast a backlog drains: through tandem, through a secondary of the same server, and through a
+//! bare loop.
 
 mod backlog;
+mod bare;
 mod native;
 mod report;
 mod through_tandem;
@@ -26,7 +28,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use backlog::{Backlog, Place, Shape};
-use report::{Row, print_rows};
+use report::{Round, Row, print_rows};
 
 /// How many operations make the backlog, unless the command line says otherwise.
 const OPERATIONS: usize = 60_000;
@@ -85,23 +87,35 @@ async fn main() -> ExitCode {
 }
 
 async fn speed(arguments: &Arguments) {
-    let mut rows = Vec::new();
-    for shape in Shape::ALL {
-        let backlog = Backlog::new(shape, arguments.operations, DOCUMENT_BYTES);
-        let mut drains = Vec::new();
+    let backlogs =
+        Shape::ALL.map(|shape| Backlog::new(shape, arguments.operations, DOCUMENT_BYTES));
+    let mut drained = Vec::new();
+    for backlog in &backlogs {
+        let mut rounds = Vec::new();
         for round in 1..=arguments.rounds {
-            let shown = shape.as_str();
-            eprintln!("{shown}, round {round}: through tandem");
-            let ours = through_tandem::drain(&backlog).await;
-            eprintln!("{shown}, round {round}: through a secondary");
-            drains.push((ours, Some(native::drain(&backlog).await)));
+            let label = backlog.label();
+            eprintln!("{label}, round {round}: through tandem");
+            let tandem = through_tandem::drain(backlog).await;
+            eprintln!("{label}, round {round}: through a secondary");
+            let secondary = Some(native::drain(backlog).await);
+            eprintln!("{label}, round {round}: through a bare loop");
+            let bare = Some(bare::drain(backlog).await);
+            rounds.push(Round {
+                tandem,
+                secondary,
+                bare,
+            });
         }
-        rows.push(Row::of(&backlog, drains));
+        drained.push(rounds);
     }
+    let both = backlogs.iter().zip(&drained);
+    let rows: Vec<Row<'_>> = both
+        .map(|(backlog, rounds)| Row::of(backlog, rounds))
+        .collect();
     print_rows(&rows);
 }
 
-/// No secondary: what counts is the memory of a long backlog, wherever it is. Documents of 1 KB come
+/// Nothing beside it: what counts is the memory of a long backlog, wherever it is. Documents of 1 KB come
 /// a fifth as often.
 async fn memory(arguments: &Arguments) {
     let operations = arguments.operations;
@@ -115,15 +129,23 @@ async fn memory(arguments: &Arguments) {
         small(Place::OneWay),
         small(Place::BothSides),
     ];
-    let mut rows = Vec::new();
-    for backlog in backlogs {
-        let mut drains = Vec::new();
+    let mut drained = Vec::new();
+    for backlog in &backlogs {
+        let mut rounds = Vec::new();
         for round in 1..=arguments.rounds {
             eprintln!("{}, round {round}: through tandem", backlog.label());
-            drains.push((through_tandem::drain(&backlog).await, None));
+            rounds.push(Round {
+                tandem: through_tandem::drain(backlog).await,
+                secondary: None,
+                bare: None,
+            });
         }
-        rows.push(Row::of(&backlog, drains));
-        print_rows(&rows[rows.len() - 1..]);
+        print_rows(&[Row::of(backlog, &rounds)]);
+        drained.push(rounds);
     }
+    let both = backlogs.iter().zip(&drained);
+    let rows: Vec<Row<'_>> = both
+        .map(|(backlog, rounds)| Row::of(backlog, rounds))
+        .collect();
     print_rows(&rows);
 }

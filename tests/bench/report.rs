@@ -18,53 +18,82 @@ pub struct Drain {
     pub resources: Option<Resources>,
 }
 
-/// One line of the table: medians over the rounds.
-pub struct Row {
-    what: String,
-    tandem: f64,
-    native: Option<f64>,
-    ratio: Option<f64>,
-    resources: Resources,
+/// The bare loop, and how fast each half of it is without the other, in operations per second.
+#[derive(Debug, Clone, Copy)]
+pub struct Bare {
+    pub time: Duration,
+    pub cpu_seconds: f64,
+    pub read_alone: f64,
+    pub write_alone: f64,
 }
 
-impl Row {
-    pub fn of(backlog: &Backlog, drains: Vec<(Drain, Option<Drain>)>) -> Self {
-        let rate = |drain: &Drain| backlog.drained() as f64 / drain.time.as_secs_f64();
-        let ours = |of: fn(Resources) -> f64| {
-            median(drains.iter().filter_map(|(ours, _)| ours.resources.map(of)))
-        };
-        let both = || {
-            let pair =
-                |(ours, native): &(Drain, Option<Drain>)| Some((rate(ours), rate(&(*native)?)));
-            drains.iter().filter_map(pair)
-        };
-        Self {
-            what: backlog.label(),
-            tandem: median(drains.iter().map(|(ours, _)| rate(ours))).unwrap_or_default(),
-            native: median(both().map(|(_, native)| native)),
-            ratio: median(both().map(|(ours, native)| ours / native)),
-            resources: Resources {
-                peak_megabytes: ours(|taken| taken.peak_megabytes).unwrap_or_default(),
-                cpu_seconds: ours(|taken| taken.cpu_seconds).unwrap_or_default(),
-            },
-        }
+/// One round: the same backlog through everybody.
+#[derive(Debug, Clone, Copy)]
+pub struct Round {
+    pub tandem: Drain,
+    pub secondary: Option<Drain>,
+    pub bare: Option<Bare>,
+}
+
+/// One line of the table: medians over the rounds.
+pub struct Row<'a> {
+    backlog: &'a Backlog,
+    rounds: &'a [Round],
+}
+
+const HEAD: &str = "| backlog | tandem, op/s | secondary, op/s | tandem to secondary \
+| bare loop, op/s | tandem to bare | reading alone, op/s | writing alone, op/s \
+| peak memory, MB | CPU, µs/op | CPU, tandem to bare |
+|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|";
+
+impl<'a> Row<'a> {
+    pub fn of(backlog: &'a Backlog, rounds: &'a [Round]) -> Self {
+        Self { backlog, rounds }
+    }
+
+    fn median(&self, of: impl Fn(&Round) -> Option<f64>) -> Option<f64> {
+        median(self.rounds.iter().filter_map(of))
+    }
+
+    fn rate(&self, time: Duration) -> f64 {
+        self.backlog.drained() as f64 / time.as_secs_f64()
+    }
+
+    fn cells(&self) -> Vec<String> {
+        let operations = self.backlog.drained() as f64;
+        let tandem = |round: &Round| self.rate(round.tandem.time);
+        let secondary = |round: &Round| round.secondary.map(|drain| self.rate(drain.time));
+        let bare = |round: &Round| round.bare.map(|bare| self.rate(bare.time));
+        let taken = |round: &Round| round.tandem.resources.unwrap_or_default();
+        let of_bare = |round: &Round| Some(taken(round).cpu_seconds / round.bare?.cpu_seconds);
+        [
+            (self.median(|round| Some(tandem(round))), 0),
+            (self.median(secondary), 0),
+            (
+                self.median(|round| Some(tandem(round) / secondary(round)?)),
+                2,
+            ),
+            (self.median(bare), 0),
+            (self.median(|round| Some(tandem(round) / bare(round)?)), 2),
+            (self.median(|round| Some(round.bare?.read_alone)), 0),
+            (self.median(|round| Some(round.bare?.write_alone)), 0),
+            (self.median(|round| Some(taken(round).peak_megabytes)), 0),
+            (
+                self.median(|round| Some(taken(round).cpu_seconds * 1e6 / operations)),
+                1,
+            ),
+            (self.median(of_bare), 2),
+        ]
+        .map(|(number, digits)| shown(number, digits))
+        .to_vec()
     }
 }
 
 /// Prints a Markdown table.
-pub fn print_rows(rows: &[Row]) {
-    println!("| backlog | tandem, op/s | secondary, op/s | ratio | peak memory, MB | CPU, s |");
-    println!("|---|---:|---:|---:|---:|---:|");
+pub fn print_rows(rows: &[Row<'_>]) {
+    println!("{HEAD}");
     for row in rows {
-        println!(
-            "| {} | {:.0} | {} | {} | {:.0} | {:.1} |",
-            row.what,
-            row.tandem,
-            shown(row.native, 0),
-            shown(row.ratio, 2),
-            row.resources.peak_megabytes,
-            row.resources.cpu_seconds,
-        );
+        println!("| {} | {} |", row.backlog.label(), row.cells().join(" | "));
     }
 }
 

@@ -69,18 +69,27 @@ impl Resources {
             .lines()
             .find_map(|line| line.strip_prefix("VmHWM:"))?;
         let peak_kilobytes: u64 = peak.split_whitespace().next()?.parse().ok()?;
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        // The second field is the name in brackets; of the rest, the 12th and 13th are times.
-        let (_, rest) = stat.rsplit_once(')')?;
-        let ticks: u64 = rest
-            .split_whitespace()
-            .skip(11)
-            .take(2)
-            .filter_map(|field| field.parse::<u64>().ok())
-            .sum();
         Some(Self {
             peak_megabytes: peak_kilobytes as f64 / 1024.0,
-            cpu_seconds: ticks as f64 / TICKS_PER_SECOND,
+            cpu_seconds: cpu_seconds(&pid.to_string())?,
         })
     }
+}
+
+/// What this program has taken so far.
+pub fn own_cpu_seconds() -> f64 {
+    cpu_seconds("self").expect("this process lives")
+}
+
+fn cpu_seconds(process: &str) -> Option<f64> {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
+    // The second field is the name in brackets; of the rest, the 12th and 13th are times.
+    let (_, rest) = stat.rsplit_once(')')?;
+    let ticks: u64 = rest
+        .split_whitespace()
+        .skip(11)
+        .take(2)
+        .filter_map(|field| field.parse::<u64>().ok())
+        .sum();
+    Some(ticks as f64 / TICKS_PER_SECOND)
 }
