@@ -142,7 +142,7 @@ pub struct ConflictRecord {
     pub winning: Option<Winning>,
     pub losing: Losing,
     pub clock_skew_ms: Option<i64>,
-    /// Further fields of a dead letter: `index`, `other_key`, `attempts`.
+    /// Further fields: `settled_by` of a conflict; `index`, `other_key`, `attempts` of a dead letter.
     pub extra: RawDocumentBuf,
     pub status: RecordStatus,
 }

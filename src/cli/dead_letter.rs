@@ -6,7 +6,8 @@ use super::{Common, output};
 use crate::change::{ConflictKind, RecordStatus};
 use crate::config::Config;
 use crate::error::{ExitCode, Result};
-use crate::link::{dead_letters, reporting};
+use crate::link::dead_letters;
+use crate::link::reporting::{self, Asked};
 use crate::report::{Detail, Format};
 use crate::store::RecordFilter;
 
@@ -67,7 +68,8 @@ pub async fn run(common: &Common, args: &DeadLetterArgs) -> Result<ExitCode> {
 }
 
 async fn list(config: &Config, args: &ListArgs) -> Result<ExitCode> {
-    let filter = RecordFilter {
+    let mut asked = Asked::of(config);
+    asked.filter = RecordFilter {
         kinds: vec![ConflictKind::DeadLetter],
         statuses: vec![RecordStatus::Logged],
         ..RecordFilter::default()
@@ -77,9 +79,7 @@ async fn list(config: &Config, args: &ListArgs) -> Result<ExitCode> {
     } else {
         Format::Table
     };
-    let link = &config.link;
     let out = output::results();
-    let detail = Detail::DeadLetters;
-    reporting::conflict_report(&link.state_dir, &link.name, &filter, format, detail, out).await?;
+    reporting::conflict_report(&asked, format, Detail::DeadLetters, out).await?;
     Ok(ExitCode::Done)
 }

@@ -1,12 +1,14 @@
 //! What is typed on the command line, and the command it starts.
 
 pub mod check;
+pub mod completions;
 pub mod confirm;
 pub mod conflict;
 pub mod conflict_report;
 pub mod cutover;
 pub mod dead_letter;
 pub mod init;
+pub mod man;
 pub mod moment;
 pub mod output;
 pub mod pause;
@@ -100,6 +102,8 @@ pub enum Command {
     Conflict(conflict::ConflictArgs),
     DeadLetter(dead_letter::DeadLetterArgs),
     Reset(reset::ResetArgs),
+    Completions(completions::CompletionsArgs),
+    Man(man::ManArgs),
 }
 
 impl Common {
@@ -161,8 +165,13 @@ async fn dispatch(cli: Cli) -> Result<ExitCode> {
         Command::Conflict(args) => conflict::run(&common, &args).await,
         Command::DeadLetter(args) => dead_letter::run(&common, &args).await,
         Command::Reset(args) => reset::run(&common, &args).await,
+        Command::Completions(args) => completions::run(&args),
+        Command::Man(args) => man::run(&args),
     }
 }
+
+#[cfg(test)]
+mod examples;
 
 #[cfg(test)]
 mod tests {
@@ -231,6 +240,10 @@ mod tests {
             "tandem conflict-report --format xml",
             "tandem conflict-report --kind lost",
             "tandem conflict restore",
+            "tandem conflict show",
+            "tandem conflict-report --status gone",
+            "tandem conflict-report --sort color",
+            "tandem conflict-report --summary --limit 3",
             "tandem check --log-format loud",
             "tandem verify --readers 0",
             "tandem verify --from a",

@@ -2,7 +2,7 @@
 
 use std::io::{self, BufWriter, ErrorKind, Stdout, Write};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, ExitCode, Result};
 use crate::report::escaped;
 
 /// Prints a result. A reader that has had enough, such as `head`, is no error.
@@ -67,13 +67,42 @@ pub fn harmless(text: &str) -> String {
         .collect()
 }
 
-/// Prints `error: …` and, where there is one, `hint: …`.
-pub fn print_error(error: &Error) {
-    let mut text = format!("error: {error}\n");
-    if let Some(hint) = &error.hint {
-        text.push_str(&format!("hint: {hint}\n"));
-    }
+/// Prints `hint: …`, beside a result that may not be the one that was wanted.
+pub fn hint(text: &str) {
+    let text = format!("hint: {text}\n");
     let _ = io::stderr().lock().write_all(harmless(&text).as_bytes());
+}
+
+/// Prints `error: …` and `hint: …`, which is that of the exit code where the error has none.
+pub fn print_error(error: &Error) {
+    let hint = error.hint.as_deref().unwrap_or_else(|| hint_of(error.exit));
+    let text = format!("error: {error}\nhint: {hint}\n");
+    let _ = io::stderr().lock().write_all(harmless(&text).as_bytes());
+}
+
+/// What to do next where nothing more is known.
+fn hint_of(exit: ExitCode) -> &'static str {
+    match exit {
+        ExitCode::Done => "nothing has to be done",
+        ExitCode::Unexpected => {
+            "look at the log; starting again is safe, and if it happens again, report it"
+        }
+        ExitCode::Usage => "`tandem COMMAND --help` tells what it takes, with examples",
+        ExitCode::Config => {
+            "docs/CONFIG.md tells what each key takes; `tandem init` writes a file to begin with"
+        }
+        ExitCode::Cluster => "`tandem check` tells what each cluster lacks",
+        ExitCode::History => {
+            "`tandem resync` brings both sides together again; docs/OPERATIONS.md tells when"
+        }
+        ExitCode::Found => "`tandem conflict-report` and `tandem verify` show what was found",
+        ExitCode::Store => {
+            "`tandem status` tells whether a tandem runs on the state directory; look at its disk and permissions"
+        }
+        ExitCode::Fenced => "only one process may hold a link: look where the other one runs",
+        ExitCode::TimedOut => "`tandem status` tells how far it is; give it more time",
+        ExitCode::Interrupted => "starting again goes on where it was",
+    }
 }
 
 #[cfg(test)]

@@ -26,6 +26,8 @@ pub const TIE: &str = "a";
 pub const CLOCK_SKEW_WARN: &str = "5s";
 /// A quarter: long enough for an audit to find a lost write.
 pub const RETENTION: &str = "90d";
+/// No limit: a full log stops the link, and only the operator knows how much disk there is.
+pub const CONFLICTS_BYTES_MAX: i64 = 0;
 /// A collection that is another one on each side cannot be kept in step for long.
 pub const DDL_REPLICATE: bool = true;
 /// A drop takes unseen writes with it, so it must be asked for.
@@ -194,6 +196,8 @@ pub const KEYS: &[Key] = &[
         Preset::Text(""),
     ),
     length("conflicts.retention", "1s", "36500d", RETENTION),
+    integer("conflicts.bytes_max", 0, 1 << 50, CONFLICTS_BYTES_MAX),
+    key("conflicts.redact", Kind::Texts, Preset::NoTexts),
     key(
         "ddl.replicate",
         Kind::Boolean,

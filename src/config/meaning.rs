@@ -17,7 +17,7 @@ use super::{
     ApplyConfig, ClusterConfig, Config, ConflictsConfig, DdlConfig, FenceKind, InitialSync,
     LimitsConfig, LinkConfig, LogLevel, Mode, Policy, Secret, TimeoutsConfig,
 };
-use crate::change::{NamespaceFilter, Pair, Pattern, Side, expression_of};
+use crate::change::{NamespaceFilter, Pair, Pattern, Redaction, Side, expression_of};
 
 /// The server's own limit on the name of a database.
 const DATABASE_NAME_BYTES_MAX: usize = 63;
@@ -251,7 +251,30 @@ fn conflicts(settings: &Settings, problems: &mut Problems) -> ConflictsConfig {
         clock_skew_warn: settings.length("conflicts.clock_skew_warn"),
         future_max: settings.length_given("conflicts.future_max"),
         retention: settings.length("conflicts.retention"),
+        bytes_max: Some(settings.integer("conflicts.bytes_max")).filter(|bytes| *bytes > 0),
+        redact: redact(settings, problems),
     }
+}
+
+fn redact(settings: &Settings, problems: &mut Problems) -> Vec<String> {
+    let patterns = settings.texts("conflicts.redact");
+    for pattern in patterns {
+        let is_about = |path: &str| Redaction::new(std::slice::from_ref(pattern)).is_about(path);
+        let what = if pattern.starts_with('.') || pattern.ends_with('.') || pattern.contains("..") {
+            "must be a path such as \"card\" or \"*.ssn\", where * stands for any text"
+        } else if is_about("_id") || pattern.starts_with("_id.") {
+            "matches _id, a document's key: without it no record says which document it is about"
+        } else if settings
+            .text_given("conflicts.version_field")
+            .is_some_and(is_about)
+        {
+            "matches conflicts.version_field, whose value every record shows"
+        } else {
+            continue;
+        };
+        problems.add("conflicts.redact", format!("{pattern:?} {what}"));
+    }
+    patterns.to_vec()
 }
 
 fn ddl(settings: &Settings) -> DdlConfig {

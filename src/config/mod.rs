@@ -26,6 +26,7 @@ use crate::error::{Error, Result};
 
 pub use alerts::{AlertsConfig, Thresholds, WebhookConfig};
 pub use environment::Environment;
+pub use problems::{nearest, suggestion};
 pub use reload::Adjustable;
 pub use typed::Flags;
 pub use window::Window;
@@ -175,6 +176,10 @@ pub struct ConflictsConfig {
     /// A version further in the future stops the link.
     pub future_max: Option<Duration>,
     pub retention: Duration,
+    /// How large the conflict log may become on this host; none: without end.
+    pub bytes_max: Option<u64>,
+    /// Fields that no record may hold, see [`Redaction`](crate::change::Redaction).
+    pub redact: Vec<String>,
 }
 
 #[derive(Debug, Clone, Copy)]

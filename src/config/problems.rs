@@ -60,7 +60,15 @@ pub fn nearest<'a>(typed: &str, known: impl IntoIterator<Item = &'a str>) -> Opt
         .map(|(_, _, name)| name)
 }
 
-/// Levenshtein distance in bytes; the names compared are ASCII.
+/// `; did you mean NAME?`, or nothing where no known name is near.
+pub fn suggestion<'a>(typed: &str, known: impl IntoIterator<Item = &'a str>) -> String {
+    match nearest(typed, known) {
+        Some(name) => format!("; did you mean {name}?"),
+        None => String::new(),
+    }
+}
+
+/// Levenshtein distance in bytes: near enough for names that are not ASCII.
 fn edit_distance(left: &str, right: &str) -> usize {
     let mut row: Vec<usize> = (0..=right.len()).collect();
     for (i, l) in left.bytes().enumerate() {
@@ -94,6 +102,20 @@ mod tests {
     fn a_key_far_from_all_finds_none() {
         assert_eq!(nearest("completely.other", KNOWN), None);
         assert_eq!(nearest("x", KNOWN), None);
+    }
+
+    #[test]
+    fn a_mistyped_namespace_is_answered_with_the_nearest_one() {
+        let known = ["shop.orders", "shop.items", "bank.accounts"];
+        assert_eq!(
+            suggestion("shop.order", known),
+            "; did you mean shop.orders?"
+        );
+        assert_eq!(
+            suggestion("shpo.items", known),
+            "; did you mean shop.items?"
+        );
+        assert_eq!(suggestion("crm.people", known), "");
     }
 
     #[test]

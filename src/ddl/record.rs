@@ -30,12 +30,14 @@ pub async fn put_on_record(
     reason: &str,
 ) -> Result<usize> {
     let record = record(&shared.facts, side, event, won, reason)?;
-    let mut body = record.clone();
+    let whole = RawDocumentBuf::try_from(&record)
+        .map_err(|error| Error::bug("a record that cannot be written").caused_by(error))?;
+    let raw = shared.facts.redaction.record(&whole);
+    let mut body = Document::try_from(raw.clone())
+        .map_err(|error| Error::bug("a record that cannot be read").caused_by(error))?;
     let id = body.remove("_id");
     let statement = doc! { "q": { "_id": id }, "u": { "$setOnInsert": body }, "upsert": true };
     own.update("conflicts", vec![statement]).await?;
-    let raw = RawDocumentBuf::try_from(&record)
-        .map_err(|error| Error::bug("a record that cannot be written").caused_by(error))?;
     shared.store.put_records(&[raw])
 }
 

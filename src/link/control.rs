@@ -24,10 +24,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::merge::{Job, RepairKey};
 use super::pausing::Wanted;
+use super::restorer::Restorer;
 use crate::change::{PipelineId, Side};
 use crate::error::{Class, Error, ExitCode, Result};
 use crate::resolve::Tally;
-use crate::store::{RecordFilter, Run};
+use crate::store::{Page, RecordFilter, Run};
 use crate::telemetry::status::LinkStatus;
 
 pub use super::control_client::{Answer, RecordStream, ask};
@@ -54,6 +55,8 @@ pub enum Request {
     Runs,
     Records {
         filter: RecordFilter,
+        #[serde(default)]
+        page: Page,
     },
     DeadLetterRetry {
         id: String,
@@ -70,6 +73,11 @@ pub enum Request {
     /// The losing version of this record was written back.
     ConflictRestored {
         id: String,
+        by: Restorer,
+    },
+    /// Removes some of the records logged before a time.
+    Prune {
+        before: DateTime,
     },
     Pause {
         /// None: every one that the link has.
@@ -107,6 +115,7 @@ impl Request {
             | Request::DeadLetterDiscard { .. }
             | Request::PutRun { .. }
             | Request::Turn
+            | Request::Prune { .. }
             | Request::ConflictRestored { .. } => false,
         }
     }
@@ -132,6 +141,11 @@ pub enum Response {
     },
     Repaired {
         tally: Tally,
+    },
+    Pruned {
+        removed: u64,
+        /// There may be more of them.
+        more: bool,
     },
     /// What was asked is done, in words for people.
     Done {

@@ -8,7 +8,9 @@ use tokio_util::sync::CancellationToken;
 use super::control::{Handler, Reply, ReplyFuture, Request, Response};
 use super::dead_letters::{DeadLetter, discard, told_discarded, told_retried};
 use super::merge::{self, Desk, Repair, RepairKey, Repairs};
+use super::own::Own;
 use super::record_status::{Place, mark_restored};
+use super::retention::{Round, remove_before};
 use super::steering::Steering;
 use crate::change::{Pair, Side};
 use crate::cluster::Cluster;
@@ -57,10 +59,10 @@ impl LinkHandler {
                 let runs = self.shared.store.runs()?;
                 Ok(Reply::Line(Response::Runs { runs }))
             }
-            Request::Records { filter } => Ok(Reply::Records {
+            Request::Records { filter, page } => Ok(Reply::Records {
                 link: self.shared.facts.link.clone(),
                 complete_since: self.shared.store.complete_since()?,
-                records: Box::new(self.shared.store.records(&filter)),
+                records: self.shared.store.page(&filter, page),
             }),
             Request::Pause {
                 pipeline,
@@ -95,8 +97,19 @@ impl LinkHandler {
                 self.turned.cancel();
                 Ok(done("the link begins again".to_owned()))
             }
-            Request::ConflictRestored { id } => {
-                mark_restored(&self.shared.store, &self.place(), &id).await?;
+            Request::Prune { before } => {
+                let own = self.clusters.as_ref();
+                let own = own.map(|cluster| Own::new(cluster, &self.shared.database));
+                let round = remove_before(&self.shared.store, &own, before).await?;
+                tracing::info!(
+                    records = round.removed,
+                    "conflict records removed when asked"
+                );
+                let Round { removed, more } = round;
+                Ok(Reply::Line(Response::Pruned { removed, more }))
+            }
+            Request::ConflictRestored { id, by } => {
+                mark_restored(&self.shared.store, &self.place(), &id, &by).await?;
                 Ok(done(format!("record {id} is marked as restored")))
             }
         }

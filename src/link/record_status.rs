@@ -1,7 +1,8 @@
 //! What becomes of a record on the clusters, when somebody decides about it.
 
-use bson::rawdoc;
+use bson::{RawDocumentBuf, rawdoc};
 
+use super::restorer::Restorer;
 use crate::change::{ConflictKind, DocumentKey, Pair, RecordStatus, Side};
 use crate::cluster::Cluster;
 use crate::error::{Error, Result};
@@ -28,23 +29,23 @@ impl Place<'_> {
             "kind": ConflictKind::DeadLetter.as_str(),
             "status": RecordStatus::Logged.as_str(),
         };
-        self.set_status(letter, RecordStatus::Discarded).await
+        let discarded = rawdoc! { "status": RecordStatus::Discarded.as_str() };
+        self.set(letter, discarded).await
     }
 
     /// # Errors
     /// As the clusters say.
-    pub async fn restored(&self, id: &str) -> Result<()> {
-        self.set_status(rawdoc! { "_id": id }, RecordStatus::Restored)
-            .await
+    pub async fn restored(&self, id: &str, by: &Restorer) -> Result<()> {
+        self.set(rawdoc! { "_id": id }, restored(by)).await
     }
 
-    async fn set_status(&self, which: bson::RawDocumentBuf, status: RecordStatus) -> Result<()> {
+    async fn set(&self, which: RawDocumentBuf, fields: RawDocumentBuf) -> Result<()> {
         for side in Side::BOTH {
             let cluster = &self.clusters[side];
             let doing = format!("write {}.conflicts on {}", self.database, cluster.name);
             let command = rawdoc! {
                 "update": "conflicts",
-                "updates": [{ "q": which.clone(), "u": { "$set": { "status": status.as_str() } } }],
+                "updates": [{ "q": which.clone(), "u": { "$set": fields.clone() } }],
                 "writeConcern": { "w": "majority" },
             };
             cluster.write(self.database, command, &doing).await?;
@@ -73,13 +74,22 @@ impl Place<'_> {
 ///
 /// # Errors
 /// Exit 2 where there is no such record; as the clusters and the store say.
-pub async fn mark_restored(store: &Store, place: &Place<'_>, id: &str) -> Result<()> {
+pub async fn mark_restored(
+    store: &Store,
+    place: &Place<'_>,
+    id: &str,
+    by: &Restorer,
+) -> Result<()> {
     if store.record(id)?.is_none() {
         return Err(unknown(id));
     }
-    place.restored(id).await?;
-    store.set_record_status(id, RecordStatus::Restored)?;
+    place.restored(id, by).await?;
+    store.set_record_fields(id, &restored(by))?;
     store.flush()
+}
+
+fn restored(by: &Restorer) -> RawDocumentBuf {
+    rawdoc! { "restored": by.to_document(), "status": RecordStatus::Restored.as_str() }
 }
 
 /// No record has this id.

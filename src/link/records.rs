@@ -5,9 +5,12 @@ use std::collections::HashMap;
 use bson::{RawDocument, RawDocumentBuf, rawdoc};
 
 use super::own::Own;
+use super::retention::remove_old;
 use crate::change::{Pair, RecordStatus, Side, chunk_ids, joined_record};
 use crate::cluster::CursorKind;
+use crate::config::ConflictsConfig;
 use crate::error::Result;
+use crate::pipeline::log_room;
 use crate::ranges::documents;
 use crate::store::Store;
 
@@ -19,12 +22,24 @@ const BATCH_BYTES: usize = 32 * 1024 * 1024;
 /// Puts every record of the clusters into the local conflict log.
 ///
 /// # Errors
-/// As the clusters and the store say.
-pub async fn fill_up_store(store: &Store, own: &Pair<Own>) -> Result<()> {
+/// As the clusters and the store say; exit 7 where the log is larger than it may be, with what has
+/// been kept for long enough removed.
+pub async fn fill_up_store(
+    store: &Store,
+    own: &Pair<Own>,
+    conflicts: &ConflictsConfig,
+) -> Result<()> {
     for side in Side::BOTH {
         fill_up_from(store, &own[side]).await?;
     }
-    store.check_log()
+    store.check_log()?;
+    if conflicts
+        .bytes_max
+        .is_some_and(|max| store.records_bytes() > max)
+    {
+        remove_old(store, own, conflicts.retention).await?;
+    }
+    log_room::check(0, store.records_bytes(), conflicts.bytes_max)
 }
 
 async fn fill_up_from(store: &Store, own: &Own) -> Result<()> {
@@ -88,6 +103,9 @@ fn take(store: &Store, batch: &[RawDocumentBuf]) -> Result<()> {
             && status != RecordStatus::Logged
         {
             store.set_record_status(id, status)?;
+            if let Ok(by) = record.get_document("restored") {
+                store.set_record_fields(id, &rawdoc! { "restored": by.to_owned() })?;
+            }
         }
     }
     Ok(())

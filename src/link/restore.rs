@@ -7,14 +7,16 @@ use bson::{RawBsonRef, RawDocument, RawDocumentBuf};
 use super::both_clusters::with_both;
 use super::control::{Answer, Request, Response};
 use super::dead_letters::{key_of, unreadable};
-use super::record_status::{Place, mark_restored, unknown};
-use super::reporting::{Source, source, unexpected};
+use super::record_status::{Place, mark_restored};
+use super::reporting::{self, Source, source, unexpected};
+use super::restorer::Restorer;
 use super::swap::{self, Swap};
-use crate::change::{ConflictKind, DocumentKey, Mode, PipelineId, RecordStatus, Side};
+use crate::change::{
+    ConflictKind, DocumentKey, Mode, PipelineId, RecordStatus, Side, redacted_of_loser,
+};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::report::{escaped, write_canonical};
-use crate::store::RecordFilter;
 
 /// How a restoration ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,7 +53,7 @@ pub async fn restore(
     id: &str,
     ask: impl FnOnce(&str) -> Result<bool>,
 ) -> Result<Outcome> {
-    let record = find(&config.link.state_dir, id).await?;
+    let record = reporting::record(&config.link.state_dir, id).await?;
     let lost = Lost::of(id, &record)?;
     with_both(config, async |clusters| {
         let cluster = &clusters[lost.side];
@@ -59,6 +61,8 @@ pub async fn restore(
         if !ask(&lost.shown(config, now.as_deref()))? {
             return Ok(Outcome::Declined);
         }
+        // Asked before anything is written, so that nothing is written that nobody answers for.
+        let by = Restorer::here(cluster).await?;
         let outcome = if now == lost.document {
             Outcome::AlreadyThere
         } else {
@@ -75,7 +79,7 @@ pub async fn restore(
             database: &config.link.database,
             link: &config.link.name,
         };
-        match mark(&config.link.state_dir, &place, id).await {
+        match mark(&config.link.state_dir, &place, id, by).await {
             Ok(()) => Ok(outcome),
             Err(mut error) => {
                 error.message = format!(
@@ -89,28 +93,20 @@ pub async fn restore(
     .await
 }
 
-async fn find(state_dir: &Path, id: &str) -> Result<RawDocumentBuf> {
-    let filter = RecordFilter::of_id(id);
-    let found = match source(state_dir, &Request::Records { filter }).await? {
-        Source::Process(Answer::Records(mut records)) => records.next().await?,
-        Source::Process(Answer::Line(response)) => return Err(unexpected(&response)),
-        Source::Store(store) => store.record(id)?,
-        Source::Nobody => None,
-    };
-    found.ok_or_else(|| unknown(id))
-}
-
 /// The store is opened anew: while somebody was asked, a link may have started.
-async fn mark(state_dir: &Path, place: &Place<'_>, id: &str) -> Result<()> {
-    let request = Request::ConflictRestored { id: id.to_owned() };
+async fn mark(state_dir: &Path, place: &Place<'_>, id: &str, by: Restorer) -> Result<()> {
+    let request = Request::ConflictRestored {
+        id: id.to_owned(),
+        by: by.clone(),
+    };
     match source(state_dir, &request).await? {
         Source::Process(Answer::Line(Response::Done { .. })) => Ok(()),
         Source::Process(Answer::Line(response)) => Err(unexpected(&response)),
         Source::Process(Answer::Records(_)) => {
             Err(Error::bug("the running tandem sent records for an order"))
         }
-        Source::Store(store) => mark_restored(&store, place, id).await,
-        Source::Nobody => place.restored(id).await,
+        Source::Store(store) => mark_restored(&store, place, id, &by).await,
+        Source::Nobody => place.restored(id, &by).await,
     }
 }
 
@@ -147,6 +143,16 @@ impl Lost {
             Ok(Some(RawBsonRef::Null)) => None,
             _ => return Err(unreadable(id)),
         };
+        let missing = redacted_of_loser(record);
+        if !missing.is_empty() {
+            let names = missing.join(", ");
+            return Err(Error::usage(format!(
+                "record {id} cannot be restored: its values of {names} were redacted before it was stored, here and on the clusters"
+            ))
+            .hint(format!(
+                "`tandem conflict show {id}` has all other fields; an application can write them"
+            )));
+        }
         Ok(Self {
             id: id.to_owned(),
             kind: text("kind").to_owned(),

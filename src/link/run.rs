@@ -124,7 +124,7 @@ async fn run_with_store(
     loop {
         let (started, ledger) =
             take_over(config, connected, store, &options, &mut standing).await?;
-        fill_up_store(store, &connected.own).await?;
+        fill_up_store(store, &connected.own, &config.conflicts).await?;
         let lease = started.lease.clone();
         let writers = started.writers.clone();
         let options_now = options.clone();

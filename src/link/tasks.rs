@@ -23,7 +23,7 @@ use super::run::{RunOptions, Showing, Work};
 use super::start::{Connected, Started};
 use super::steering::Steering;
 use super::sweeper::clear_notes;
-use crate::change::{Pair, PipelineId, Side};
+use crate::change::{Pair, PipelineId, Redaction, Side};
 use crate::config::Config;
 use crate::ddl::Ddl;
 use crate::error::Result;
@@ -102,6 +102,8 @@ fn facts(config: &Config, connected: &Connected) -> LinkFacts {
             .as_ref()
             .map(|server| server.replica_set_id.clone()),
         policy: document_rules(config).rules.name(),
+        redaction: Redaction::new(&config.conflicts.redact),
+        log_bytes_max: config.conflicts.bytes_max,
     }
 }
 

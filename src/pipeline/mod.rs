@@ -6,6 +6,7 @@ mod compose;
 mod counters;
 mod exchange;
 mod lane;
+pub mod log_room;
 mod records;
 mod refusals;
 mod retry;
@@ -196,6 +197,10 @@ impl Work<'_> {
             .trouble
             .dead_letter_records(facts, plan, of_source, shown);
         records.raw.extend(dead_letters);
+        // Before anything is written: neither cluster nor this host ever holds what is redacted.
+        for record in &mut records.raw {
+            *record = facts.redaction.record(record);
+        }
         plan.records = std::mem::take(&mut records.lost);
         plan.collided_with = self.trouble.collisions(plan);
         let place = compose::Place {

@@ -2,11 +2,11 @@
 
 use std::collections::HashMap;
 
-use bson::{DateTime, RawDocumentBuf};
+use bson::{DateTime, RawDocumentBuf, rawdoc};
 
 use crate::change::{
     ConflictKind, ConflictRecord, DocumentKey, Losing, Operation, Pair, PipelineId, RecordStatus,
-    SharedEvent, Winning, record_id,
+    Redaction, SharedEvent, Winning, record_id,
 };
 use crate::resolve::{Conflict, Decision, LostWrite, Plan};
 
@@ -18,6 +18,10 @@ pub struct LinkFacts {
     pub replica_set_ids: Pair<String>,
     /// `last-write-wins`, `prefer-a`, `prefer-b` or `one-way`.
     pub policy: &'static str,
+    /// What no record may hold.
+    pub redaction: Redaction,
+    /// How large the conflict log may become here; none: without end.
+    pub log_bytes_max: Option<u64>,
 }
 
 /// Documents by key; a missing one is absent on its cluster.
@@ -86,6 +90,8 @@ fn of_conflict(
         false => (&conflict.theirs, &conflict.mine),
     };
     let winning = winning(winners, documents[conflict.winner]);
+    // Tells whether this transaction has written the winner's document, too.
+    let settled_by = rawdoc! { "settled_by": plan.pipeline.as_str() };
     let kind = kind(net(winners), net(losers));
     losers
         .iter()
@@ -105,7 +111,7 @@ fn of_conflict(
             winning: winning.clone(),
             losing: losing(event, documents[loser]),
             clock_skew_ms,
-            extra: RawDocumentBuf::new(),
+            extra: settled_by.clone(),
             status: RecordStatus::Logged,
         })
         .collect()

@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use super::collections::Collections;
 use super::counters::Counters;
 use super::exchange::Exchange;
+use super::log_room;
 use super::records::{LinkFacts, Records};
 use crate::change::{Filters, Namespace, Pair, PipelineId, Side};
 use crate::config::{Adjustable, Config};
@@ -102,6 +103,7 @@ impl Shared {
     /// Copies records to the local log. A loser counts once, for the pipeline that it came from,
     /// whichever pipeline settled its conflict first.
     pub(super) fn put_on_record(&self, records: &Records) -> Result<()> {
+        let before = self.store.records_bytes();
         for pipeline in PipelineId::BOTH {
             let of_pipeline =
                 |raw: &&RawDocumentBuf| raw.get_str("pipeline").ok() == Some(pipeline.as_str());
@@ -115,7 +117,8 @@ impl Shared {
             let new = self.store.put_records(&conflicts)? as u64;
             self.counters[pipeline.source()].totals().conflicts += new;
         }
-        Ok(())
+        // Everything is on record, so stopping here loses nothing.
+        log_room::check(before, self.store.records_bytes(), self.facts.log_bytes_max)
     }
 
     /// Keeps the totals locked meanwhile: an older count must not be saved over a newer one.

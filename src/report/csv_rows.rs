@@ -5,7 +5,7 @@ use bson::{RawBsonRef, RawDocument};
 use super::extjson::write_plain;
 
 /// A column's name and where its value stands in a record.
-const COLUMNS: [(&str, &[&str]); 26] = [
+const COLUMNS: [(&str, &[&str]); 31] = [
     ("id", &["_id"]),
     ("logged_at", &["logged_at"]),
     ("pipeline", &["pipeline"]),
@@ -32,6 +32,11 @@ const COLUMNS: [(&str, &[&str]); 26] = [
     ("other_key", &["other_key"]),
     ("attempts", &["attempts"]),
     ("status", &["status"]),
+    ("settled_by", &["settled_by"]),
+    ("redacted", &["redacted"]),
+    ("restored_at", &["restored", "at"]),
+    ("restored_by", &["restored", "user"]),
+    ("restored_as", &["restored", "account"]),
 ];
 
 /// What makes a spreadsheet take a cell for a formula.

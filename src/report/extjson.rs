@@ -10,7 +10,7 @@ use bson::{Binary, Bson, RawArray, RawBsonRef, RawDocument};
 use crate::change::rfc3339;
 
 /// The parts of a record that hold fields of tandem's own, not somebody's document.
-const PARTS: [&str; 2] = ["winning", "losing"];
+const PARTS: [&str; 3] = ["winning", "losing", "restored"];
 /// What stands in for a value or the rest of a document whose bytes are broken.
 const UNREADABLE: &str = "$unreadable";
 
@@ -69,6 +69,13 @@ pub(super) fn write_plain(out: &mut String, element: &RawElement<'_>) {
         }
         _ => write_canonical_value(out, element),
     }
+}
+
+/// The value alone, as canonical extended JSON.
+pub(super) fn canonical_value(element: &RawElement<'_>) -> String {
+    let mut out = String::new();
+    write_canonical_value(&mut out, element);
+    out
 }
 
 fn write_canonical_value(out: &mut String, element: &RawElement<'_>) {

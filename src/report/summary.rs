@@ -6,6 +6,7 @@ use bson::{DateTime, RawDocument};
 use comfy_table::{Table, presets};
 use serde::Serialize;
 
+use super::top::{Top, TopDocument};
 use super::{Format, ReportHead, csv_rows, table};
 use crate::change::rfc3339;
 
@@ -13,7 +14,37 @@ use crate::change::rfc3339;
 const NOBODY: &str = "none";
 const DAY_CHARS: usize = "2026-01-31".len();
 
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+/// How many of all writes were lost, over the life of the state directory, whatever the filters.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Writes {
+    /// Events read from both clusters.
+    pub read_total: u64,
+    /// Losing writes.
+    pub lost_total: u64,
+    /// The part of them that was lost; none where nothing was read.
+    pub lost_share: Option<f64>,
+}
+
+impl Writes {
+    pub fn new(read_total: u64, lost_total: u64) -> Self {
+        let share = lost_total as f64 / read_total as f64;
+        Self {
+            read_total,
+            lost_total,
+            lost_share: (read_total > 0).then_some(share),
+        }
+    }
+
+    /// For people.
+    pub(super) fn share_text(self) -> String {
+        match self.lost_share {
+            Some(share) => format!("{:.4} %", share * 100.0),
+            None => String::new(),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Default, Serialize)]
 pub struct Summary {
     format: u32,
     link: String,
@@ -24,6 +55,13 @@ pub struct Summary {
     pub by_namespace: BTreeMap<String, u64>,
     pub by_kind: BTreeMap<String, u64>,
     pub by_winner: BTreeMap<String, u64>,
+    pub by_status: BTreeMap<String, u64>,
+    top_documents: Vec<TopDocument>,
+    /// Not where more documents were in conflict than are counted apart; see CONFLICTS.md.
+    top_documents_exact: bool,
+    pub writes: Option<Writes>,
+    #[serde(skip)]
+    top: Top,
 }
 
 impl Summary {
@@ -32,6 +70,7 @@ impl Summary {
             format: 1,
             link: head.link.clone(),
             complete_since: head.complete_since.map(rfc3339),
+            writes: head.writes,
             ..Self::default()
         }
     }
@@ -46,14 +85,22 @@ impl Summary {
             (&mut self.by_namespace, text("namespace")),
             (&mut self.by_kind, text("kind")),
             (&mut self.by_winner, text("winner")),
+            (&mut self.by_status, text("status")),
         ] {
             *counts.entry(name).or_default() += 1;
         }
+        self.top.add(record);
     }
 
-    pub(super) fn render(&self, format: Format) -> Vec<u8> {
+    pub(super) fn top_documents(&self) -> Vec<TopDocument> {
+        self.top.most()
+    }
+
+    pub(super) fn render(&mut self, format: Format) -> Vec<u8> {
+        self.top_documents = self.top.most();
+        self.top_documents_exact = self.top.is_exact();
         match format {
-            Format::Json | Format::Ndjson => {
+            Format::Json | Format::Ndjson | Format::Html => {
                 let mut line = serde_json::to_vec(self).expect("counts make JSON");
                 line.push(b'\n');
                 line
@@ -87,10 +134,25 @@ impl Summary {
             ("namespace", &self.by_namespace),
             ("kind", &self.by_kind),
             ("winner", &self.by_winner),
+            ("status", &self.by_status),
         ] {
             for (name, count) in counts {
                 rows.push([by.into(), csv_rows::safe_text(name), count.to_string()]);
             }
+        }
+        for top in &self.top_documents {
+            let name = format!("{} {}", top.namespace, top.document_key);
+            rows.push([
+                "document".into(),
+                csv_rows::safe_text(&name),
+                top.count.to_string(),
+            ]);
+        }
+        if let Some(writes) = self.writes {
+            for (name, count) in [("read", writes.read_total), ("lost", writes.lost_total)] {
+                rows.push(["writes".into(), name.into(), count.to_string()]);
+            }
+            rows.push(["writes".into(), "lost share".into(), writes.share_text()]);
         }
         rows
     }

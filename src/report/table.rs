@@ -84,17 +84,26 @@ impl Page {
     }
 }
 
-/// A terminal obeys control characters, and names may hold them.
+/// A terminal obeys control characters, and a reader is led astray by those that turn the direction
+/// of writing; names may hold both.
 pub fn escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for character in text.chars() {
-        if character.is_control() {
+        if character.is_control() || turns_text(character) {
             out.extend(character.escape_default());
         } else {
             out.push(character);
         }
     }
     out
+}
+
+/// Whether a character changes how the text around it is laid out, and is not seen itself.
+pub fn turns_text(character: char) -> bool {
+    matches!(
+        character,
+        '\u{61C}' | '\u{200B}'..='\u{200F}' | '\u{2028}'..='\u{202E}' | '\u{2060}'..='\u{2069}' | '\u{FEFF}'
+    )
 }
 
 fn shortened(text: &str) -> String {

@@ -8,6 +8,7 @@ fn head() -> ReportHead {
     ReportHead {
         link: "eu-us".into(),
         complete_since: Some(DateTime::from_millis(1_700_000_000_000)),
+        ..ReportHead::default()
     }
 }
 
@@ -83,7 +84,7 @@ fn csv_has_a_header_and_fixed_columns() {
     let mut reader = csv::Reader::from_reader(text.as_bytes());
     let header = reader.headers().unwrap().clone();
     let row = reader.records().next().unwrap().unwrap();
-    assert_eq!(header.len(), 26);
+    assert_eq!(header.len(), 31);
     let cell = |name: &str| {
         let column = header.iter().position(|found| found == name).unwrap();
         row[column].to_owned()
@@ -121,8 +122,14 @@ fn a_spreadsheet_takes_no_name_for_a_formula() {
 
 #[test]
 fn a_table_shows_no_control_characters() {
-    let text = listed(Format::Table, &[record("0a", "shop.\x1b[31mred\nnext")]);
-    assert!(text.contains(r"shop.\u{1b}[31mred\nnext"), "{text}");
+    let text = listed(
+        Format::Table,
+        &[record("0a", "shop.\x1b[31mred\nnext\u{202e}yad")],
+    );
+    assert!(
+        text.contains(r"shop.\u{1b}[31mred\nnext\u{202e}yad"),
+        "{text}"
+    );
     assert!(!text.contains('\x1b'));
     assert_eq!(text.lines().count(), 2, "{text}");
     assert_eq!(listed(Format::Table, &[]), "no conflicts\n");
@@ -187,6 +194,13 @@ fn a_summary_counts_by_day_namespace_kind_and_winner() {
             "by_namespace": { "shop.items": 2, "shop.orders": 1 },
             "by_kind": { "dead_letter": 1, "update_origin_differs": 2 },
             "by_winner": { "eu": 2, "none": 1 },
+            "by_status": { "logged": 2, "none": 1 },
+            "top_documents": [
+                { "namespace": "shop.items", "document_key": { "_id": { "$numberLong": "7" } }, "count": 1 },
+                { "namespace": "shop.orders", "document_key": { "_id": { "$numberLong": "7" } }, "count": 1 },
+            ],
+            "top_documents_exact": true,
+            "writes": null,
         })
     );
     let (csv, _) = rendered(Format::Csv, Detail::Summary, &records);

@@ -1,6 +1,6 @@
 //! Which conflict records a question is about: a pure match on the raw record.
 
-use bson::{DateTime, RawDocument};
+use bson::{Bson, DateTime, RawDocument};
 use serde::{Deserialize, Serialize};
 
 use crate::change::{ConflictKind, PipelineId, RecordStatus, wildcard_matches};
@@ -20,6 +20,8 @@ pub struct RecordFilter {
     pub winners: Vec<String>,
     pub ids: Vec<String>,
     pub statuses: Vec<RecordStatus>,
+    /// Documents by key, see [`RecordFilter::matches`].
+    pub keys: Vec<String>,
     pub pipelines: Vec<PipelineId>,
 }
 
@@ -31,6 +33,8 @@ impl RecordFilter {
         }
     }
 
+    /// A key matches as the whole key or as its `_id` alone: as extended JSON, and where `_id` is a
+    /// text or an ObjectId, as that text, in which `*` stands for any text.
     pub fn matches(&self, record: &RawDocument) -> bool {
         let text = |name: &str| record.get_str(name).unwrap_or_default();
         self.includes_time(record)
@@ -44,6 +48,16 @@ impl RecordFilter {
             && any(&self.ids, |id| id == text("_id"))
             && any(&self.statuses, |status| status.as_str() == text("status"))
             && any(&self.pipelines, |id| id.as_str() == text("pipeline"))
+            && self.includes_key(record)
+    }
+
+    fn includes_key(&self, record: &RawDocument) -> bool {
+        if self.keys.is_empty() {
+            return true;
+        }
+        let key = record.get_document("document_key").ok();
+        let key = key.and_then(|key| bson::Document::try_from(key).ok());
+        key.is_some_and(|key| self.keys.iter().any(|typed| names_key(typed, key.clone())))
     }
 
     fn includes_time(&self, record: &RawDocument) -> bool {
@@ -60,6 +74,24 @@ fn any<T>(wanted: &[T], is: impl Fn(&T) -> bool) -> bool {
     wanted.is_empty() || wanted.iter().any(is)
 }
 
+fn names_key(typed: &str, key: bson::Document) -> bool {
+    let id = key.get("_id").cloned();
+    let is_text = match &id {
+        Some(Bson::String(text)) => wildcard_matches(typed, text),
+        Some(Bson::ObjectId(id)) => wildcard_matches(typed, &id.to_hex()),
+        _ => false,
+    };
+    let Ok(json) = serde_json::from_str::<serde_json::Value>(typed) else {
+        return is_text;
+    };
+    let both = [id, Some(Bson::Document(key))];
+    let mut forms = both.into_iter().flatten().flat_map(|value| {
+        let relaxed = value.clone().into_relaxed_extjson();
+        [value.into_canonical_extjson(), relaxed]
+    });
+    is_text || forms.any(|form| form == json)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -71,6 +103,7 @@ mod tests {
             "logged_at": DateTime::from_millis(1000),
             "pipeline": "a-to-b",
             "namespace": "shop.orders",
+            "document_key": { "_id": "order-7" },
             "kind": "insert_exists",
             "winner": "eu",
             "winner_cluster": "a",
@@ -144,12 +177,59 @@ mod tests {
     }
 
     #[test]
+    fn a_key_is_found_as_it_is_shown_and_as_it_is_typed() {
+        let of = |id: bson::RawBson, typed: &str| {
+            let filter = RecordFilter {
+                keys: texts(&[typed]),
+                ..Default::default()
+            };
+            filter.matches(&rawdoc! { "document_key": { "_id": id } })
+        };
+        let oid = bson::oid::ObjectId::from_bytes([0xAB; 12]);
+        for (id, typed, expected) in [
+            ("order-7".into(), "order-7", true),
+            ("order-7".into(), "order-*", true),
+            ("order-7".into(), "\"order-7\"", true),
+            ("order-7".into(), r#"{"_id": "order-7"}"#, true),
+            ("order-7".into(), "order-8", false),
+            (7_i64.into(), "7", true),
+            (7.into(), r#"{"_id":{"$numberInt":"7"}}"#, true),
+            (7.into(), r#"{"$numberLong":"7"}"#, false),
+            (7.into(), "8", false),
+            (
+                bson::RawBson::ObjectId(oid),
+                "abababababababababababab",
+                true,
+            ),
+            (
+                bson::RawBson::ObjectId(oid),
+                r#"{"$oid":"abababababababababababab"}"#,
+                true,
+            ),
+            (
+                rawdoc! { "a": 1, "b": 2 }.into(),
+                r#"{"a": 1, "b": 2}"#,
+                true,
+            ),
+        ] {
+            assert_eq!(of(id, typed), expected, "{typed}");
+        }
+        let of_ddl = rawdoc! { "document_key": bson::RawBson::Null };
+        let filter = RecordFilter {
+            keys: texts(&["*"]),
+            ..Default::default()
+        };
+        assert!(!filter.matches(&of_ddl));
+    }
+
+    #[test]
     fn a_filter_survives_json() {
         let filter = RecordFilter {
             since: Some(DateTime::from_millis(1)),
             namespaces: texts(&["shop.*"]),
             kinds: vec![ConflictKind::DeadLetter],
             statuses: vec![RecordStatus::Logged],
+            keys: texts(&["7"]),
             pipelines: vec![PipelineId::AToB],
             ..Default::default()
         };

@@ -1,5 +1,7 @@
 //! The conflict log: every record once, in the order of (logged at, id).
 
+use std::sync::atomic::Ordering;
+
 use bson::{DateTime, RawDocument, RawDocumentBuf};
 use sled::Transactional;
 use sled::transaction::{ConflictableTransactionError, TransactionError};
@@ -31,7 +33,7 @@ impl Store {
 
     fn put_part(&self, part: &[(&str, Vec<u8>, &RawDocumentBuf)]) -> Result<usize> {
         let put = (&self.0.records, &self.0.record_keys).transaction(|(records, keys)| {
-            let mut new = 0;
+            let (mut new, mut bytes) = (0, 0);
             for (id, key, record) in part {
                 let known = keys.get(id.as_bytes())?;
                 let key = known.as_deref().unwrap_or(key);
@@ -42,25 +44,37 @@ impl Store {
                 if records.get(key)?.is_none() {
                     records.insert(key, record.as_bytes())?;
                     new += 1;
+                    bytes += record.as_bytes().len() as u64;
                 }
             }
-            Ok::<usize, ConflictableTransactionError<()>>(new)
+            Ok::<(usize, u64), ConflictableTransactionError<()>>((new, bytes))
         });
-        put.map_err(|cause| self.transaction_error(cause))
+        let (new, bytes) = put.map_err(|cause| self.transaction_error(cause))?;
+        self.0.records_bytes.fetch_add(bytes, Ordering::Relaxed);
+        Ok(new)
+    }
+
+    /// Bytes of all records, as of [`Store::check_log`] and what was put and removed since.
+    pub fn records_bytes(&self) -> u64 {
+        self.0.records_bytes.load(Ordering::Relaxed)
     }
 
     /// Removes records by `_id`; those that are not there do not matter.
     pub fn remove_records(&self, ids: &[String]) -> Result<()> {
         for part in ids.chunks(RECORDS_PER_TRANSACTION_MAX) {
             let removed = (&self.0.records, &self.0.record_keys).transaction(|(records, keys)| {
+                let mut bytes = 0;
                 for id in part {
                     if let Some(key) = keys.remove(id.as_bytes())? {
-                        records.remove(key)?;
+                        let record = records.remove(key)?;
+                        bytes += record.map_or(0, |record| record.len() as u64);
                     }
                 }
-                Ok::<_, ConflictableTransactionError<()>>(())
+                Ok::<u64, ConflictableTransactionError<()>>(bytes)
             });
-            removed.map_err(|cause| self.transaction_error(cause))?;
+            let bytes = removed.map_err(|cause| self.transaction_error(cause))?;
+            let left = self.records_bytes().saturating_sub(bytes);
+            self.0.records_bytes.store(left, Ordering::Relaxed);
         }
         Ok(())
     }
@@ -72,7 +86,14 @@ impl Store {
     /// # Errors
     /// Exit 7 where records are missing.
     pub fn check_log(&self) -> Result<()> {
-        let (records, keys) = (self.0.records.len(), self.0.record_keys.len());
+        let (mut records, mut bytes) = (0, 0);
+        for record in &self.0.records {
+            let (_, record) = record.map_err(|cause| self.sled_error(cause))?;
+            records += 1;
+            bytes += record.len() as u64;
+        }
+        self.0.records_bytes.store(bytes, Ordering::Relaxed);
+        let keys = self.0.record_keys.len();
         if records == keys {
             return Ok(());
         }
@@ -82,6 +103,11 @@ impl Store {
 
     /// Returns whether there is such a record.
     pub fn set_record_status(&self, id: &str, status: RecordStatus) -> Result<bool> {
+        self.set_record_fields(id, &bson::rawdoc! { "status": status.as_str() })
+    }
+
+    /// Sets fields of a record anew. Returns whether there is such a record.
+    pub fn set_record_fields(&self, id: &str, fields: &RawDocument) -> Result<bool> {
         let set = (&self.0.records, &self.0.record_keys).transaction(|(records, keys)| {
             let Some(key) = keys.get(id.as_bytes())? else {
                 return Ok(false);
@@ -90,7 +116,7 @@ impl Store {
                 return Ok(false);
             };
             let record = RawDocument::from_bytes(&bytes);
-            let Some(changed) = record.ok().and_then(|record| with_status(record, status)) else {
+            let Some(changed) = record.ok().and_then(|record| with_fields(record, fields)) else {
                 return Err(ConflictableTransactionError::Abort(()));
             };
             records.insert(key, changed.as_bytes())?;
@@ -101,9 +127,13 @@ impl Store {
 
     pub fn record(&self, id: &str) -> Result<Option<RawDocumentBuf>> {
         let key = self.0.record_keys.get(id);
-        let Some(key) = key.map_err(|cause| self.sled_error(cause))? else {
-            return Ok(None);
-        };
+        match key.map_err(|cause| self.sled_error(cause))? {
+            Some(key) => self.record_at(&key),
+            None => Ok(None),
+        }
+    }
+
+    pub(super) fn record_at(&self, key: &[u8]) -> Result<Option<RawDocumentBuf>> {
         let bytes = self.0.records.get(key);
         match bytes.map_err(|cause| self.sled_error(cause))? {
             Some(bytes) => self.decoded(&bytes).map(Some),
@@ -118,15 +148,37 @@ impl Store {
         &self,
         filter: &RecordFilter,
     ) -> impl Iterator<Item = Result<RawDocumentBuf>> + Send + use<> {
+        self.matching(self.range(filter), filter)
+    }
+
+    /// The same, the newest first.
+    pub(super) fn records_backwards(
+        &self,
+        filter: &RecordFilter,
+    ) -> impl Iterator<Item = Result<RawDocumentBuf>> + Send + use<> {
+        self.matching(self.range(filter).map(Iterator::rev), filter)
+    }
+
+    /// None where it ends before it begins: sled panics on such a range.
+    fn range(&self, filter: &RecordFilter) -> Option<sled::Iter> {
         let bound = |time: Option<DateTime>, otherwise: [u8; 9]| {
             time.map_or(otherwise.to_vec(), |time| time_key(time).to_vec())
         };
         let from = bound(filter.since, [0; 9]);
         let to = bound(filter.until, [u8::MAX; 9]);
-        // sled panics on a range that ends before it begins.
-        let range = (from <= to).then(|| self.0.records.range(from..to));
+        (from <= to).then(|| self.0.records.range(from..to))
+    }
+
+    fn matching<E>(
+        &self,
+        entries: Option<E>,
+        filter: &RecordFilter,
+    ) -> impl Iterator<Item = Result<RawDocumentBuf>> + Send + use<E>
+    where
+        E: Iterator<Item = sled::Result<(sled::IVec, sled::IVec)>> + Send,
+    {
         let (store, filter) = (self.clone(), filter.clone());
-        range.into_iter().flatten().filter_map(move |entry| {
+        entries.into_iter().flatten().filter_map(move |entry| {
             let record = entry
                 .map_err(|cause| store.sled_error(cause))
                 .and_then(|(_, bytes)| store.decoded(&bytes));
@@ -197,7 +249,7 @@ fn record_id(record: &RawDocument) -> Result<&str> {
 }
 
 /// Sorts as (logged at, id).
-fn record_key(record: &RawDocument) -> Result<Vec<u8>> {
+pub(super) fn record_key(record: &RawDocument) -> Result<Vec<u8>> {
     let logged_at = record
         .get_datetime("logged_at")
         .map_err(|cause| Error::bug("a conflict record has no time").caused_by(cause))?;
@@ -207,16 +259,15 @@ fn record_key(record: &RawDocument) -> Result<Vec<u8>> {
 }
 
 /// Sorts as the time does, negative ones included.
-fn time_key(time: DateTime) -> [u8; 8] {
+pub(super) fn time_key(time: DateTime) -> [u8; 8] {
     let sortable = (time.timestamp_millis() as u64) ^ (1 << 63);
     sortable.to_be_bytes()
 }
 
-fn with_status(record: &RawDocument, status: RecordStatus) -> Option<RawDocumentBuf> {
-    let replacement = bson::rawdoc! { "status": status.as_str() };
-    let new = elements(&replacement).ok()?;
+fn with_fields(record: &RawDocument, fields: &RawDocument) -> Option<RawDocumentBuf> {
+    let new = elements(fields).ok()?;
     let old = elements(record).ok()?;
-    let kept = |element: &RawElement<'_>| element.name != "status";
-    let parts = old.into_iter().filter(kept).chain(new);
+    let kept = |element: &RawElement<'_>| new.iter().all(|new| new.name != element.name);
+    let parts = old.into_iter().filter(kept).chain(new.iter().copied());
     Some(document_of(parts.map(|element| element.bytes)))
 }

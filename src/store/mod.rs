@@ -7,6 +7,7 @@ mod checkpoint;
 mod filter;
 mod log;
 mod open;
+mod page;
 mod pauses;
 mod runs;
 mod spool;
@@ -25,6 +26,7 @@ use crate::error::{Error, Result};
 pub use checkpoint::StoredCheckpoint;
 pub use filter::RecordFilter;
 pub use open::{Locked, failure_of, is_locked};
+pub use page::{Direction, Page, Records, SortBy};
 pub use pauses::{Paused, Pauses};
 pub use runs::{Moved, Run, RunKind, RunOutcome, RunStep, with_killed};
 pub use spool::SpoolFiles;
@@ -85,6 +87,8 @@ struct Inner {
     records: sled::Tree,
     /// The key in `records` by id.
     record_keys: sled::Tree,
+    /// Bytes of `records`, once they have been counted.
+    records_bytes: AtomicU64,
     /// Runs as JSON by their start.
     runs: sled::Tree,
 }
@@ -114,6 +118,7 @@ impl Store {
             sessions: tree("sessions")?,
             records: tree("records")?,
             record_keys: tree("record_keys")?,
+            records_bytes: AtomicU64::new(0),
             runs: tree("runs")?,
             db: opened.db,
         };

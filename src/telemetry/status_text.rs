@@ -72,6 +72,28 @@ pub fn to_text(status: &LinkStatus) -> String {
     text
 }
 
+/// A line for each direction, for a log that is added to; what is unknown is `-`.
+pub fn to_lines(status: &LinkStatus, now: DateTime) -> String {
+    let mut text = String::new();
+    for pipeline in &status.pipelines {
+        let lag = or_unknown(pipeline.lag_seconds.map(|lag| format!("{lag:.2}s")));
+        let _ = writeln!(
+            text,
+            "{} {} {} {} {} lag={lag} read={} applied={} conflicts={} dead_letters={}",
+            rfc3339(now),
+            status.link,
+            status.state.as_str(),
+            pipeline.id.as_str(),
+            pipeline.phase.as_str(),
+            pipeline.events_read_total,
+            pipeline.operations_applied_total,
+            pipeline.conflicts_total,
+            pipeline.dead_letters_total
+        );
+    }
+    text
+}
+
 fn clusters(status: &LinkStatus) -> Table {
     let mut table = plain_table(&[
         "cluster",

@@ -23,7 +23,7 @@ use crate::link::both_clusters::with_both;
 use crate::link::control::{Answer, Request};
 use crate::link::{dead_letters, reporting};
 use crate::ranges::{RANGE_BYTES_TARGET, Range, split};
-use crate::store::RecordFilter;
+use crate::store::{Page, RecordFilter};
 
 /// Messages between readers and whoever settles; each holds the suspects of a batch.
 const QUEUE_MAX: usize = 4;
@@ -296,6 +296,7 @@ async fn dead(config: &Config) -> Result<Vec<DocumentKey>> {
     };
     let request = Request::Records {
         filter: filter.clone(),
+        page: Page::default(),
     };
     let mut keys = Vec::new();
     match reporting::source(&config.link.state_dir, &request).await? {

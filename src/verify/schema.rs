@@ -10,6 +10,7 @@ use crate::cluster::Cluster;
 use crate::config::Config;
 use crate::error::Result;
 use crate::link::check::collections::{Shape, shapes};
+use crate::link::merge::no_such_namespace;
 use crate::ranges::{Order, Scanned};
 
 /// A difference that is not in the documents.
@@ -50,7 +51,8 @@ pub struct Plan {
 /// Lists both clusters' included namespaces that match one of `patterns`, or all where there is none.
 ///
 /// # Errors
-/// As the clusters say.
+/// A usage error (2) where a pattern names no included collection: nothing would be compared, and
+/// nothing differ. As the clusters say.
 pub async fn plan(config: &Config, clusters: &Pair<Cluster>, patterns: &[String]) -> Result<Plan> {
     let (in_a, in_b) = tokio::try_join!(shapes(config, &clusters.a), shapes(config, &clusters.b))?;
     let named = |namespace: &&Namespace| {
@@ -60,6 +62,12 @@ pub async fn plan(config: &Config, clusters: &Pair<Cluster>, patterns: &[String]
                 .iter()
                 .any(|pattern| wildcard_matches(pattern, name))
     };
+    let all = || in_a.keys().chain(in_b.keys()).map(Namespace::as_str);
+    for pattern in patterns {
+        if !all().any(|name| wildcard_matches(pattern, name)) {
+            return Err(no_such_namespace(pattern, all()));
+        }
+    }
     let namespaces: BTreeSet<&Namespace> = in_a.keys().chain(in_b.keys()).filter(named).collect();
     let mut plan = Plan::default();
     for namespace in namespaces {

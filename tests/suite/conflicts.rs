@@ -366,7 +366,7 @@ async fn a_version_too_far_in_the_future_stops_the_link() {
 /// Many large documents at once are more than one command holds.
 #[tokio::test(flavor = "multi_thread")]
 async fn many_large_documents_in_conflict_converge() {
-    const DOCUMENTS: i32 = 40;
+    const DOCUMENTS: i32 = 24;
     let race = Race::over(|link| link.lanes(1)).await;
     let (a, b) = (race.env.orders_a(), race.env.orders_b());
     for id in 1..=DOCUMENTS {

@@ -26,6 +26,7 @@ fn stderr(output: &Output) -> String {
 async fn refused(env: &TestEnv, link: &LinkConfig, expected: i32) -> String {
     let output = env.tandem(link).run(&["run"]);
     assert_eq!(code(&output), expected, "{}", stderr(&output));
+    assert!(stderr(&output).contains("hint: "), "{}", stderr(&output));
     for client in [env.a.client(), env.b.client()] {
         let names = client.list_database_names().await.unwrap();
         assert!(

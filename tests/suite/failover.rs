@@ -207,7 +207,7 @@ async fn a_copy_goes_on_after_its_source_and_its_target_have_stepped_down() {
     let history = before.run_side(Side::A, env.a.client()).await;
     let link = env
         .link()
-        .extra("operations_per_second_max = 600\n[initial_sync]\nmode = \"copy\"");
+        .extra("operations_per_second_max = 120\n[initial_sync]\nmode = \"copy\"");
     let mut tandem = env.tandem(&link);
     tandem.start();
     let syncing =

@@ -1,6 +1,7 @@
 //! Scenarios against real replica sets, in one program so that it is linked once.
 
 mod alerts;
+mod audit;
 mod clocks;
 mod conflict_pairs;
 mod conflicts;
@@ -29,7 +30,9 @@ mod outage;
 mod pause;
 mod pictures;
 mod ranges;
+mod record_keeping;
 mod records;
+mod redaction;
 mod reload;
 mod resync;
 mod roles;

@@ -292,19 +292,17 @@ async fn a_store_of_another_link_or_a_newer_tandem_or_that_is_in_use_is_refused_
 
     let stopped = &stopped;
     let every = [&["run"][..], &["status"], &["runs"], &["conflict-report"]];
+    let refuses = |command: &[&str], reason: &str| {
+        let output = stopped.env.tandem(&stopped.link).run(command);
+        let said = stderr(&output);
+        assert_eq!(output.status.code(), Some(7), "{command:?}: {said}");
+        assert!(said.contains(reason), "{said}");
+    };
+    let refuses = &refuses;
     let held = Store::open(&stopped.state()).unwrap();
     std::thread::scope(|scope| {
         for command in every {
-            scope.spawn(move || {
-                let output = stopped.env.tandem(&stopped.link).run(command);
-                assert_eq!(
-                    output.status.code(),
-                    Some(7),
-                    "{command:?}: {}",
-                    stderr(&output)
-                );
-                assert!(stderr(&output).contains("is locked"), "{}", stderr(&output));
-            });
+            scope.spawn(move || refuses(command, "is locked"));
         }
     });
     drop(held);
@@ -313,17 +311,6 @@ async fn a_store_of_another_link_or_a_newer_tandem_or_that_is_in_use_is_refused_
     let text = fs::read_to_string(&marker).unwrap();
     fs::write(&marker, text.replacen("1 ", "2 ", 1)).unwrap();
     for command in every {
-        let output = stopped.env.tandem(&stopped.link).run(command);
-        assert_eq!(
-            output.status.code(),
-            Some(7),
-            "{command:?}: {}",
-            stderr(&output)
-        );
-        assert!(
-            stderr(&output).contains("has format 2"),
-            "{}",
-            stderr(&output)
-        );
+        refuses(command, "has format 2");
     }
 }

@@ -49,7 +49,7 @@ impl Handler for Canned {
                     Ok(Reply::Line(Response::Status { status }))
                 }
                 Request::Runs => Ok(Reply::Line(Response::Runs { runs: Vec::new() })),
-                Request::Records { filter } => {
+                Request::Records { filter, .. } => {
                     let records = self.records.clone().into_iter();
                     let matching = records.filter(move |record| filter.matches(record)).map(Ok);
                     let error = self
@@ -76,7 +76,7 @@ impl Handler for Canned {
                 | Request::Pause { .. } => Ok(Reply::Line(Response::Done {
                     message: "done".into(),
                 })),
-                Request::ConflictRestored { .. } => {
+                Request::Prune { .. } | Request::ConflictRestored { .. } => {
                     self.unanswered.notify_one();
                     std::future::pending().await
                 }
@@ -114,7 +114,15 @@ fn canned(records: usize) -> Canned {
 }
 
 async fn ask_records(dir: &Path, filter: RecordFilter) -> RecordStream {
-    let answer = ask(dir, &Request::Records { filter }).await.unwrap();
+    let answer = ask(
+        dir,
+        &Request::Records {
+            filter,
+            page: Page::default(),
+        },
+    )
+    .await
+    .unwrap();
     match answer {
         Some(Answer::Records(records)) => records,
         Some(Answer::Line(line)) => panic!("{line:?}"),
@@ -206,7 +214,16 @@ async fn a_link_that_ends_before_it_answers_is_an_error_where_something_was_to_c
     let serving = Serving::start(&dir.0, handler);
     let path = dir.0.clone();
     let asked = tokio::spawn(async move {
-        let request = Request::ConflictRestored { id: "0a".into() };
+        let by = crate::link::restorer::Restorer {
+            at: DateTime::from_millis(1),
+            user: "ann".into(),
+            host: "here".into(),
+            account: "ann@admin".into(),
+        };
+        let request = Request::ConflictRestored {
+            id: "0a".into(),
+            by,
+        };
         ask(&path, &request).await.map(|answer| answer.is_some())
     });
     unanswered.notified().await;

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::change::{Mode, Namespace, Side, pattern_matches};
 use crate::cluster::Cluster;
-use crate::config::Config;
+use crate::config::{Config, suggestion};
 use crate::error::{Error, Result};
 use crate::link::check::collections::{Shape, shapes};
 use crate::link::initial_sync::progress::forget_ranges;
@@ -20,6 +20,13 @@ pub struct Job {
     pub namespaces: Vec<String>,
     /// The side whose documents stay whatever the policy says; what it lacks is removed.
     pub from: Option<Side>,
+}
+
+/// A pattern of `--namespace` that names none of the included collections.
+pub fn no_such_namespace<'a>(pattern: &str, included: impl IntoIterator<Item = &'a str>) -> Error {
+    let near = suggestion(pattern, included);
+    let message = format!("--namespace {pattern}: no included collection has this name{near}");
+    Error::usage(message).hint("namespaces.include says what the link replicates")
 }
 
 impl Job {
@@ -49,11 +56,10 @@ impl Job {
         for pattern in &self.namespaces {
             let named = |name: &&&Namespace| pattern_matches(pattern, name.as_str());
             if !names.iter().any(|name| named(&name)) {
-                let message =
-                    format!("--namespace {pattern}: no included collection has this name");
-                return Err(
-                    Error::usage(message).hint("namespaces.include says what the link replicates")
-                );
+                return Err(no_such_namespace(
+                    pattern,
+                    names.iter().map(|name| name.as_str()),
+                ));
             }
         }
         Ok(())

@@ -34,7 +34,7 @@ use plan::{is_view, obstacle, survey_both};
 use scan::{Both, Scan};
 
 pub use desk::{Desk, MergePlace, resync_from_outside};
-pub use job::{Job, must_have_source};
+pub use job::{Job, must_have_source, no_such_namespace};
 pub use plan::MergePlan;
 pub use repair::{Repair, RepairKey, Repairs, answer, progress_line, repair_from_outside};
 

@@ -14,9 +14,15 @@ fn record(id: &str, status: &str) -> RawDocumentBuf {
 
 async fn report(dir: &Path) -> (String, Counts) {
     let mut out = Vec::new();
-    let filter = RecordFilter::default();
-    let (format, detail) = (Format::Ndjson, Detail::Records);
-    let counts = conflict_report(dir, "eu-us", &filter, format, detail, &mut out).await;
+    let asked = Asked {
+        state_dir: dir,
+        link: "eu-us",
+        names: NAMES,
+        filter: RecordFilter::default(),
+        page: Page::default(),
+        typed: Vec::new(),
+    };
+    let counts = conflict_report(&asked, Format::Ndjson, Detail::Records, &mut out).await;
     (String::from_utf8(out).unwrap(), counts.unwrap())
 }
 

@@ -58,7 +58,9 @@ pub async fn ask(address: &str, request: &str) -> Answer {
 }
 
 async fn connect(address: &str, request: &str) -> TcpStream {
-    let mut stream = TcpStream::connect(address).await.expect("connected");
+    // A process that has just been started may not listen yet.
+    let connected = || async { TcpStream::connect(address).await.ok() };
+    let mut stream = wait_for("a connection", ANSWER_TIME_MAX, connected).await;
     stream.write_all(request.as_bytes()).await.expect("asked");
     stream
 }

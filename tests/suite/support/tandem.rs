@@ -91,7 +91,8 @@ impl Tandem {
         self.running = Some(Running { process, guard });
     }
 
-    fn command(&self, wrapper: &[String], arguments: &[&str]) -> Command {
+    /// A command of the binary with this configuration, not started yet.
+    pub fn command(&self, wrapper: &[String], arguments: &[&str]) -> Command {
         let mut words = wrapper.iter().map(String::as_str).chain([BINARY]);
         let mut command = Command::new(words.next().expect("the binary"));
         command.args(words);
