@@ -29,7 +29,7 @@ pub use position::{AppliedThrough, ObservedThrough, Position};
 pub use raw::{DEPTH_MAX, RawElement, document_of, elements, renamed};
 pub use record::{ConflictKind, ConflictRecord, Losing, Reason, RecordStatus, Winning, record_id};
 pub use redact::{MARKER, Redaction, redacted_of_loser};
-pub use selection::{Deletes, Filter, Filters, Selection};
+pub use selection::{Deletes, Filter, Filters, Selection, pattern_of};
 pub use version::{Rank, Version};
 pub use wall_time::{parse_rfc3339, rfc3339};
 

@@ -4,18 +4,29 @@ use bson::{RawArrayBuf, RawDocumentBuf, cstr, rawdoc};
 
 use super::{Namespace, Pattern};
 
-/// Which documents of a collection are replicated, and what of them.
+/// Which documents of a collection are read, and what of them: those that are replicated.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Selection {
     /// A query; none: all documents.
     pub filter: Option<RawDocumentBuf>,
-    /// A projection that leaves fields out; none: whole documents.
+    /// A projection; none: whole documents.
     pub projection: Option<RawDocumentBuf>,
 }
 
 impl Selection {
     pub fn is_everything(&self) -> bool {
         self.filter.is_none() && self.projection.is_none()
+    }
+
+    /// The keys of what the filter leaves out; none where there is no filter.
+    pub fn outside(&self) -> Option<Selection> {
+        let filter = self.filter.clone()?;
+        let mut neither = RawArrayBuf::new();
+        neither.push(filter);
+        Some(Selection {
+            filter: Some(rawdoc! { "$nor": neither }),
+            projection: Some(rawdoc! { "_id": 1 }),
+        })
     }
 
     /// Completes a `find` that would have the filter `also`.
@@ -55,6 +66,17 @@ pub struct Filter {
     pub typed: String,
 }
 
+impl Filter {
+    pub fn namespace(&self) -> &str {
+        pattern_of(&self.typed)
+    }
+}
+
+/// The pattern of a filter as it was typed.
+pub fn pattern_of(typed: &str) -> &str {
+    typed.split('\n').next().unwrap_or_default()
+}
+
 /// All of a link. The first one that matches a collection counts.
 #[derive(Debug, Clone, Default)]
 pub struct Filters(Vec<Filter>);
@@ -87,9 +109,20 @@ impl Filters {
         found.map_or(Deletes::Replicated, |found| found.deletes)
     }
 
+    /// Whether the same holds for two collections.
+    pub fn treat_alike(&self, one: &Namespace, other: &Namespace) -> bool {
+        self.index_of(one) == self.index_of(other)
+    }
+
     fn of(&self, namespace: &Namespace) -> Option<&Filter> {
+        self.0.get(self.index_of(namespace)?)
+    }
+
+    fn index_of(&self, namespace: &Namespace) -> Option<usize> {
         let name = namespace.as_str();
-        self.0.iter().find(|filter| filter.pattern.matches(name))
+        self.0
+            .iter()
+            .position(|filter| filter.pattern.matches(name))
     }
 }
 

@@ -29,6 +29,9 @@ pub async fn run(common: &Common, _args: &ReloadArgs) -> Result<ExitCode> {
             "no tandem runs on {}: there is nothing to reload",
             state_dir.display()
         ))
-        .hint("a start reads the configuration anyway")),
+        .hint(
+            "a start reads the configuration anyway; a process that waits for its --window takes \
+             SIGHUP, and acts on it once it is open",
+        )),
     }
 }

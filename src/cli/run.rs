@@ -7,7 +7,6 @@ use std::time::Duration;
 use clap::Args;
 use jiff::tz::TimeZone;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -15,7 +14,7 @@ use super::runs::summary;
 use super::{Common, LogFormatArg};
 use crate::config::{Config, Window, duration, window};
 use crate::error::{Error, ExitCode, Result};
-use crate::link::{self, Ended, FirstStart, RunOptions, Showing, Work};
+use crate::link::{self, Ended, FirstStart, Reloads, RunOptions, Showing, Work};
 use crate::telemetry::alerts::Alerts;
 use crate::telemetry::board::Board;
 use crate::telemetry::http;
@@ -67,9 +66,9 @@ impl RunArgs {
 /// With the exit code that says why replication ended.
 pub async fn run(common: &Common, args: &RunArgs) -> Result<ExitCode> {
     let stop = CancellationToken::new();
-    let reload = Arc::new(Notify::new());
+    let reloads = Arc::new(Reloads::default());
     listen_for_signals(stop.clone())?;
-    listen_for_hangups(reload.clone())?;
+    listen_for_hangups(reloads.clone())?;
     let config = common.load_config()?;
     if args.dry_run {
         let plan = link::initial_sync::dry_run(&config, args.drop_target).await?;
@@ -92,7 +91,7 @@ pub async fn run(common: &Common, args: &RunArgs) -> Result<ExitCode> {
         },
         work: Work::Nothing,
         showing: showing(common),
-        reload,
+        reloads,
         board: watched.as_ref().map(|watched| watched.board.clone()),
     };
     let outcome = match window {
@@ -168,12 +167,12 @@ fn showing(common: &Common) -> Showing {
 }
 
 /// A hangup asks for the configuration to be read again.
-fn listen_for_hangups(reload: Arc<Notify>) -> Result<()> {
+fn listen_for_hangups(reloads: Arc<Reloads>) -> Result<()> {
     let failed = |error| Error::bug("cannot listen for signals").caused_by(error);
     let mut hangup = signal(SignalKind::hangup()).map_err(failed)?;
     tokio::spawn(async move {
         while hangup.recv().await.is_some() {
-            reload.notify_one();
+            reloads.ring();
         }
     });
     Ok(())

@@ -91,15 +91,22 @@ impl Config {
 
     /// This configuration with the values of `newer` for the keys that were taken.
     pub fn with(&self, reread: &Reread) -> Config {
-        let mut config = self.clone();
         let newer = &reread.newer;
+        let mut config = self.adjusted_as(newer);
+        let mut origin = (*self.origin).clone();
+        origin.settings.take(&newer.origin.settings, &reread.taken);
+        config.origin = origin.into();
+        config
+    }
+
+    /// This configuration with what may change as it is in `newer`.
+    pub fn adjusted_as(&self, newer: &Config) -> Config {
+        let mut config = self.clone();
         config.conflicts.clock_skew_warn = newer.conflicts.clock_skew_warn;
         config.conflicts.retention = newer.conflicts.retention;
         config.apply.operations_per_second_max = newer.apply.operations_per_second_max;
         config.log_level = newer.log_level;
-        let mut origin = (*self.origin).clone();
-        origin.settings.take(&newer.origin.settings, &reread.taken);
-        config.origin = origin.into();
+        config.origin = newer.origin.clone();
         config
     }
 }

@@ -57,6 +57,12 @@ impl Ddl {
         if self.loses_documents(&change) && !self.sends_drops() {
             return Ok(Seen::NotSent);
         }
+        if let Change::Rename { from, to, .. } = &change
+            && !shared.filters.treat_alike(from, to)
+        {
+            tracing::warn!(%from, %to, "one of these names has a filter that the other one has not");
+            return Ok(Seen::NotSent);
+        }
         if let Some(collection) = &collection {
             self.follow(shared, side, collection, &change);
         }

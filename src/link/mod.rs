@@ -50,6 +50,7 @@ pub use in_window::run_in_window;
 pub use monitor::pipelines_of;
 pub(crate) use pausing::paused_error;
 pub use pausing::{Pausing, Wanted};
+pub use reloading::Reloads;
 pub use run::{Completed, Ended, RunOptions, Showing, Work, run, run_over};
 pub use standing::{Standing, Turn};
 pub use start::FirstStart;

@@ -1,6 +1,6 @@
 //! Reading the configuration again while its link runs.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bson::DateTime;
 use tokio::sync::Notify;
@@ -11,27 +11,60 @@ use crate::pipeline::Shared;
 use crate::telemetry::logs;
 use crate::telemetry::status::{LastReload, RefusedKey};
 
-/// Whoever reloads, and what came of it last.
+/// What reloads of a process leave to whatever of its link comes next: it may be taken over again
+/// for other lanes, turned round, or run in a window.
+#[derive(Debug, Default)]
+pub struct Reloads {
+    bell: Notify,
+    left: Mutex<Left>,
+}
+
+#[derive(Debug, Default)]
+struct Left {
+    /// What is in effect, where that is not what the process has started with.
+    config: Option<Config>,
+    last: Option<LastReload>,
+}
+
+impl Reloads {
+    /// Asks for the configuration to be read again, as soon as the link runs.
+    pub fn ring(&self) {
+        self.bell.notify_one();
+    }
+
+    fn left(&self) -> MutexGuard<'_, Left> {
+        self.left.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn over(&self, config: &Config) -> Config {
+        let left = self.left();
+        let adjusted = |newer| config.adjusted_as(newer);
+        left.config.as_ref().map_or(config.clone(), adjusted)
+    }
+}
+
+/// Whoever reloads.
 pub struct Reloading {
     shared: Arc<Shared>,
     /// What is in effect.
     config: Mutex<Config>,
-    last: Mutex<Option<LastReload>>,
+    reloads: Arc<Reloads>,
 }
 
 impl Reloading {
-    pub(super) fn new(shared: Arc<Shared>, config: &Config) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, config: &Config, reloads: Arc<Reloads>) -> Self {
+        let config = reloads.over(config);
+        shared.adjust(config.adjustable());
         Self {
             shared,
-            config: Mutex::new(config.clone()),
-            last: Mutex::default(),
+            config: Mutex::new(config),
+            reloads,
         }
     }
 
     /// What the last one has come to; none where there was none in this process.
     pub fn last(&self) -> Option<LastReload> {
-        let last = self.last.lock();
-        last.unwrap_or_else(PoisonError::into_inner).clone()
+        self.reloads.left().last.clone()
     }
 
     /// Takes what may change, refuses the rest by name, and changes nothing where the file has a
@@ -42,8 +75,7 @@ impl Reloading {
     pub fn reload(&self) -> Result<String> {
         let reload = self.read();
         let told = told(&reload);
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        *last = Some(reload);
+        self.reloads.left().last = Some(reload);
         told
     }
 
@@ -57,6 +89,7 @@ impl Reloading {
             Ok(reread) => {
                 *config = config.with(&reread);
                 self.shared.adjust(config.adjustable());
+                self.reloads.left().config = Some(config.clone());
                 logs::set_level(config.log_level);
                 for key in &reread.taken {
                     tracing::info!(key, "reloaded");
@@ -79,9 +112,9 @@ impl Reloading {
     }
 
     /// Reloads whenever the bell rings.
-    pub(super) async fn serve(self: Arc<Self>, bell: Arc<Notify>) {
+    pub(super) async fn serve(self: Arc<Self>) {
         loop {
-            bell.notified().await;
+            self.reloads.bell.notified().await;
             // What is refused stands in the log and in the status.
             let _ = self.reload();
         }

@@ -156,8 +156,9 @@ async fn replicate(
     started: Started,
     ledger: Ledger,
 ) -> Result<Finished> {
-    let (own, counts, reload) = (&connected.own, started.lane_counts(), &options.reload);
-    let (shared, steering) = tasks::share(config, connected, store, ledger, counts, reload).await?;
+    let (own, counts, reloads) = (&connected.own, started.lane_counts(), &options.reloads);
+    let (shared, steering) =
+        tasks::share(config, connected, store, ledger, counts, reloads).await?;
     let relane = relane::is_due(config, &started, &steering.pausing);
     let ddl = Ddl::load(config, own, &shared.collections, started.recover_to).await?;
     let observer = observer(config, connected, &shared, &started, &ddl);

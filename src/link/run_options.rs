@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bson::DateTime;
-use tokio::sync::Notify;
 
 use super::initial_sync::Progress;
 use super::merge::{Job, Repairs};
+use super::reloading::Reloads;
 use super::start::FirstStart;
 use crate::error::ExitCode;
 use crate::store::{Run, RunOutcome};
@@ -43,8 +43,7 @@ pub struct RunOptions {
     pub first_start: FirstStart,
     pub work: Work,
     pub showing: Showing,
-    /// Rings where the configuration is to be read again.
-    pub reload: Arc<Notify>,
+    pub reloads: Arc<Reloads>,
     /// Where the run shows how it is, if anybody watches.
     pub board: Option<Board>,
 }

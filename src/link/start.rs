@@ -206,8 +206,8 @@ async fn look(
     anew: bool,
 ) -> Result<(History, bool, Option<Job>)> {
     let identity = identity_of(config, &connected.servers);
-    let mut known = Vec::from_iter(store.identity()?);
-    for before in &known {
+    let mut known = store.identity()?;
+    if let Some(before) = &known {
         must_match(config, before, &identity)?;
     }
     for side in Side::BOTH {
@@ -217,7 +217,8 @@ async fn look(
     let history = History::read(config, &connected.own).await?;
     if let Some(before) = history.identity(config).filter(|_| history.is_ready()) {
         must_match(config, &before, &identity)?;
-        known.push(before);
+        // Another host may have included more since.
+        known = Some(before);
     }
     must_not_overlap(config, &identity, &connected.own).await?;
     let mut is_first = anew || !history.is_ready();
@@ -241,7 +242,7 @@ async fn look(
     }
     let widening = match is_first {
         true => None,
-        false => widening::needed(&known, &identity, &history, resync)?,
+        false => widening::needed(known.as_ref(), &identity, &history, resync)?,
     };
     Ok((history, is_first, widening))
 }

@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use tokio::sync::Notify;
-
 use super::pausing::Pausing;
 use super::reloading::Reloading;
 
@@ -12,6 +10,4 @@ use super::reloading::Reloading;
 pub struct Steering {
     pub pausing: Arc<Pausing>,
     pub reloading: Arc<Reloading>,
-    /// Rings where the configuration is to be read again.
-    pub reload: Arc<Notify>,
 }

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -17,7 +16,7 @@ use super::monitor::Monitor;
 use super::observer::LinkObserver;
 use super::own::Own;
 use super::pausing::{self, Pausing};
-use super::reloading::Reloading;
+use super::reloading::{Reloading, Reloads};
 use super::retention::prune;
 use super::run::{RunOptions, Showing, Work};
 use super::start::{Connected, Started};
@@ -44,7 +43,7 @@ pub(super) async fn share(
     store: &Store,
     mut ledger: Ledger,
     lanes: Pair<usize>,
-    reload: &Arc<Notify>,
+    reloads: &Arc<Reloads>,
 ) -> Result<(Arc<Shared>, Steering)> {
     let link = &config.link;
     let paused = pausing::read(store, &connected.own, &link.name).await?;
@@ -76,8 +75,7 @@ pub(super) async fn share(
     let pausing = Pausing::new(shared.clone(), connected.own.clone(), link.mode, paused);
     let steering = Steering {
         pausing: Arc::new(pausing),
-        reloading: Arc::new(Reloading::new(shared.clone(), config)),
-        reload: reload.clone(),
+        reloading: Arc::new(Reloading::new(shared.clone(), config, reloads.clone())),
     };
     Ok((shared, steering))
 }
@@ -190,7 +188,7 @@ pub(super) fn spawn_helpers(
     rest.spawn(done(old));
     let told = steering.pausing.clone().tell_clusters();
     rest.spawn(until(stop.clone(), done(told)));
-    let reloads = steering.reloading.clone().serve(steering.reload.clone());
+    let reloads = steering.reloading.clone().serve();
     rest.spawn(until(stop.clone(), done(reloads)));
     let (watcher, watch_stop) = (monitor.clone(), stop.clone());
     rest.spawn(async move { watcher.watch(watch_stop).await });

@@ -6,7 +6,7 @@ use super::history::History;
 use super::identity::identity_of;
 use super::merge::Job;
 use super::start::Connected;
-use crate::change::{Side, expression_of, wildcard_matches};
+use crate::change::{Side, expression_of, pattern_of, wildcard_matches};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::store::{LinkIdentity, Store};
@@ -17,21 +17,30 @@ fn widened(before: &LinkIdentity, now: &LinkIdentity) -> Vec<String> {
     let added = now.include.iter();
     let covered = |pattern: &String| before.include.iter().any(|old| covers(old, pattern));
     let added = added.filter(|pattern| !covered(pattern));
+    let excluded = |pattern: &String| now.exclude.iter().any(|new| covers(new, pattern));
     let no_longer_excluded = before.exclude.iter();
-    let no_longer_excluded = no_longer_excluded.filter(|pattern| !now.exclude.contains(pattern));
-    let differing = |one: &[String], other: &[String]| -> Vec<String> {
-        let differing = one.iter().filter(|typed| !other.contains(typed));
-        differing.map(|typed| namespace_of(typed)).collect()
-    };
-    let mut new: Vec<String> = added.chain(no_longer_excluded).cloned().collect();
-    new.extend(differing(&now.filters, &before.filters));
-    new.extend(differing(&before.filters, &now.filters));
-    new
+    let no_longer_excluded = no_longer_excluded.filter(|pattern| !excluded(pattern));
+    let new = added.chain(no_longer_excluded).cloned();
+    new.chain(filtered_otherwise(&before.filters, &now.filters))
+        .collect()
 }
 
-/// A filter begins with a line that is its pattern.
-fn namespace_of(typed: &str) -> String {
-    typed.split('\n').next().unwrap_or_default().to_owned()
+/// Patterns of filters that are not the same any more, or not in the same order: the first one that
+/// matches a collection counts.
+fn filtered_otherwise(before: &[String], now: &[String]) -> Vec<String> {
+    let common = |one: &[String], other: &[String]| -> Vec<String> {
+        let common = one.iter().filter(|typed| other.contains(typed));
+        common.cloned().collect()
+    };
+    let same_order = common(before, now) == common(now, before);
+    let all = before.iter().chain(now);
+    let differing = all.filter(|typed| {
+        let is_common = before.contains(typed) && now.contains(typed);
+        !is_common || !same_order
+    });
+    differing
+        .map(|typed| pattern_of(typed).to_owned())
+        .collect()
 }
 
 /// Whether a pattern of before matches every name that another one does, as far as that is certain.
@@ -47,12 +56,12 @@ fn covers(old: &str, new: &str) -> bool {
 /// A config error (3) while an initial copy or a resync of one side has not come to its end; a
 /// usage error (2) where a resync of something else is asked for.
 pub(super) fn needed(
-    before: &[LinkIdentity],
+    before: Option<&LinkIdentity>,
     now: &LinkIdentity,
     history: &History,
     asked: Option<&Job>,
 ) -> Result<Option<Job>> {
-    let mut new: Vec<String> = before.iter().flat_map(|one| widened(one, now)).collect();
+    let mut new = before.map_or_else(Vec::new, |before| widened(before, now));
     new.sort();
     new.dedup();
     if new.is_empty() || asked.is_some_and(Job::is_about_everything) {
@@ -154,8 +163,27 @@ mod tests {
             (identity(&["shop.orders"], &["shop.tmp"]), vec![]),
             (identity(&["/^shop/"], &["shop.tmp"]), vec!["/^shop/"]),
             (identity(&["shop*"], &["shop.tmp"]), vec!["shop*"]),
+            (identity(&["shop.*"], &["shop.t*"]), vec![]),
         ] {
             assert_eq!(widened(&before, &now), new, "{now:?}");
+        }
+    }
+
+    #[test]
+    fn another_filter_or_another_order_of_them_is_new() {
+        let filters = |typed: &[&str]| typed.iter().map(|t| format!("{t}\n…")).collect::<Vec<_>>();
+        for (before, now, new) in [
+            (vec!["a.*", "b.*"], vec!["a.*", "b.*"], vec![]),
+            (vec!["a.*"], vec!["a.*", "b.*"], vec!["b.*"]),
+            (vec!["a.*", "b.*"], vec!["b.*"], vec!["a.*"]),
+            (
+                vec!["a.*", "a.b"],
+                vec!["a.b", "a.*"],
+                vec!["a.*", "a.b", "a.b", "a.*"],
+            ),
+        ] {
+            let found = filtered_otherwise(&filters(&before), &filters(&now));
+            assert_eq!(found, new, "{before:?} {now:?}");
         }
     }
 }

@@ -9,7 +9,9 @@ use super::caution::Trouble;
 use super::records::Records;
 use crate::change::{DocumentKey, Namespace, Pair, Side};
 use crate::resolve::{Action, Decision, Plan};
-use crate::target::{Batch, Checkpoint, CheckpointMove, CollectionInfo, Note, Refusal, WriteSet};
+use crate::target::{
+    Batch, Checkpoint, CheckpointMove, CollectionInfo, Met, Note, Refusal, WriteSet,
+};
 
 pub type Infos = HashMap<Namespace, CollectionInfo>;
 
@@ -46,6 +48,17 @@ pub fn parts_of_whole(
         }
     });
     parts.map(|decision| decision.key.clone()).collect()
+}
+
+/// Keys that would be deleted because the source's documents are gone, or not in the filter.
+pub fn absent(plan: &Plan, known: &Known) -> Vec<DocumentKey> {
+    let is_absent = |decision: &&Decision| {
+        decision.action == Action::FullState
+            && decision.document.is_none()
+            && !known.of_source.contains_key(&decision.key)
+    };
+    let absent = plan.decisions.iter().filter(is_absent);
+    absent.map(|decision| decision.key.clone()).collect()
 }
 
 /// Keys in conflict, or to be settled: their documents on the target are compared, and go on
@@ -87,7 +100,13 @@ pub fn batch<'a>(
         let document = decision.document.as_deref().or_else(read);
         match (decision.action, document) {
             (Action::Skip, _) => {}
-            (Action::Deltas, _) => writes.add_deltas(&decision.key, &decision.events),
+            (Action::Deltas, _) => {
+                let met = match known.keeps_deleted.contains(decision.key.namespace()) {
+                    true => Met::Anything,
+                    false => Met::Nothing,
+                };
+                writes.add_deltas(&decision.key, &decision.events, met);
+            }
             (Action::FullState, Some(document)) if trouble.needs_identity(&decision.key) => {
                 writes.add_with_new_identity(&decision.key, document);
             }

@@ -24,12 +24,12 @@ pub use retry::{Pause, insist};
 pub use shared::Shared;
 pub use witness::Witness;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use bson::{DateTime, Timestamp};
 
-use crate::change::{Deletes, DocumentKey, Side};
+use crate::change::{Deletes, DocumentKey, Namespace, Selection, Side};
 use crate::config::FenceKind;
 use crate::fault::Fault;
 use crate::resolve::Plan;
@@ -52,8 +52,10 @@ struct Known {
     /// What documents to be settled were before their newer writes.
     bases: settle::Bases,
     statuses: Vec<(Arc<str>, &'static str)>,
-    /// Documents that are gone on the source and stay on the target.
-    kept: HashSet<DocumentKey>,
+    /// Collections whose documents stay on the target when they are deleted.
+    keeps_deleted: HashSet<Namespace>,
+    /// What finds documents of the target that are not in the filter of their collection.
+    outside: HashMap<Namespace, Selection>,
 }
 
 /// What writing a batch needs of its lane.
@@ -150,13 +152,16 @@ impl Lane {
             Ok(documents) => documents,
             Err(error) => return Err(self.refused_read(error).await),
         };
-        let kept = wanted.iter().filter(|key| {
-            let pair = pairs.get(key.namespace());
-            let deletes = pair.map(|pair| filters.deletes(&pair[source].name));
-            deletes == Some(Deletes::Ignored) && !of_source.contains_key(*key)
+        let ignored = pairs
+            .iter()
+            .filter(|(_, pair)| filters.deletes(&pair[source].name) == Deletes::Ignored);
+        let outside = pairs.iter().filter_map(|(namespace, pair)| {
+            let outside = filters.selection(&pair[source].name).outside()?;
+            Some((namespace.clone(), outside))
         });
         Ok(Known {
-            kept: kept.cloned().collect(),
+            keeps_deleted: ignored.map(|(namespace, _)| namespace.clone()).collect(),
+            outside: outside.collect(),
             bases: self.read_bases(plan, place_of).await?,
             of_source,
             collections: compose::infos_of(&pairs, source.other()),
@@ -166,6 +171,27 @@ impl Lane {
 }
 
 impl Work<'_> {
+    /// What stays on the target although the source has it no more, or never had it in the filter:
+    /// a link with a filter removes nothing that is not in it.
+    async fn keep(
+        &self,
+        transaction: &mut Transaction<'_>,
+        plan: &mut Plan,
+        known: &Known,
+    ) -> Result<(), Refusal> {
+        let mut filtered = compose::absent(plan, known);
+        filtered.retain(|key| known.outside.contains_key(key.namespace()));
+        let outside = transaction
+            .read(&filtered, &known.collections, &known.outside)
+            .await?;
+        let absent: HashSet<DocumentKey> = compose::absent(plan, known).into_iter().collect();
+        plan.keep(|key| {
+            let keeps_deleted = known.keeps_deleted.contains(key.namespace());
+            (keeps_deleted && absent.contains(key)) || outside.contains_key(key)
+        });
+        Ok(())
+    }
+
     fn passed(&self, plan: &Plan) -> Vec<(DocumentKey, Timestamp)> {
         let passed = self.included.iter();
         let passed = passed.filter(|(_, through)| plan.through.covers(*through));
@@ -181,12 +207,15 @@ impl Work<'_> {
     ) -> Result<Applied, Refusal> {
         let facts = &self.shared.facts;
         let contested = compose::contested(plan);
-        let of_target = transaction.read(&contested, &known.collections).await?;
+        let everything = HashMap::new();
+        let of_target = transaction
+            .read(&contested, &known.collections, &everything)
+            .await?;
         plan.agree(|key| known.of_source.get(key) == of_target.get(key));
         plan.settle(&self.shared.document_rules, |key| {
             settle::found(key, &known.of_source, &of_target, &known.bases)
         });
-        plan.keep(|key| known.kept.contains(key));
+        self.keep(transaction, plan, &known).await?;
         let skew_ms = self.shared.clock_skew_ms();
         let now = DateTime::now();
         let target = plan.pipeline.target();

@@ -231,7 +231,8 @@ impl Plan {
         }
     }
 
-    /// Documents that are gone on the source stay on the target: nothing is sent, so nobody loses.
+    /// Documents that stay on the target although the source's are gone, or not in the filter:
+    /// nothing is sent, so nobody loses.
     pub fn keep(&mut self, is_kept: impl Fn(&DocumentKey) -> bool) {
         for decision in &mut self.decisions {
             if decision.action == Action::FullState && is_kept(&decision.key) {

@@ -20,4 +20,4 @@ pub use reply::{Refusal, WriteError};
 pub use session::{Snapshot, TagSession};
 pub use settle::{Settled, settle};
 pub use transaction::{Batch, Transaction};
-pub use write_set::{CollectionInfo, WriteSet};
+pub use write_set::{CollectionInfo, Met, WriteSet};

@@ -7,13 +7,14 @@ use bson::{RawArrayBuf, RawDocumentBuf, cstr, rawdoc};
 use super::reply::{Refusal, refusal};
 use super::transaction::Transaction;
 use super::write_set::CollectionInfo;
-use crate::change::{DocumentKey, Namespace};
+use crate::change::{DocumentKey, Namespace, Selection};
 
 /// Documents asked for in one `find`.
 const FIND_KEYS_MAX: usize = 200;
 
 impl Transaction<'_> {
-    /// The documents of `keys` as of the snapshot; a missing one is not in the result.
+    /// The documents of `keys` as of the snapshot, those that `selections` select; a missing one is
+    /// not in the result.
     ///
     /// # Errors
     /// The refusal of a read; another collection under the name counts as unseen.
@@ -21,6 +22,7 @@ impl Transaction<'_> {
         &mut self,
         keys: &[DocumentKey],
         collections: &HashMap<Namespace, CollectionInfo>,
+        selections: &HashMap<Namespace, Selection>,
     ) -> std::result::Result<HashMap<DocumentKey, RawDocumentBuf>, Refusal> {
         let mut found = HashMap::new();
         let mut by_namespace: HashMap<&Namespace, Vec<&DocumentKey>> = HashMap::new();
@@ -30,9 +32,13 @@ impl Transaction<'_> {
         for (namespace, keys) in by_namespace {
             let collated = collections.get(namespace).is_some_and(|info| info.collated);
             let at_once = if collated { 1 } else { FIND_KEYS_MAX };
+            let wanted = Wanted {
+                namespace,
+                collection: collections.get(namespace),
+                selection: selections.get(namespace),
+            };
             for some in keys.chunks(at_once) {
-                self.read_some(namespace, some, collections, &mut found)
-                    .await?;
+                self.read_some(&wanted, some, &mut found).await?;
             }
         }
         Ok(found)
@@ -40,16 +46,19 @@ impl Transaction<'_> {
 
     async fn read_some(
         &mut self,
-        namespace: &Namespace,
+        wanted: &Wanted<'_>,
         keys: &[&DocumentKey],
-        collections: &HashMap<Namespace, CollectionInfo>,
         found: &mut HashMap<DocumentKey, RawDocumentBuf>,
     ) -> std::result::Result<(), Refusal> {
+        let Wanted {
+            namespace,
+            collection,
+            ..
+        } = *wanted;
+        let name = wanted.name();
         let mut left: Vec<&DocumentKey> = keys.to_vec();
         loop {
-            let collection = collections.get(namespace);
-            let name = collection.map_or(namespace, |collection| &collection.name);
-            let command = find_command(name, &left, collection);
+            let command = find_command(wanted, &left);
             let doing = format!("read {name} on {}", self.session.cluster().name);
             let batch = self
                 .session
@@ -67,7 +76,7 @@ impl Transaction<'_> {
                     _ => DocumentKey::of(namespace, document),
                 };
                 if let Some(key) = key {
-                    left.retain(|wanted| **wanted != key);
+                    left.retain(|other| **other != key);
                     found.insert(key, document.to_owned());
                 }
             }
@@ -80,11 +89,20 @@ impl Transaction<'_> {
     }
 }
 
-fn find_command(
-    namespace: &Namespace,
-    keys: &[&DocumentKey],
-    collection: Option<&CollectionInfo>,
-) -> RawDocumentBuf {
+/// Where documents are asked for, and what they must be like.
+struct Wanted<'a> {
+    namespace: &'a Namespace,
+    collection: Option<&'a CollectionInfo>,
+    selection: Option<&'a Selection>,
+}
+
+impl<'a> Wanted<'a> {
+    fn name(&self) -> &'a Namespace {
+        self.collection.map_or(self.namespace, |found| &found.name)
+    }
+}
+
+fn find_command(wanted: &Wanted<'_>, keys: &[&DocumentKey]) -> RawDocumentBuf {
     let mut ids = RawArrayBuf::new();
     for key in keys {
         if let Ok(Some(id)) = key.raw().get("_id") {
@@ -92,11 +110,15 @@ fn find_command(
         }
     }
     let mut command = RawDocumentBuf::new();
-    command.append(cstr!("find"), namespace.collection());
-    if let Some(collection) = collection {
+    command.append(cstr!("find"), wanted.name().collection());
+    if let Some(collection) = wanted.collection {
         command.append(cstr!("collectionUUID"), bson::Binary::from(collection.uuid));
     }
-    command.append(cstr!("filter"), rawdoc! { "_id": { "$in": ids } });
+    let by_key = rawdoc! { "_id": { "$in": ids } };
+    match wanted.selection {
+        Some(selection) => selection.put_into(&mut command, Some(by_key)),
+        None => command.append(cstr!("filter"), by_key),
+    }
     command.append(cstr!("batchSize"), keys.len() as i64);
     command
 }

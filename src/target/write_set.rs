@@ -60,18 +60,22 @@ pub struct WriteSet {
 
 impl WriteSet {
     /// The net write of one document's events.
-    pub fn add_deltas(&mut self, key: &DocumentKey, events: &[SharedEvent]) {
+    pub fn add_deltas(&mut self, key: &DocumentKey, events: &[SharedEvent], met: Met) {
         let base = events
             .iter()
             .rposition(|event| event.operation != Operation::Update);
-        let Some(deltas) = self.deltas_after(base, events) else {
+        let is_whole = base.is_none_or(|at| has_its_content(&events[at]));
+        let Some(deltas) = self.deltas_after(base, events).filter(|_| is_whole) else {
             self.full_state_needed.push(key.clone());
             return;
         };
         let writes = self.collection(key.namespace());
-        match base {
-            None => {}
-            Some(at) => add_base(writes, key, &events[at], at == 0),
+        if let Some(at) = base {
+            let met = match at {
+                0 => met,
+                _ => Met::Anything,
+            };
+            add_base(writes, key, &events[at], met);
         }
         let may_miss = !deltas.is_empty();
         for statement in deltas {
@@ -143,10 +147,23 @@ impl WriteSet {
     }
 }
 
-fn add_base(writes: &mut CollectionWrites, key: &DocumentKey, base: &ChangeEvent, is_first: bool) {
+/// What an insert finds on the target under its key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Met {
+    /// Nothing, as on the source.
+    Nothing,
+    /// Whatever came before on the source may still be there.
+    Anything,
+}
+
+fn has_its_content(event: &ChangeEvent) -> bool {
+    event.operation == Operation::Delete || event.full_document().is_some()
+}
+
+fn add_base(writes: &mut CollectionWrites, key: &DocumentKey, base: &ChangeEvent, met: Met) {
     match (base.operation, base.full_document()) {
         (Operation::Delete, _) | (_, None) => writes.deletes.push(key, delete(key)),
-        (Operation::Insert, Some(document)) if is_first && survives_insert(document) => {
+        (Operation::Insert, Some(document)) if met == Met::Nothing && survives_insert(document) => {
             writes.inserts.push(key, document.to_owned());
         }
         (_, Some(document)) => writes.updates.push(key, replace(key, document)),
@@ -200,7 +217,7 @@ mod tests {
 
     fn sizes(events: &[SharedEvent]) -> (usize, usize, usize) {
         let mut set = WriteSet::default();
-        set.add_deltas(&events[0].key, events);
+        set.add_deltas(&events[0].key, events, Met::Nothing);
         let writes = &set.collections[0];
         (
             writes.deletes.keys.len(),
@@ -228,7 +245,7 @@ mod tests {
     fn deltas_need_their_document_as_it_was_whatever_came_before_them() {
         let needs = |events: &[SharedEvent]| {
             let mut set = WriteSet::default();
-            set.add_deltas(&events[0].key, events);
+            set.add_deltas(&events[0].key, events, Met::Nothing);
             set.needs_document.contains(&events[0].key)
         };
         assert!(needs(&[set(1)]));

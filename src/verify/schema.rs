@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use bson::{Bson, Document};
 use serde::Serialize;
 
-use crate::change::{Namespace, Pair, Selection, Side, wildcard_matches};
+use crate::change::{Namespace, Pair, Selection, Side, pattern_matches};
 use crate::cluster::Cluster;
 use crate::config::Config;
 use crate::error::Result;
@@ -60,11 +60,11 @@ pub async fn plan(config: &Config, clusters: &Pair<Cluster>, patterns: &[String]
         patterns.is_empty()
             || patterns
                 .iter()
-                .any(|pattern| wildcard_matches(pattern, name))
+                .any(|pattern| pattern_matches(pattern, name))
     };
     let all = || in_a.keys().chain(in_b.keys()).map(Namespace::as_str);
     for pattern in patterns {
-        if !all().any(|name| wildcard_matches(pattern, name)) {
+        if !all().any(|name| pattern_matches(pattern, name)) {
             return Err(no_such_namespace(pattern, all()));
         }
     }

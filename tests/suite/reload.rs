@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use bson::doc;
+use bson::{Document, doc};
 use serde_json::Value;
 
 use crate::support::compare::assert_converged_by;
-use crate::support::env::TestEnv;
+use crate::support::env::{LinkConfig, TestEnv};
+use crate::support::wait::wait_for;
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -78,6 +79,38 @@ async fn a_reload_takes_what_may_change_refuses_the_rest_by_name_and_a_broken_fi
     env.orders_b().insert_many(documents).await.unwrap();
     assert_converged_by(&outside, &env, SOON).await;
     tandem.stop().await;
+    assert_what_was_reloaded_outlives_another_number_of_lanes(&env, throttled).await;
     let nobody = outside.run(&["reload"]);
     assert_eq!(nobody.status.code(), Some(2));
+}
+
+/// The link is taken over once more by the process itself, once everything from before has arrived.
+async fn assert_what_was_reloaded_outlives_another_number_of_lanes(
+    env: &TestEnv,
+    throttled: impl Fn(u32) -> LinkConfig,
+) {
+    let backlog = (0..300).map(|id| doc! { "_id": format!("backlog {id}") });
+    env.orders_a().insert_many(backlog).await.unwrap();
+    let mut tandem = env.tandem(&throttled(20).lanes(3));
+    tandem.start();
+    let drains = |status: &Value| status["state"] == "running";
+    tandem.wait_status("it drains", SOON, drains).await;
+    env.tandem(&throttled(100_000).lanes(3));
+    tandem.sighup();
+    wait_for("there are three lanes", SOON, || async {
+        let checkpoints = env.b.client().database("__tandem");
+        let checkpoints = checkpoints.collection::<Document>("checkpoints");
+        let three = checkpoints.find_one(doc! { "lane": 2 }).await.unwrap();
+        three.map(|_| ())
+    })
+    .await;
+    let more = (0..DOCUMENTS).map(|id| doc! { "_id": format!("more {id}") });
+    env.orders_a().insert_many(more).await.unwrap();
+    assert_converged_by(&tandem, env, SOON).await;
+    let last = tandem.status()["last_reload"].clone();
+    assert_eq!(
+        last["taken"][0], "apply.operations_per_second_max",
+        "{last}"
+    );
+    tandem.stop().await;
 }

@@ -94,4 +94,22 @@ async fn newly_included_namespaces_are_brought_together_first_though_killed_on_t
     other.wait_until_streaming().await;
     assert_eq!(other.status()["initial_sync"], Value::Null);
     other.stop().await;
+    assert_what_is_added_need_not_be_there_yet(&env, link).await;
+}
+
+async fn assert_what_is_added_need_not_be_there_yet(env: &TestEnv, mut link: LinkConfig) {
+    link.include.push(r"/^depot\.[a-z]/".to_owned());
+    let mut other = env.tandem_named("other.toml", &link);
+    other.start();
+    other.wait_status("it is done", SOON, is_done).await;
+    let depot = env.a.client().database("depot").collection("parts");
+    depot.insert_one(doc! { "_id": 1 }).await.unwrap();
+    assert_converged_by(&other, env, SOON).await;
+    let parts = env
+        .b
+        .client()
+        .database("depot")
+        .collection::<Document>("parts");
+    assert_eq!(parts.count_documents(doc! {}).await.unwrap(), 1);
+    other.stop().await;
 }

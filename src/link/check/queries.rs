@@ -2,10 +2,11 @@
 
 use bson::{RawDocumentBuf, cstr};
 
+use super::collections::shapes;
 use super::{CheckLine, Verdict, failed};
-use crate::change::{Deletes, Filter};
+use crate::change::{Deletes, Filter, Namespace};
 use crate::cluster::Cluster;
-use crate::config::Config;
+use crate::config::{Config, suggestion};
 use crate::error::{Class, Error, Result};
 
 const REQUIREMENT: &str = "filters understood";
@@ -59,4 +60,29 @@ pub(super) async fn check(config: &Config, cluster: &Cluster, lines: &mut Vec<Ch
         Err(error) => failed(&cluster.name, REQUIREMENT, &error),
     };
     lines.push(line);
+    if config.link.mode.sends(cluster.side) {
+        lines.extend(about_nothing(config, cluster).await);
+    }
+}
+
+/// A mistyped pattern filters nothing, and nobody would notice.
+async fn about_nothing(config: &Config, cluster: &Cluster) -> Vec<CheckLine> {
+    const REQUIREMENT: &str = "filters name a collection";
+    let found = match shapes(config, cluster).await {
+        Ok(found) => found,
+        Err(error) => return vec![failed(&cluster.name, REQUIREMENT, &error)],
+    };
+    let is_about_nothing = |filter: &&Filter| {
+        let mut names = found.keys().map(Namespace::as_str);
+        !names.any(|name| filter.pattern.matches(name))
+    };
+    let filters = config.filters.iter().filter(is_about_nothing);
+    let line = |filter: &Filter| {
+        let typed = filter.namespace();
+        let near = suggestion(typed, found.keys().map(Namespace::as_str));
+        let said = format!("{typed} names none of the included ones{near}");
+        CheckLine::new(Verdict::Warn, &cluster.name, REQUIREMENT, said)
+            .hint("until there is one, nothing is left out: is filters.namespace as meant?")
+    };
+    filters.map(line).collect()
 }

@@ -56,9 +56,13 @@ impl Merge {
 
     /// Nobody can tell which of two definitions is meant, so both stay.
     pub(super) async fn compare_options(&self) -> Result<()> {
-        let patterns = &self.job.namespaces;
-        let compare = || compare_schemas(&self.config, &self.clusters, patterns);
+        // A pattern of the job may name nothing yet.
+        let compare = || compare_schemas(&self.config, &self.clusters, &[]);
         for one in insist(compare).await?.schema {
+            let is_merged = Namespace::parse(&one.namespace).map(|name| self.job.includes(&name));
+            if is_merged == Some(false) {
+                continue;
+            }
             let (namespace, subject, found) = (one.namespace, one.subject, one.found);
             tracing::warn!(
                 namespace,

@@ -58,6 +58,7 @@ fn the_json_has_exactly_the_agreed_fields() {
             "id": "a-to-b",
             "phase": "streaming",
             "waiting_on": null,
+            "paused": null,
             "lag_seconds": 0.25,
             "observed_through": null,
             "applied_through": { "ts": [1_700_000_000, 3], "token": "82ab",
@@ -74,6 +75,7 @@ fn the_json_has_exactly_the_agreed_fields() {
         }],
         "initial_sync": null,
         "last_error": null,
+        "last_reload": null,
         "unpaired_namespaces": [],
         "index_problems": [],
     });
