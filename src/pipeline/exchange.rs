@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bson::Timestamp;
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 
 use crate::change::{DocumentKey, Namespace, Pair, PipelineId, Position, SharedEvent, Side};
 use crate::error::Result;
@@ -17,7 +17,8 @@ use crate::resolve::{
 pub struct Exchange {
     ledger: Mutex<Ledger>,
     routed: Mutex<HashSet<Namespace>>,
-    complete: Pair<watch::Sender<Timestamp>>,
+    /// Rung for all who wait, in the order in which they came: the same in every run of a simulation.
+    complete: Pair<Notify>,
     /// Somebody waits for a time that only a written marker makes the stream pass.
     marker_wanted: Pair<Notify>,
     /// How far each reader must come whatever it has to hold for that.
@@ -41,7 +42,7 @@ pub struct HandedOver {
 /// What to ring once the ledger is free again.
 #[derive(Default)]
 struct Bells {
-    complete: Option<Timestamp>,
+    complete: bool,
     work: Vec<usize>,
     landed: Vec<(PipelineId, usize)>,
     refilled: Vec<(PipelineId, usize)>,
@@ -63,9 +64,8 @@ const NEVER: Timestamp = Timestamp {
 impl Exchange {
     pub fn new(ledger: Ledger, lanes: Pair<usize>) -> Self {
         let bells = || lanes.map(|lanes| (0..lanes).map(|_| Notify::new()).collect::<Vec<_>>());
-        let complete = |side| watch::Sender::new(ledger.complete_of(side).time);
         Self {
-            complete: Pair::new(complete(Side::A), complete(Side::B)),
+            complete: Pair::default(),
             ledger: Mutex::new(ledger),
             routed: Mutex::default(),
             marker_wanted: Pair::default(),
@@ -139,12 +139,8 @@ impl Exchange {
     }
 
     fn ring(&self, side: Side, bells: Bells) {
-        if let Some(complete) = bells.complete {
-            self.complete[side].send_if_modified(|time| {
-                let later = complete > *time;
-                *time = complete.max(*time);
-                later
-            });
+        if bells.complete {
+            self.complete[side].notify_waiters();
         }
         if !bells.notes.is_empty() {
             lock(&self.notes_to_clear).extend(bells.notes);
@@ -273,13 +269,13 @@ impl Exchange {
     /// Returns once the reader of `side` has passed `time`. A reader without room gets there when
     /// the other pipeline has made some.
     pub async fn wait_passed(&self, side: Side, time: Timestamp) {
-        let mut complete = self.complete[side].subscribe();
         loop {
-            if *complete.borrow_and_update() >= time {
+            // Before the look, so that nothing rings in between.
+            let bell = self.complete[side].notified();
+            if self.ledger().complete_of(side).time >= time {
                 return;
             }
-            let changed = complete.changed();
-            if tokio::time::timeout(PATIENCE, changed).await.is_err() && self.has_room(side) {
+            if tokio::time::timeout(PATIENCE, bell).await.is_err() && self.has_room(side) {
                 self.ask_for_marker(side);
             }
         }
@@ -369,7 +365,7 @@ fn take(ledger: &mut Ledger, side: Side, moment: HandedOver, bells: &mut Bells) 
         bells.landed.push((pipeline, lane));
     }
     ledger.complete(side, moment.through);
-    bells.complete = Some(time);
+    bells.complete = true;
     bells.everybody |= who_may_apply(ledger) != could_apply;
     Ok(())
 }

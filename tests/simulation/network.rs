@@ -228,9 +228,10 @@ impl Tail {
         self.line
             .call("admin", raw(&doc! { "ping": 1 }), None)
             .await?;
-        let mut length = lock(&self.line.world).length[side].subscribe();
+        let grown = lock(&self.line.world).grown[side].clone();
         let until = Instant::now() + self.await_time_max;
         loop {
+            let bell = grown.notified();
             let (found, reply) = {
                 let mut world = lock(&self.line.world);
                 let weather = world.weather;
@@ -245,7 +246,7 @@ impl Tail {
             if found > 0 || Instant::now() >= until {
                 return Ok(Some(Batch::of_reply(reply)));
             }
-            let _ = tokio::time::timeout_at(until, length.changed()).await;
+            let _ = tokio::time::timeout_at(until, bell).await;
         }
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bson::Document;
 use tandem::change::{Pair, Side};
-use tokio::sync::watch;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::random::Random;
@@ -46,7 +46,8 @@ pub struct World {
     /// Counts the processes of the link.
     pub process: u32,
     pub started: Instant,
-    pub length: Pair<watch::Sender<usize>>,
+    /// Rung when a cluster's oplog may have grown. A `watch` would wake in a random order.
+    pub grown: Pair<Arc<Notify>>,
     pub problems: Vec<String>,
     /// A digest of everything that the clusters were asked, to compare two runs of a seed.
     pub trace: u64,
@@ -77,7 +78,7 @@ impl World {
             slow_until: Pair::new(None, None),
             process: 0,
             started: Instant::now(),
-            length: Pair::new(watch::Sender::new(0), watch::Sender::new(0)),
+            grown: Pair::default(),
             problems: Vec::new(),
             trace: 0,
             commands: 0,
@@ -94,7 +95,7 @@ impl World {
 
     /// Wakes the streams of a cluster.
     pub fn written(&self, side: Side) {
-        self.length[side].send_replace(self.replicas[side].oplog.len());
+        self.grown[side].notify_waiters();
     }
 
     pub fn is_cut(&self, side: Side) -> bool {
