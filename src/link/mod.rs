@@ -14,6 +14,7 @@ mod identity;
 mod in_window;
 pub mod initial_sync;
 mod last_resort;
+mod latecomers;
 mod lease;
 mod marker;
 pub mod merge;

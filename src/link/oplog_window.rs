@@ -58,7 +58,8 @@ impl OplogWindow {
     fn seconds_when_full(&self) -> u64 {
         match self.filled {
             Some((bytes, bytes_max)) if bytes > 0 && bytes < bytes_max => {
-                let whole = u128::from(self.seconds()) * u128::from(bytes_max);
+                // A cluster that has just begun has written its oplog in no whole second yet.
+                let whole = u128::from(self.seconds().max(1)) * u128::from(bytes_max);
                 u64::try_from(whole / u128::from(bytes)).unwrap_or(u64::MAX)
             }
             Some(_) | None => self.seconds(),
@@ -134,6 +135,11 @@ mod tests {
         assert_eq!(window(None).seconds_left(at(1030)), 30);
         assert_eq!(window(Some((10, 40))).seconds_left(at(1030)), 330);
         assert_eq!(window(None).seconds_left(at(900)), 0);
+        let just_begun = OplogWindow {
+            now: at(1000),
+            ..window(Some((10, 40)))
+        };
+        assert_eq!(just_begun.seconds_left(at(1000)), 4);
     }
 
     #[test]

@@ -54,6 +54,8 @@ pub struct Started {
     pub lanes: Pair<Vec<(TagSession, Checkpoint)>>,
     /// All session ids that tandem ever used on each cluster.
     pub tags: Pair<HashSet<Uuid>>,
+    /// Those of them that former processes used.
+    pub former: Pair<HashSet<Uuid>>,
     /// Positions on each cluster from which its reader resumes.
     pub read_from: Pair<Position>,
     pub recover_to: Pair<Timestamp>,
@@ -129,6 +131,7 @@ pub async fn take_over(
     must_reach_back(&history, connected).await?;
 
     let writers = connect_pair(config, &*connected.way).await?;
+    let former = tags.clone();
     let lanes = open_lanes(config, own, &writers, &history, store, &mut tags).await?;
     let recover_to = Pair::new(own.a.operation_time().await?, own.b.operation_time().await?);
     let mut ledger = restore(config, own, &history, recover_to).await?;
@@ -148,6 +151,7 @@ pub async fn take_over(
         lease,
         lanes,
         tags,
+        former,
         recover_to,
         started_from,
         initial_sync,

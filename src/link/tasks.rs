@@ -9,6 +9,7 @@ use super::control;
 use super::former::SideHistory;
 use super::handler::LinkHandler;
 use super::initial_sync::{InitialSync, Progress};
+use super::latecomers::end_latecomers;
 use super::lease::Lease;
 use super::marker::write_markers;
 use super::merge::{Desk, MergePlace};
@@ -120,6 +121,19 @@ pub(super) fn spawn_readers(
         rest.spawn(until(stop.clone(), async move {
             history.read(&shared.exchange, observer).await
         }));
+    }
+}
+
+pub(super) fn spawn_latecomers(
+    rest: &mut Tasks,
+    connected: &Connected,
+    started: &Started,
+    stop: &CancellationToken,
+) {
+    for side in Side::BOTH {
+        let cluster = connected.clusters[side].clone();
+        let former = started.former[side].clone();
+        rest.spawn(done(end_latecomers(cluster, former, stop.clone())));
     }
 }
 

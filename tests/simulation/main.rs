@@ -55,6 +55,7 @@ fn replay(seed: u64) {
     if !outcome.problems.is_empty() {
         let short = shrink(&schedule);
         println!("fails with fewer steps too: {:#?}", short.steps);
+        eprintln!("the short one:");
         println!("{:#?}", play(&short).problems);
         panic!("seed {seed} fails");
     }

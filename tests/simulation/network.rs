@@ -17,10 +17,13 @@ use tokio::time::{Instant, sleep};
 use crate::checks::check_write;
 use crate::commands::{Outcome, run};
 use crate::stream::{Cut, Reading};
-use crate::world::{SharedWorld, lock};
+use crate::world::{SharedWorld, is_traced, lock};
 
 /// How often a held write looks whether it may go on.
 const HELD_INTERVAL: Duration = Duration::from_millis(3);
+
+/// So much of a command is in a trace.
+const COMMAND_CHARS: usize = 1000;
 
 const MAX_TIME_EXPIRED: i32 = 50;
 
@@ -52,6 +55,14 @@ struct Line {
 impl std::fmt::Debug for Line {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(out, "Line({})", self.side.as_str())
+    }
+}
+
+/// What was asked, for who reads a trace.
+fn tell(command: &Document) {
+    if is_traced() {
+        let text: String = command.to_string().chars().take(COMMAND_CHARS).collect();
+        eprintln!("    {text}");
     }
 }
 
@@ -107,6 +118,7 @@ impl Line {
                     Outcome::Held => -1,
                 };
                 world.note(self.side, name, code);
+                tell(command);
                 world.written(self.side);
                 outcome
             };

@@ -63,6 +63,10 @@ pub fn lock(world: &SharedWorld) -> MutexGuard<'_, World> {
     world.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+pub fn is_traced() -> bool {
+    std::env::var_os("TANDEM_SIMULATION_TRACE").is_some()
+}
+
 impl World {
     pub fn new(weather: Weather, skew_ms: Pair<i64>, mut dice: Random) -> Self {
         let replica = |set, skew: i64, dice: Random| Replica::new(set, BEGINNING_MS + skew, dice);
@@ -154,7 +158,7 @@ impl World {
                 hash.wrapping_mul(0x0100_0000_01B3) ^ u64::from(byte)
             });
         self.trace = Random::new(self.trace ^ text ^ outcome as u64).next();
-        if std::env::var_os("TANDEM_SIMULATION_TRACE").is_some() {
+        if is_traced() {
             eprintln!("{passed:>9} us  {}  {what} {outcome}", side.as_str());
         }
     }

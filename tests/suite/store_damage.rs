@@ -113,7 +113,8 @@ impl Stopped {
         let said = stderr(&output);
         match output.status.code() {
             Some(7) => assert!(
-                said.contains("hint: nothing lies in the store alone"),
+                said.contains("hint: nothing lies in the store alone")
+                    || said.contains("hint: run the newer tandem that wrote it"),
                 "{what}: {said}"
             ),
             Some(0) => assert_eq!(self.ids().len(), ids.len(), "{what}: silently fewer"),
