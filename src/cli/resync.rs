@@ -31,7 +31,7 @@ const PROGRESS_INTERVAL: Duration = Duration::from_secs(2);
                   Example:\n  tandem resync --namespace 'shop.*'"
 )]
 pub struct ResyncArgs {
-    /// Only this namespace; * stands for any text
+    /// Only this namespace; * stands for any text, /…/ is a regular expression
     #[arg(long, value_name = "PATTERN")]
     pub namespace: Vec<String>,
     /// This side's documents stay, whatever the policy says; what it lacks is removed

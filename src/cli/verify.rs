@@ -22,7 +22,7 @@ use crate::verify::{Outcome, Repaired, VerifyOptions, as_json, as_table, repair,
                   Example:\n  tandem verify --namespace 'shop.*' --json\n  tandem verify --repair"
 )]
 pub struct VerifyArgs {
-    /// Only this namespace; * stands for any text
+    /// Only this namespace; * stands for any text, /…/ is a regular expression
     #[arg(long, value_name = "PATTERN")]
     pub namespace: Vec<String>,
     /// Go on from a comparison that was interrupted
