@@ -200,8 +200,7 @@ async fn begin(
 }
 
 /// Reads what is there and refuses what does not fit. Writes nothing. Tells whether it is a first
-/// start, as it is too where only a resync can help, and which resync newly included namespaces
-/// need.
+/// start, as it is too where only a resync can help, and which resync new namespaces need.
 async fn look(
     config: &Config,
     connected: &Connected,
@@ -244,10 +243,8 @@ async fn look(
             outcome => outcome?,
         }
     }
-    let widening = match is_first {
-        true => None,
-        false => widening::needed(known.as_ref(), &identity, &history, resync)?,
-    };
+    let needed = || widening::needed(known.as_ref(), &identity, &history, resync);
+    let widening = if is_first { None } else { needed()? };
     Ok((history, is_first, widening))
 }
 
