@@ -39,6 +39,9 @@ use caution::Trouble;
 use records::{Documents, Records, records};
 use stopwatch::{Step, Stopwatch};
 
+const FILTER_FAILS: &str = "where it is the filter that fails on a document, correct the \
+                            document on the source or the filter, and start again";
+
 /// What a batch puts on record.
 struct Applied {
     records: Records,
@@ -148,20 +151,26 @@ impl Lane {
         // Nothing is left of what was in a dropped collection.
         let collections = &self.shared.collections;
         wanted.retain(|key| !collections.is_gone(key.namespace(), source));
+        let outside: HashMap<_, _> = pairs
+            .iter()
+            .filter_map(|(namespace, pair)| {
+                let outside = filters.selection(&pair[source].name).outside()?;
+                Some((namespace.clone(), outside))
+            })
+            .collect();
         let of_source = match read_at(&self.source, plan.read_at.time, &wanted, &place_of).await {
             Ok(documents) => documents,
-            Err(error) => return Err(self.refused_read(error).await),
+            Err(error) if outside.is_empty() || error.is_retryable() => {
+                return Err(self.refused_read(error).await);
+            }
+            Err(error) => return Err(self.refused_read(error.hint(FILTER_FAILS)).await),
         };
         let ignored = pairs
             .iter()
             .filter(|(_, pair)| filters.deletes(&pair[source].name) == Deletes::Ignored);
-        let outside = pairs.iter().filter_map(|(namespace, pair)| {
-            let outside = filters.selection(&pair[source].name).outside()?;
-            Some((namespace.clone(), outside))
-        });
         Ok(Known {
             keeps_deleted: ignored.map(|(namespace, _)| namespace.clone()).collect(),
-            outside: outside.collect(),
+            outside,
             bases: self.read_bases(plan, place_of).await?,
             of_source,
             collections: compose::infos_of(&pairs, source.other()),

@@ -155,3 +155,28 @@ async fn assert_another_name_is_not_followed(env: &TestEnv, tandem: &Tandem) {
     let secret = doc! { "card": { "$exists": true } };
     assert_eq!(env.orders_b().count_documents(secret).await.unwrap(), 0);
 }
+
+const DIVIDES: &str = r#"
+[[filters]]
+namespace = "shop.orders"
+filter = { "$expr" = { "$gt" = [{ "$divide" = [10, "$n"] }, 1] } }
+"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_filter_that_fails_on_a_document_stops_the_link_until_that_is_corrected() {
+    let env = TestEnv::start().await;
+    let orders = env.orders_a();
+    let link = env.link().one_way().lanes(1).extra(DIVIDES);
+    let mut tandem = env.streaming(&link).await;
+    let nothing = doc! { "_id": 2, "n": 0 };
+    orders.insert_one(nothing).await.unwrap();
+    assert_eq!(tandem.wait_exit(SOON).await, 1);
+    let last = tandem.status()["last_error"].to_string();
+    assert!(last.contains("can't $divide by zero"), "{last}");
+    assert!(last.contains("correct the document"), "{last}");
+    set(&orders, 2, doc! { "n": 2 }).await;
+    let mut tandem = env.streaming(&link).await;
+    pass(&env, 2).await;
+    assert_eq!(on_b(&env, 2).await, Some(doc! { "_id": 2, "n": 2 }));
+    tandem.stop().await;
+}
