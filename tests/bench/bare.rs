@@ -105,17 +105,14 @@ impl Pair {
     async fn read_and_write(&self, backlog: &Backlog) -> Duration {
         let started = Instant::now();
         let (senders, mut lanes) = start_lanes(self.target.client());
-        let senders = &senders;
         read(
             self.source.client(),
             self.from,
             backlog.operations,
-            |some| async move {
-                hand_out(senders, some).await;
-            },
+            |some| hand_out(&senders, some),
         )
         .await;
-        finish(senders.clone(), &mut lanes).await;
+        finish(senders, &mut lanes).await;
         started.elapsed()
     }
 
