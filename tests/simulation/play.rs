@@ -292,6 +292,7 @@ async fn keep_running(
         match outcome {
             Ok(_) => return,
             Err(error) if error.is_retryable() && !stop.is_cancelled() => {
+                drop(opened(&config.link.state_dir));
                 sleep(RESTART_PAUSE).await;
                 lock(&world).process += 1;
             }
