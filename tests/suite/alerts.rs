@@ -18,7 +18,7 @@ async fn an_outage_is_told_once_over_tls_and_its_end_too_and_a_failed_start_at_o
     let (port, file) = (receiver.port, env.path("told"));
     let ca_file = authority.ca_file();
     let link = env.link().extra(&format!(
-        "[timeouts]\nconnect = \"2s\"\n[alerts]\nlink_stopped = \"1s\"\n\
+        "[timeouts]\nconnect = \"2s\"\n[alerts]\nlink_stopped = \"5s\"\n\
          webhook = \"https://localhost:{port}/hooks/{TOKEN}\"\nwebhook_ca_file = {ca_file:?}\n\
          command = [\"sh\", \"-c\", \"cat >> {0}; env > {0}.env\"]\n",
         file.display()

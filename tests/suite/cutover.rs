@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bson::{DateTime, Document, doc};
 use mongodb::Client;
+use mongodb::options::ReadConcern;
 use serde_json::Value;
 
 use crate::support::compare::assert_converged;
@@ -276,7 +277,12 @@ async fn wait_for_step(target: &Client, step: &str) {
     let links = target.database("__tandem").collection::<Document>("links");
     let filter = doc! { "cutover.step": step };
     let deadline = tokio::time::Instant::now() + SOON;
-    while links.find_one(filter.clone()).await.unwrap().is_none() {
+    // As a cutover that takes it up reads it.
+    let look = || {
+        let found = links.find_one(filter.clone());
+        found.read_concern(ReadConcern::majority())
+    };
+    while look().await.unwrap().is_none() {
         assert!(tokio::time::Instant::now() < deadline, "no step {step}");
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
