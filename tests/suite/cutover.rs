@@ -4,13 +4,12 @@ use std::time::Duration;
 
 use bson::{DateTime, Document, doc};
 use mongodb::Client;
-use mongodb::options::ReadConcern;
 use serde_json::Value;
 
 use crate::support::compare::assert_converged;
 use crate::support::env::{TestEnv, raw_by_id};
 use crate::support::tandem::Tandem;
-use crate::support::wait::wait_for;
+use crate::support::wait::{wait_for, wait_for_step};
 
 const SOON: Duration = Duration::from_secs(30);
 const WRITES_BLOCKED: i32 = 371;
@@ -271,21 +270,6 @@ async fn a_cutover_that_ran_the_link_itself_is_taken_up_again_or_given_up() {
     assert_converged(&env, SOON).await;
     let (code, _, errors) = cutover(&tandem, &[]);
     assert_eq!(code, Some(3), "{errors}");
-}
-
-async fn wait_for_step(target: &Client, step: &str) {
-    let links = target.database("__tandem").collection::<Document>("links");
-    let filter = doc! { "cutover.step": step };
-    let deadline = tokio::time::Instant::now() + SOON;
-    // As a cutover that takes it up reads it.
-    let look = || {
-        let found = links.find_one(filter.clone());
-        found.read_concern(ReadConcern::majority())
-    };
-    while look().await.unwrap().is_none() {
-        assert!(tokio::time::Instant::now() < deadline, "no step {step}");
-        tokio::time::sleep(Duration::from_millis(2)).await;
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,8 +3,14 @@
 use std::future::Future;
 use std::time::{Duration, Instant};
 
+use bson::{Document, doc};
+use mongodb::Client;
+use mongodb::options::ReadConcern;
+
 const POLL_FIRST: Duration = Duration::from_millis(5);
 const POLL_MAX: Duration = Duration::from_millis(200);
+const STEP_POLL: Duration = Duration::from_millis(2);
+const STEP_TIME_MAX: Duration = Duration::from_secs(30);
 
 /// Asks `probe` again and again until it says something; panics with `what` after `deadline`.
 pub async fn wait_for<T, F, P>(what: &str, deadline: Duration, mut probe: P) -> T
@@ -24,5 +30,21 @@ where
         );
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(POLL_MAX);
+    }
+}
+
+/// Waits until a cutover is on record at a step, as whoever takes it up reads it; some take
+/// milliseconds only.
+pub async fn wait_for_step(target: &Client, step: &str) {
+    let links = target.database("__tandem").collection::<Document>("links");
+    let start = Instant::now();
+    loop {
+        let look = links.find_one(doc! { "cutover.step": step });
+        let found = look.read_concern(ReadConcern::majority()).await.unwrap();
+        if found.is_some() {
+            return;
+        }
+        assert!(start.elapsed() < STEP_TIME_MAX, "no step {step}");
+        tokio::time::sleep(STEP_POLL).await;
     }
 }
