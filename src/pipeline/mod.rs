@@ -188,12 +188,15 @@ impl Work<'_> {
         plan: &mut Plan,
         known: &Known,
     ) -> Result<(), Refusal> {
-        let mut filtered = compose::absent(plan, known);
-        filtered.retain(|key| known.outside.contains_key(key.namespace()));
+        if known.outside.is_empty() && known.keeps_deleted.is_empty() {
+            return Ok(());
+        }
+        let absent: HashSet<DocumentKey> = compose::absent(plan, known).into_iter().collect();
+        let is_filtered = |key: &&DocumentKey| known.outside.contains_key(key.namespace());
+        let filtered: Vec<DocumentKey> = absent.iter().filter(is_filtered).cloned().collect();
         let outside = transaction
             .read(&filtered, &known.collections, &known.outside)
             .await?;
-        let absent: HashSet<DocumentKey> = compose::absent(plan, known).into_iter().collect();
         plan.keep(|key| {
             let keeps_deleted = known.keeps_deleted.contains(key.namespace());
             (keeps_deleted && absent.contains(key)) || outside.contains_key(key)

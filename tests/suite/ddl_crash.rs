@@ -9,6 +9,7 @@ use mongodb::Client;
 
 use crate::support::compare::assert_converged;
 use crate::support::env::{LinkConfig, TestEnv};
+use crate::support::mongod::Mongod;
 use crate::support::random::{Random, scaled, seed};
 use crate::support::schema::assert_same_schema;
 use crate::support::wait::wait_for;
@@ -66,6 +67,17 @@ async fn change_until(
         let _ = collection.update_one(only, row).upsert(true).await;
         tokio::time::sleep(Duration::from_millis(random.below(60))).await;
     }
+}
+
+/// Returns once a command of tandem is under way on the cluster.
+async fn wait_for_open_intent(cluster: &Mongod) {
+    let own = cluster.client().database("__tandem");
+    let intents = own.collection::<Document>("ddl");
+    wait_for("an intent", SOON, || async {
+        let open = intents.find_one(doc! { "end": null, "kind": "intent" });
+        open.await.unwrap()
+    })
+    .await;
 }
 
 async fn kill_amid_changes(env: &TestEnv, link: &LinkConfig, drops: Drops) {
@@ -193,16 +205,7 @@ async fn a_kill_between_intent_and_command_makes_the_change_once() {
             .run_command(command)
             .await
             .unwrap();
-        let intents = env
-            .b
-            .client()
-            .database("__tandem")
-            .collection::<Document>("ddl");
-        wait_for("an intent", SOON, || async {
-            let open = intents.find_one(doc! { "end": null, "kind": "intent" });
-            open.await.unwrap()
-        })
-        .await;
+        wait_for_open_intent(&env.b).await;
         tandem.kill9();
         env.b.fail_command("off", doc! {}).await;
         tandem.start();
@@ -233,13 +236,7 @@ async fn what_somebody_creates_and_drops_amid_a_creation_is_not_taken_for_its_co
     let create = doc! { "create": "fresh" };
     let on_a = env.a.client().database("shop");
     on_a.run_command(create.clone()).await.unwrap();
-    let own = env.b.client().database("__tandem");
-    let intents = own.collection::<Document>("ddl");
-    wait_for("an intent", SOON, || async {
-        let open = intents.find_one(doc! { "end": null, "kind": "intent" });
-        open.await.unwrap()
-    })
-    .await;
+    wait_for_open_intent(&env.b).await;
     let on_b = env.b.client().database("shop");
     on_b.run_command(create).await.unwrap();
     on_b.run_command(doc! { "drop": "fresh" }).await.unwrap();
@@ -278,13 +275,7 @@ async fn what_comes_long_after_a_command_that_a_kill_has_cut_off_is_not_its_echo
         env.b.client().database("shop"),
     );
     on_a.run_command(validate(1)).await.unwrap();
-    let own = env.b.client().database("__tandem");
-    let intents = own.collection::<Document>("ddl");
-    wait_for("an intent", SOON, || async {
-        let open = intents.find_one(doc! { "end": null, "kind": "intent" });
-        open.await.unwrap()
-    })
-    .await;
+    wait_for_open_intent(&env.b).await;
     tandem.kill9();
     env.b.fail_command("off", doc! {}).await;
     tandem.start();

@@ -19,9 +19,8 @@ const SOON: Duration = Duration::from_secs(30);
 const DOCUMENTS: i32 = 600;
 const REGIONS: [&str; 3] = ["EU", "US", "ASIA"];
 
+const COPY: &str = "[initial_sync]\nmode = \"copy\"\n";
 const FILTERS: &str = r#"
-[initial_sync]
-mode = "copy"
 [[filters]]
 namespace = "shop.orders"
 filter = { region = "EU" }
@@ -62,7 +61,7 @@ async fn assert_filtered(env: &TestEnv) {
 }
 
 fn filtered(env: &TestEnv) -> LinkConfig {
-    env.link().one_way().extra(FILTERS)
+    env.link().one_way().extra(&format!("{COPY}{FILTERS}"))
 }
 
 fn code(tandem: &Tandem, arguments: &[&str]) -> (Option<i32>, String) {
@@ -202,7 +201,7 @@ async fn assert_loser_on_record_without_secrets(env: &TestEnv, tandem: &Tandem) 
 /// Another filter is a resync of what it is about.
 async fn assert_another_filter_is_synced(env: &TestEnv, link: &LinkConfig) {
     let mut other = link.clone();
-    other.extra = FILTERS.replace("\"EU\"", "\"US\"");
+    other.extra = format!("{COPY}{FILTERS}").replace("\"EU\"", "\"US\"");
     let mut tandem = env.tandem(&other);
     tandem.start();
     let resynced = |status: &Value| {

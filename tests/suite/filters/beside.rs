@@ -5,21 +5,11 @@ use mongodb::options::IndexOptions;
 use mongodb::{Collection, IndexModel};
 use serde_json::Value;
 
-use super::{SOON, code, log, order};
+use super::{FILTERS, SOON, code, log, order};
 use crate::support::env::TestEnv;
 use crate::support::mongod::Mongod;
 use crate::support::tandem::Tandem;
 use crate::support::wait::wait_for;
-
-const ARCHIVE: &str = r#"
-[[filters]]
-namespace = "shop.orders"
-filter = { region = "EU" }
-exclude_fields = ["card", "customer.ssn"]
-[[filters]]
-namespace = "shop.log"
-ignore = ["delete"]
-"#;
 
 /// One lane applies in the order of the source: whatever was before has arrived with it.
 async fn pass(env: &TestEnv, number: i32) {
@@ -48,7 +38,7 @@ async fn what_is_not_in_the_filter_is_left_alone_and_what_is_left_out_never_arri
     let foreign = |id: i32| doc! { "_id": id, "region": "US", "own": "b" };
     a.insert_one(order(1, "US", 1)).await.unwrap();
     b.insert_one(foreign(1)).await.unwrap();
-    let link = env.link().one_way().lanes(1).extra(ARCHIVE);
+    let link = env.link().one_way().lanes(1).extra(FILTERS);
     let mut tandem = env.streaming(&link).await;
 
     // Not in the filter on either side, older than the link: it is nobody's business.
