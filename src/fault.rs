@@ -21,6 +21,8 @@ pub enum Fault {
     NoUuid,
     /// The transaction that settles a conflict leaves its records to be written afterwards.
     LateRecords,
+    /// The sessions of former processes are ended at the start alone.
+    EndedOnce,
 }
 
 #[cfg(debug_assertions)]
@@ -51,6 +53,7 @@ impl Fault {
             Fault::NoSequence => "no_sequence",
             Fault::NoUuid => "no_uuid",
             Fault::LateRecords => "late_records",
+            Fault::EndedOnce => "ended_once",
         }
     }
 }

@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::takeover::kill_sessions;
 use crate::cluster::Cluster;
+use crate::fault::Fault;
 
 /// When after a start the sessions of former processes are ended again.
 const TIMES: [Duration; 7] = [
@@ -25,11 +26,15 @@ const TIMES: [Duration; 7] = [
 /// its documents against applications and against this process.
 pub(super) async fn end_latecomers(cluster: Cluster, ids: HashSet<Uuid>, stop: CancellationToken) {
     let started = tokio::time::Instant::now();
-    for time in TIMES {
+    let times = match Fault::EndedOnce.is_on() {
+        true => &[][..],
+        false => &TIMES,
+    };
+    for time in times {
         tokio::select! {
             biased;
             () = stop.cancelled() => return,
-            () = tokio::time::sleep_until(started + time) => {}
+            () = tokio::time::sleep_until(started + *time) => {}
         }
         if let Err(error) = kill_sessions(&cluster, &ids).await {
             tracing::debug!(%error, "cannot end the sessions of a former process again");

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bson::{Bson, Document, doc};
 use tandem::change::Side;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use crate::replica::{Place, Refused, id_of};
 use crate::schedule::What;
@@ -14,6 +14,8 @@ pub const NAMESPACE: &str = "shop.orders";
 
 /// An application whose document is held tries again.
 const HELD_INTERVAL: Duration = Duration::from_millis(2);
+/// Longer than any transaction of a living process is open.
+const HELD_MAX: Duration = Duration::from_secs(60);
 
 /// What was written, by the number of the write.
 #[derive(Debug, Clone)]
@@ -41,16 +43,23 @@ pub async fn perform(world: &SharedWorld, what: &What, account: &mut Vec<Written
         | What::Delete { side, key }
         | What::NoChange { side, key } => (*side, vec![*key]),
         What::Transaction { side, keys } => (*side, keys.to_vec()),
-        What::Crash { .. } | What::Cut { .. } | What::Slow { .. } | What::ClockJump { .. } => {
+        What::Crash { .. }
+        | What::Latecomer { .. }
+        | What::Cut { .. }
+        | What::Slow { .. }
+        | What::ClockJump { .. } => {
             panic!("no application does {what:?}")
         }
     };
-    loop {
-        let done = write(&mut lock(world), side, what, &keys, number);
-        match done {
-            Ok(_) => break,
-            Err(Refused::Held | Refused::Conflict) => sleep(HELD_INTERVAL).await,
+    let until = Instant::now() + HELD_MAX;
+    while write(&mut lock(world), side, what, &keys, number).is_err() {
+        if Instant::now() >= until {
+            let problem =
+                format!("a plain write of {keys:?} on {side:?} was held for {HELD_MAX:?}");
+            lock(world).problems.push(problem);
+            return;
         }
+        sleep(HELD_INTERVAL).await;
     }
     let adds_field = matches!(what, What::Write { .. } | What::Transaction { .. });
     account.push(Written {
@@ -94,6 +103,10 @@ fn after(what: &What, before: Option<Document>, key: i32, number: u32) -> Option
         What::Replace { .. } => Some(doc! { "_id": key, field_of(number): last, "last": last }),
         What::Delete { .. } => None,
         What::NoChange { .. } => before,
-        What::Crash { .. } | What::Cut { .. } | What::Slow { .. } | What::ClockJump { .. } => None,
+        What::Crash { .. }
+        | What::Latecomer { .. }
+        | What::Cut { .. }
+        | What::Slow { .. }
+        | What::ClockJump { .. } => None,
     }
 }

@@ -152,3 +152,9 @@ fn schedules_until_noticed(fault: &str, at_most: u64) -> Option<u64> {
 fn without_the_fence_it_is_noticed() {
     assert!(schedules_until_noticed("no_fence", 300).is_some());
 }
+
+#[cfg(debug_assertions)]
+#[test]
+fn where_the_sessions_of_a_dead_process_are_ended_once_only_it_is_noticed() {
+    assert!(schedules_until_noticed("ended_once", 300).is_some());
+}

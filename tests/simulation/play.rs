@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use crate::applications::{NAMESPACE, Written, perform};
+use crate::applications::{NAMESPACE, Written, perform, place_of};
 use crate::checks::{check_end, is_converged};
 use crate::network::Way;
 use crate::random::Random;
@@ -147,9 +147,17 @@ async fn take(
     match &step.what {
         What::Crash { down } => {
             process.kill().await;
+            lock(world).bury();
             sleep(*down).await;
             *process = Process::start(world, &process.config.clone());
             return 1;
+        }
+        What::Latecomer { side, key } => {
+            let mut world = lock(world);
+            if let Some(session) = world.former[*side] {
+                world.replica(*side).open_late(session, place_of(*key));
+                world.note(*side, "latecomer", 0);
+            }
         }
         What::Cut { side, time } => lock(world).cut_until[*side] = Some(Instant::now() + *time),
         What::Slow { side, time } => lock(world).slow_until[*side] = Some(Instant::now() + *time),

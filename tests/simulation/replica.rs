@@ -216,6 +216,28 @@ impl Replica {
         Ok(true)
     }
 
+    /// A statement that opens a transaction arrives after its session was ended: the server takes it,
+    /// and nobody ever goes on with it.
+    pub fn open_late(&mut self, session: Uuid, place: Place) {
+        let number = self.sessions.get(&session).map_or(0, |one| one.number) + 1;
+        let before = self.as_of(&place, self.time).cloned();
+        let open = Transaction {
+            snapshot: self.time,
+            written: BTreeMap::new(),
+            operations: Vec::new(),
+        };
+        let standing = Standing::Open(open);
+        self.sessions
+            .insert(session, SessionState { number, standing });
+        let after = doc! { "late": true };
+        if self
+            .write_in(session, place, before.as_ref(), Some(after))
+            .is_err()
+        {
+            self.abort(&HashSet::from([session]));
+        }
+    }
+
     /// Plain writes of one document each, or an application's transaction: one cluster time.
     pub fn write_now(
         &mut self,

@@ -41,6 +41,11 @@ pub enum What {
     Crash {
         down: Duration,
     },
+    /// The first statement of a killed process's transaction arrives only now, and opens it.
+    Latecomer {
+        side: Side,
+        key: i32,
+    },
     /// Nothing reaches a cluster for this time.
     Cut {
         side: Side,
@@ -138,7 +143,11 @@ fn what(dice: &mut Random) -> What {
             side,
             key: any(dice),
         },
-        85..=92 => What::Crash { down: time / 4 },
+        85..=90 => What::Crash { down: time / 4 },
+        91..=92 => What::Latecomer {
+            side,
+            key: any(dice),
+        },
         93..=95 => What::Cut { side, time },
         96..=98 => What::Slow { side, time },
         _ => What::ClockJump {

@@ -3,11 +3,12 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use bson::Document;
+use bson::{Document, Uuid};
 use tandem::change::{Pair, Side};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use crate::commands::uuid_of;
 use crate::random::Random;
 use crate::replica::Replica;
 
@@ -45,6 +46,8 @@ pub struct World {
     pub slow_until: Pair<Option<Instant>>,
     /// Counts the processes of the link.
     pub process: u32,
+    /// A session of a process that was killed.
+    pub former: Pair<Option<Uuid>>,
     pub started: Instant,
     /// Rung when a cluster's oplog may have grown. A `watch` would wake in a random order.
     pub grown: Pair<Arc<Notify>>,
@@ -81,6 +84,7 @@ impl World {
             cut_until: Pair::new(None, None),
             slow_until: Pair::new(None, None),
             process: 0,
+            former: Pair::new(None, None),
             started: Instant::now(),
             grown: Pair::default(),
             problems: Vec::new(),
@@ -95,6 +99,18 @@ impl World {
         let replica = &mut self.replicas[side];
         replica.wall_ms = BEGINNING_MS + self.skew_ms[side] + passed;
         replica
+    }
+
+    /// The process has been killed: its sessions are those on record.
+    pub fn bury(&mut self) {
+        for side in Side::BOTH {
+            let replica = &self.replicas[side];
+            let recorded = replica.all("__tandem.sessions", replica.time, None);
+            let session = recorded
+                .first()
+                .and_then(|(_, one)| uuid_of(one.get("_id")?));
+            self.former[side] = session.or(self.former[side]);
+        }
     }
 
     /// Wakes the streams of a cluster.
