@@ -15,6 +15,12 @@ mod env;
 #[path = "../suite/support/mongod.rs"]
 mod mongod;
 #[allow(dead_code)]
+#[path = "../suite/support/pool.rs"]
+mod pool;
+#[allow(dead_code)]
+#[path = "../suite/support/processes.rs"]
+mod processes;
+#[allow(dead_code)]
 #[path = "../suite/support/proxy.rs"]
 mod proxy;
 #[allow(dead_code)]

@@ -14,6 +14,9 @@ mod writers;
 #[path = "../suite/support/mongod.rs"]
 mod mongod;
 #[allow(dead_code)]
+#[path = "../suite/support/processes.rs"]
+mod processes;
+#[allow(dead_code)]
 #[path = "../suite/support/proxy.rs"]
 mod proxy;
 #[allow(dead_code)]

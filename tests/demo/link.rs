@@ -8,8 +8,8 @@ use std::time::Duration;
 use bson::Timestamp;
 use serde_json::Value;
 
-use crate::mongod::{guard_of, send_signal};
 use crate::narrate::Narrator;
+use crate::processes::{guard_of, send_signal};
 use crate::{Outcome, POLL};
 
 const STREAMING_TIME_MAX: Duration = Duration::from_secs(30);

@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::audit::{stderr, stdout};
 use crate::support::compare::assert_converged;
 use crate::support::env::TestEnv;
-use crate::support::mongod::send_signal;
+use crate::support::processes::send_signal;
 use crate::support::tandem::Tandem;
 use crate::support::wait::wait_for;
 

@@ -8,6 +8,7 @@ use mongodb::Collection;
 use tempfile::TempDir;
 
 use super::mongod::{Mongod, MongodOptions};
+use super::pool::replica_set;
 use super::tandem::Tandem;
 
 /// What stands in tandem.toml. The values are the ones of the file, unchecked.
@@ -89,12 +90,13 @@ pub struct TestEnv {
 }
 
 impl TestEnv {
+    /// Two empty replica sets, which may have served another test before.
     pub async fn start() -> Self {
-        Self::start_with(
-            MongodOptions::named("eu-set"),
-            MongodOptions::named("us-set"),
-        )
-        .await
+        let (a, b) = tokio::join!(
+            replica_set(MongodOptions::named("eu-set")),
+            replica_set(MongodOptions::named("us-set")),
+        );
+        Self::of(a, b)
     }
 
     pub async fn start_with(a: MongodOptions, b: MongodOptions) -> Self {

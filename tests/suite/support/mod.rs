@@ -12,6 +12,8 @@ pub mod openmetrics;
 pub mod operators;
 pub mod oplog;
 pub mod oracle;
+pub mod pool;
+pub mod processes;
 pub mod proxy;
 pub mod random;
 pub mod refusals;

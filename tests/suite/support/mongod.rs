@@ -5,6 +5,7 @@ use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bson::{Document, doc};
@@ -12,6 +13,7 @@ use mongodb::Client;
 use mongodb::options::ClientOptions;
 use tempfile::TempDir;
 
+use super::processes::{guard_with_files, send_signal};
 use super::proxy::Proxy;
 use super::wait::wait_for;
 
@@ -19,7 +21,7 @@ const START_TIME_MAX: Duration = Duration::from_secs(60);
 const ELECTION_TIMEOUT_MS: i32 = 500;
 
 /// How a server is started.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MongodOptions {
     pub set_name: String,
     pub oplog_megabytes: u32,
@@ -69,14 +71,23 @@ impl MongodOptions {
 /// One running server with its data directory.
 pub struct Mongod {
     options: MongodOptions,
-    port: u16,
-    // Before the directory: fields are dropped in this order, and the server writes there.
-    running: Option<Running>,
-    dir: TempDir,
+    /// None only while it is dropped.
+    server: Option<Server>,
     direct: Client,
     client: Client,
     /// The ports of all members, where it is the first one of several.
     set_ports: Vec<u16>,
+    /// Who takes the server once the test is over, as long as it is like any other.
+    heir: Option<fn(MongodOptions, Server)>,
+    is_like_new: AtomicBool,
+}
+
+/// The process and its files.
+pub struct Server {
+    port: u16,
+    // Before the directory: fields are dropped in this order, and the server writes there.
+    running: Option<Running>,
+    dir: TempDir,
 }
 
 /// The process, and a guard that kills it when this test program is itself killed.
@@ -97,7 +108,7 @@ impl Mongod {
     pub async fn start_behind(mut options: MongodOptions, proxy: &Proxy) -> Self {
         options.advertised_port = Some(proxy.port());
         let mut mongod = Self::start_standalone(options).await;
-        proxy.forward_to(mongod.port);
+        proxy.forward_to(mongod.port());
         mongod.initiate().await;
         mongod
     }
@@ -109,17 +120,43 @@ impl Mongod {
             .prefix("tandem-mongod-")
             .tempdir()
             .expect("a temporary directory");
-        let running = launch(&options, port, dir.path(), true);
-        let client = direct_client(port, "", &options.client_query).await;
+        let running = Some(launch(&options, port, dir.path(), true));
+        Self::of(options, Server { port, running, dir }).await
+    }
+
+    /// A server that runs.
+    pub async fn of(options: MongodOptions, server: Server) -> Self {
+        let client = direct_client(server.port, "", &options.client_query).await;
         Self {
+            options,
+            server: Some(server),
             direct: client.clone(),
             client,
             set_ports: Vec::new(),
-            options,
-            port,
-            dir,
-            running: Some(running),
+            heir: None,
+            is_like_new: AtomicBool::new(true),
         }
+    }
+
+    /// Once the test is over, the server goes on for another one, unless more was done to it from here
+    /// on than to write.
+    pub fn bequeath_to(&mut self, heir: fn(MongodOptions, Server)) {
+        self.heir = Some(heir);
+        self.is_like_new.store(true, Ordering::Relaxed);
+    }
+
+    /// The next test must not get this server.
+    fn no_longer_new(&self) {
+        self.is_like_new.store(false, Ordering::Relaxed);
+    }
+
+    fn server(&self) -> &Server {
+        self.server.as_ref().expect("it is not dropped")
+    }
+
+    fn server_mut(&mut self) -> &mut Server {
+        self.no_longer_new();
+        self.server.as_mut().expect("it is not dropped")
     }
 
     /// From here on it stands for its whole set: `uri` names all members, and `client` follows the
@@ -134,24 +171,15 @@ impl Mongod {
         let port = free_port();
         let dir = tempfile::tempdir().expect("a temporary directory");
         let options = MongodOptions::named("");
-        let running = launch(&options, port, dir.path(), false);
-        let client = direct_client(port, "", "").await;
-        let mongod = Self {
-            direct: client.clone(),
-            client,
-            set_ports: Vec::new(),
-            options,
-            port,
-            dir,
-            running: Some(running),
-        };
+        let running = Some(launch(&options, port, dir.path(), false));
+        let mongod = Self::of(options, Server { port, running, dir }).await;
         mongod.wait_answering().await;
         mongod
     }
 
     async fn initiate(&mut self) {
         self.wait_answering().await;
-        let port = self.options.advertised_port.unwrap_or(self.port);
+        let port = self.options.advertised_port.unwrap_or(self.port());
         let config = doc! {
             "_id": &self.options.set_name,
             "members": [{ "_id": 0, "host": format!("127.0.0.1:{port}") }],
@@ -169,7 +197,7 @@ impl Mongod {
     pub async fn log_in(&mut self) {
         let user = doc! { "createUser": "root", "pwd": "root", "roles": ["__system"] };
         self.admin(user).await;
-        self.client = direct_client(self.port, "root:root@", &self.options.client_query).await;
+        self.client = direct_client(self.port(), "root:root@", &self.options.client_query).await;
         self.direct = self.client.clone();
     }
 
@@ -191,7 +219,7 @@ impl Mongod {
 
     /// The URI by which an application or a link finds the replica set.
     pub fn uri(&self) -> String {
-        let own = self.options.advertised_port.unwrap_or(self.port);
+        let own = self.options.advertised_port.unwrap_or(self.port());
         let ports = match self.set_ports.as_slice() {
             [] => &[own],
             ports => ports,
@@ -210,7 +238,7 @@ impl Mongod {
     }
 
     pub fn port(&self) -> u16 {
-        self.port
+        self.server().port
     }
 
     /// Runs a command on `admin` of this very server; panics where it refuses.
@@ -222,6 +250,12 @@ impl Mongod {
     }
 
     pub async fn try_admin(&self, command: Document) -> mongodb::error::Result<Document> {
+        if !matches!(
+            command.keys().next().map(String::as_str),
+            Some("hello" | "ping")
+        ) {
+            self.no_longer_new();
+        }
         self.direct.database("admin").run_command(command).await
     }
 
@@ -233,7 +267,7 @@ impl Mongod {
 
     /// Ends the process at once, as a power cut would; the data directory stays.
     pub fn sigkill(&mut self) {
-        self.running = None;
+        self.server_mut().running = None;
     }
 
     pub fn sigstop(&self) {
@@ -245,7 +279,8 @@ impl Mongod {
     }
 
     fn signal(&self, name: &str) {
-        let running = self.running.as_ref().expect("the server runs");
+        self.no_longer_new();
+        let running = self.server().running.as_ref().expect("the server runs");
         send_signal(running.process.id(), name);
     }
 
@@ -257,23 +292,25 @@ impl Mongod {
 
     /// Starts the server again over the same data and waits until it answers.
     pub async fn revive(&mut self) {
-        self.running = None;
-        self.running = Some(launch(&self.options, self.port, self.dir.path(), true));
+        let options = self.options.clone();
+        let server = self.server_mut();
+        server.running = None;
+        server.running = Some(launch(&options, server.port, server.dir.path(), true));
         self.wait_answering().await;
     }
 
     pub fn is_running(&self) -> bool {
-        self.running.is_some()
+        self.server().running.is_some()
     }
 }
 
-/// Sends a signal by name with `kill`, since this crate has no unsafe code.
-pub fn send_signal(pid: u32, name: &str) {
-    let status = Command::new("kill")
-        .args([&format!("-{name}"), &pid.to_string()])
-        .stderr(Stdio::null())
-        .status();
-    assert!(status.is_ok_and(|status| status.success()), "kill -{name}");
+impl Drop for Mongod {
+    fn drop(&mut self) {
+        let may_go_on = *self.is_like_new.get_mut() && !std::thread::panicking();
+        if let (Some(heir), Some(server), true) = (self.heir, self.server.take(), may_go_on) {
+            heir(self.options.clone(), server);
+        }
+    }
 }
 
 impl Drop for Running {
@@ -311,18 +348,8 @@ fn launch(options: &MongodOptions, port: u16, dir: &Path, in_set: bool) -> Runni
             .args(["--oplogSize", &options.oplog_megabytes.to_string()]);
     }
     let process = command.spawn().expect("mongod starts");
-    let guard = guard_of(process.id());
+    let guard = guard_with_files(process.id(), dir);
     Running { process, guard }
-}
-
-/// A shell that kills `pid` when its input ends, which is when this program is gone.
-pub fn guard_of(pid: u32) -> Child {
-    Command::new("sh")
-        .args(["-c", "read -r _; kill -KILL \"$0\"", &pid.to_string()])
-        .stdin(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("sh starts")
 }
 
 /// `MONGOD_BIN`, else what `scripts/mongod` finds or downloads.

@@ -12,7 +12,7 @@ use futures_util::TryStreamExt;
 use serde_json::Value;
 
 use super::env::TestEnv;
-use super::mongod::{guard_of, send_signal};
+use super::processes::{guard_of, send_signal};
 use super::wait::wait_for;
 
 /// Long enough for a start with recovery on a busy machine of two cores.
