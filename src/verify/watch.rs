@@ -194,15 +194,7 @@ impl Watcher<'_> {
             Verdict::Equal => {}
             Verdict::Different if is_kept => {}
             Verdict::Different => {
-                // Read as a whole once more; where it has changed just now, it is watched on.
-                let selection = &self.config.filters.selection(key.namespace());
-                let read = || lookup::documents(self.clusters, selection, key);
-                let found = with_tries(read).await?;
-                let now = found
-                    .as_ref()
-                    .map(|found| found.as_deref().map(lookup::digest));
-                let found = differing(key.namespace(), &found);
-                let Some(found) = found.filter(|_| now == seen) else {
+                let Some(found) = self.difference(key, seen).await? else {
                     return Ok(());
                 };
                 self.open(piece).done.differing.push(key.clone());
@@ -218,6 +210,43 @@ impl Watcher<'_> {
         self.open(piece).open -= 1;
         self.close(piece)
     }
+
+    /// What is different about a document; none where it has changed just now, and is watched on.
+    async fn difference(&self, key: &DocumentKey, seen: Seen) -> Result<Option<DifferingKey>> {
+        if let Some(kind) = missing(seen) {
+            let (key, fields) = (key.clone(), Vec::new());
+            return Ok(Some(DifferingKey { key, kind, fields }));
+        }
+        let selection = &self.config.filters.selection(key.namespace());
+        let read = || lookup::documents(self.clusters, selection, key);
+        let Pair {
+            a: Some(a),
+            b: Some(b),
+        } = with_tries(read).await?
+        else {
+            return Ok(None);
+        };
+        if Pair::new(&a, &b).map(|found| Some(lookup::digest(found))) != seen {
+            return Ok(None);
+        }
+        let fields = differing_fields(&a, &b);
+        // 1 and 1.0 are one key: it is that of a.
+        let key = DocumentKey::of(key.namespace(), &a);
+        Ok(key.map(|key| DifferingKey {
+            key,
+            kind: DifferenceKind::of_fields(&fields),
+            fields,
+        }))
+    }
+}
+
+/// A document that only one side has has no fields to compare.
+fn missing(seen: Seen) -> Option<DifferenceKind> {
+    match (seen.a, seen.b) {
+        (None, Some(_)) => Some(DifferenceKind::MissingOnA),
+        (Some(_), None) => Some(DifferenceKind::MissingOnB),
+        (None, None) | (Some(_), Some(_)) => None,
+    }
 }
 
 /// Whether a document that the target alone has may be one whose deletion was ignored.
@@ -227,28 +256,6 @@ fn is_kept(config: &Config, key: &DocumentKey, seen: Seen) -> bool {
     };
     let ignored = config.filters.deletes(key.namespace()) == Deletes::Ignored;
     ignored && seen[from].is_none() && seen[from.other()].is_some()
-}
-
-/// The key is that of a where both have the document: 1 and 1.0 are one key.
-fn differing(
-    namespace: &Namespace,
-    found: &Pair<Option<bson::RawDocumentBuf>>,
-) -> Option<DifferingKey> {
-    let (kind, fields) = match (&found.a, &found.b) {
-        (None, None) => return None,
-        (None, Some(_)) => (DifferenceKind::MissingOnA, Vec::new()),
-        (Some(_), None) => (DifferenceKind::MissingOnB, Vec::new()),
-        (Some(a), Some(b)) => {
-            let fields = differing_fields(a, b);
-            (DifferenceKind::of_fields(&fields), fields)
-        }
-    };
-    let document = found.a.as_ref().or(found.b.as_ref())?;
-    Some(DifferingKey {
-        key: DocumentKey::of(namespace, document)?,
-        kind,
-        fields,
-    })
 }
 
 /// Up to where the running link has applied each cluster's history; none where no link runs here.
