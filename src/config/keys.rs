@@ -28,6 +28,8 @@ pub const CLOCK_SKEW_WARN: &str = "5s";
 pub const RETENTION: &str = "90d";
 /// No limit: a full log stops the link, and only the operator knows how much disk there is.
 pub const CONFLICTS_BYTES_MAX: i64 = 0;
+/// Never: every loser is on record, and a pause costs lag.
+pub const CONFLICTS_PAUSE_ABOVE: i64 = 0;
 /// A collection that is another one on each side cannot be kept in step for long.
 pub const DDL_REPLICATE: bool = true;
 /// A drop takes unseen writes with it, so it must be asked for.
@@ -197,6 +199,7 @@ pub const KEYS: &[Key] = &[
     ),
     length("conflicts.retention", "1s", "36500d", RETENTION),
     integer("conflicts.bytes_max", 0, 1 << 50, CONFLICTS_BYTES_MAX),
+    integer("conflicts.pause_above", 0, 1 << 40, CONFLICTS_PAUSE_ABOVE),
     key("conflicts.redact", Kind::Texts, Preset::NoTexts),
     key(
         "ddl.replicate",

@@ -252,6 +252,7 @@ fn conflicts(settings: &Settings, problems: &mut Problems) -> ConflictsConfig {
         future_max: settings.length_given("conflicts.future_max"),
         retention: settings.length("conflicts.retention"),
         bytes_max: Some(settings.integer("conflicts.bytes_max")).filter(|bytes| *bytes > 0),
+        pause_above: Some(settings.integer("conflicts.pause_above")).filter(|most| *most > 0),
         redact: redact(settings, problems),
     }
 }

@@ -178,6 +178,8 @@ pub struct ConflictsConfig {
     pub retention: Duration,
     /// How large the conflict log may become on this host; none: without end.
     pub bytes_max: Option<u64>,
+    /// More conflicts within a minute pause the link; none: never.
+    pub pause_above: Option<u64>,
     /// Fields that no record may hold, see [`Redaction`](crate::change::Redaction).
     pub redact: Vec<String>,
 }

@@ -41,6 +41,7 @@ pub mod runs;
 mod standing;
 mod start;
 mod steering;
+mod storm;
 mod swap;
 mod sweeper;
 mod takeover;

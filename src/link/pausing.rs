@@ -191,6 +191,12 @@ impl Pausing {
         lock(&self.pauses).clone()
     }
 
+    /// Whether nothing of the link is applied.
+    pub(super) fn is_paused_whole(&self) -> bool {
+        let now = self.now();
+        self.pipelines.iter().all(|id| now.of(*id).is_some())
+    }
+
     /// # Errors
     /// A usage error (2) while any pipeline is paused: `what` needs both.
     pub fn must_go_on(&self, what: &str) -> Result<()> {

@@ -177,7 +177,9 @@ async fn replicate(
     );
     tasks::spawn_latecomers(&mut rest, connected, &started, &rest_stop);
     rest.spawn(tasks::keep_lease(started.lease.clone(), rest_stop.clone()));
-    tasks::spawn_helpers(&mut rest, &shared, &steering, own, &monitor, &rest_stop);
+    tasks::spawn_helpers(
+        &mut rest, config, &shared, &steering, own, &monitor, &rest_stop,
+    );
     let handler = handler(connected, &shared, &monitor, &desk, &steering, &turned);
     tasks::spawn_socket(&mut rest, config, handler, &rest_stop)?;
     tasks::show(&mut rest, &options, &monitor, store, &rest_stop);

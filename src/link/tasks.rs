@@ -22,6 +22,7 @@ use super::retention::prune;
 use super::run::{RunOptions, Showing, Work};
 use super::start::{Connected, Started};
 use super::steering::Steering;
+use super::storm::pause_in_storms;
 use super::sweeper::clear_notes;
 use crate::change::{Pair, PipelineId, Redaction, Side};
 use crate::config::Config;
@@ -187,6 +188,7 @@ pub(super) async fn keep_lease(lease: Lease, stop: CancellationToken) -> Result<
 /// Everything that neither reads nor applies: markers, notes, old records, pauses, the status.
 pub(super) fn spawn_helpers(
     rest: &mut Tasks,
+    config: &Config,
     shared: &Arc<Shared>,
     steering: &Steering,
     own: &Pair<Own>,
@@ -202,6 +204,10 @@ pub(super) fn spawn_helpers(
     rest.spawn(done(old));
     let told = steering.pausing.clone().tell_clusters();
     rest.spawn(until(stop.clone(), done(told)));
+    if let Some(most) = config.conflicts.pause_above {
+        let storms = pause_in_storms(shared.clone(), steering.pausing.clone(), most);
+        rest.spawn(until(stop.clone(), storms));
+    }
     let reloads = steering.reloading.clone().serve();
     rest.spawn(until(stop.clone(), done(reloads)));
     let (watcher, watch_stop) = (monitor.clone(), stop.clone());

@@ -241,3 +241,62 @@ async fn a_one_way_link_has_one_direction_to_pause_and_a_bad_word_is_named() {
         .await;
     tandem.stop().await;
 }
+
+/// Writes to the same documents on both sides while nothing replicates.
+async fn race(env: &TestEnv, from: i32, count: i32) {
+    for id in from..from + count {
+        for (orders, side) in [(env.orders_a(), "a"), (env.orders_b(), "b")] {
+            let set = doc! { "$set": { "by": side } };
+            orders.update_one(doc! { "_id": id }, set).await.unwrap();
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_storm_of_conflicts_pauses_the_link_once_and_counts_anew_after_a_resume() {
+    const MOST: i32 = 30;
+    let env = TestEnv::start().await;
+    let all: Vec<Document> = (0..200).map(|id| doc! { "_id": id }).collect();
+    for orders in [env.orders_a(), env.orders_b()] {
+        orders.insert_many(&all).await.unwrap();
+    }
+    let extra = format!("[conflicts]\npause_above = {MOST}");
+    let mut tandem = env.streaming(&env.link().extra(&extra)).await;
+    tandem.stop().await;
+
+    race(&env, 0, MOST).await;
+    tandem.start();
+    tandem.wait_until_streaming().await;
+    assert_converged_by(&tandem, &env, SOON).await;
+    tokio::time::sleep(A_WHILE * 3).await;
+    assert_eq!(tandem.status()["state"], "running", "as many are no storm");
+    tandem.stop().await;
+
+    race(&env, 100, MOST + 20).await;
+    tandem.start();
+    let is_paused = |status: &Value| {
+        let by = |id: &str| {
+            pipeline(status, id)["paused"]["by"]
+                .as_str()
+                .unwrap_or_default()
+                .to_owned()
+        };
+        ["a-to-b", "b-to-a"]
+            .map(by)
+            .iter()
+            .all(|by| by.starts_with("conflicts.pause_above = 30"))
+    };
+    tandem
+        .wait_status("the link has paused itself", SOON, is_paused)
+        .await;
+    told(&tandem, &["resume"]);
+    tandem.wait_until_streaming().await;
+    assert_converged_by(&tandem, &env, SOON).await;
+    tokio::time::sleep(A_WHILE * 3).await;
+    assert_eq!(
+        tandem.status()["state"],
+        "running",
+        "what was before the resume counts"
+    );
+    tandem.stop().await;
+}
