@@ -17,8 +17,10 @@ const TRIES_MAX: u32 = 4;
 pub struct Trouble {
     limits: BatchLimits,
     operations_max: usize,
-    /// Events that have to be applied one by one.
-    alone: usize,
+    /// Events that have to be written in the order of the source, document by document.
+    in_order: usize,
+    /// How many come before one that was refused all the same.
+    cut: Option<usize>,
     caution: Caution,
     identity: HashSet<DocumentKey>,
     errors: HashMap<DocumentKey, (WriteError, u32)>,
@@ -29,7 +31,8 @@ impl Trouble {
         Self {
             operations_max: limits.operations_max,
             limits,
-            alone: 0,
+            in_order: 0,
+            cut: None,
             caution: Caution::default(),
             identity: HashSet::new(),
             errors: HashMap::new(),
@@ -38,11 +41,7 @@ impl Trouble {
 
     pub fn limits(&self) -> BatchLimits {
         BatchLimits {
-            operations_max: if self.alone > 0 {
-                1
-            } else {
-                self.operations_max
-            },
+            operations_max: self.cut.unwrap_or(usize::MAX).min(self.operations_max),
             bytes_max: self.limits.bytes_max,
         }
     }
@@ -63,7 +62,8 @@ impl Trouble {
             self.identity.remove(&decision.key);
             self.errors.remove(&decision.key);
         }
-        self.alone = self.alone.saturating_sub(plan.size());
+        self.in_order = self.in_order.saturating_sub(plan.size());
+        self.cut = None;
         let more = (self.operations_max * 2).max(2);
         self.operations_max = more.min(self.limits.operations_max);
     }
@@ -83,9 +83,22 @@ impl Trouble {
         self.identity.insert(key);
     }
 
-    /// The server will not take a write of a batch of several: apply them one by one, in order.
-    pub fn apply_alone(&mut self, plan: &Plan) {
-        self.alone = plan.size();
+    /// Whether the next batch is written in the order of the source. It takes more commands than to
+    /// bring each document to its last state, but meets no unique index that the source did not.
+    pub fn keeps_order(&self) -> bool {
+        self.in_order > 0
+    }
+
+    /// The server will not take a write of a batch of several: try again in order, then without what
+    /// is refused, whose document is `key`, and that alone at last.
+    pub fn take_apart(&mut self, plan: &Plan, key: Option<&DocumentKey>) {
+        if !self.keeps_order() {
+            self.in_order = plan.size();
+            return;
+        }
+        let mut keys = plan.batch.iter().map(|event| Some(&event.key));
+        let before = key.and_then(|_| keys.position(|of| of == key));
+        self.cut = Some(before.unwrap_or(0).max(1));
     }
 
     /// The server will not take this event, alone and with everything before it applied.

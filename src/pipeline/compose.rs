@@ -95,16 +95,19 @@ pub fn batch<'a>(
     records: &Records,
 ) -> Result<Batch<'a>, Refusal> {
     let mut writes = WriteSet::default();
+    let mut in_order = Vec::new();
     for decision in &plan.decisions {
         let read = || known.of_source.get(&decision.key);
         let document = decision.document.as_deref().or_else(read);
         match (decision.action, document) {
             (Action::Skip, _) => {}
+            (Action::Deltas, _) if trouble.keeps_order() => {
+                let first = met(&known, decision);
+                let met = (0..).map(|at| if at == 0 { first } else { Met::Anything });
+                in_order.extend(decision.events.iter().zip(met));
+            }
             (Action::Deltas, _) => {
-                let met = match known.keeps_deleted.contains(decision.key.namespace()) {
-                    true => Met::Anything,
-                    false => Met::Nothing,
-                };
+                let met = met(&known, decision);
                 writes.add_deltas(&decision.key, &decision.events, met);
             }
             (Action::FullState, Some(document)) if trouble.needs_identity(&decision.key) => {
@@ -117,6 +120,10 @@ pub fn batch<'a>(
                 writes.add_full_state(&decision.key, document.map(|document| document.as_ref()));
             }
         }
+    }
+    in_order.sort_by(|(one, _), (other, _)| one.position.cmp(&other.position));
+    for (event, met) in in_order {
+        writes.add_in_order(event, met);
     }
     if !writes.full_state_needed.is_empty() {
         return Err(Refusal::FullStateNeeded(writes.full_state_needed));
@@ -140,6 +147,14 @@ pub fn batch<'a>(
             to: &plan.through,
         },
     })
+}
+
+/// What the first event of a document finds on the target.
+fn met(known: &Known, decision: &Decision) -> Met {
+    match known.keeps_deleted.contains(decision.key.namespace()) {
+        true => Met::Anything,
+        false => Met::Nothing,
+    }
 }
 
 /// Where a batch belongs.

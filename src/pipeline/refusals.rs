@@ -116,7 +116,8 @@ impl Lane {
         }
     }
 
-    /// In several steps: alone, after everything before it, as full state, and put aside at last.
+    /// In several steps: in order, alone, after everything before it, as full state, and put aside at
+    /// last.
     async fn after_write_error(
         &mut self,
         plan: Option<&Plan>,
@@ -130,7 +131,7 @@ impl Lane {
             return Ok(());
         }
         if plan.size() > 1 {
-            self.trouble.apply_alone(plan);
+            self.trouble.take_apart(plan, error.key.as_ref());
             return Ok(());
         }
         let key = plan.decisions.first().map(|decision| decision.key.clone());

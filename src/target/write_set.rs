@@ -46,7 +46,7 @@ pub struct CollectionWrites {
     pub updates: Group,
 }
 
-/// All data writes of a transaction.
+/// All data writes of a transaction. A collection may have its turn several times.
 #[derive(Debug, Default)]
 pub struct WriteSet {
     pub collections: Vec<CollectionWrites>,
@@ -56,6 +56,31 @@ pub struct WriteSet {
     /// they add at its end.
     pub needs_document: HashSet<DocumentKey>,
     by_name: HashMap<Namespace, usize>,
+    /// Of events that were added in order.
+    last_turn: HashMap<Namespace, Turn>,
+}
+
+/// The groups of a collection's writes, in the order in which they are sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Turn {
+    Delete,
+    Insert,
+    Update,
+}
+
+impl Turn {
+    fn of(event: &ChangeEvent, met: Met) -> Self {
+        match (event.operation, event.full_document()) {
+            (Operation::Delete, _) => Turn::Delete,
+            (Operation::Insert, Some(document)) if inserts(document, met) => Turn::Insert,
+            (Operation::Insert | Operation::Update | Operation::Replace, _) => Turn::Update,
+        }
+    }
+}
+
+/// Whether the insert of a document stays one.
+fn inserts(document: &RawDocument, met: Met) -> bool {
+    met == Met::Nothing && survives_insert(document)
 }
 
 impl WriteSet {
@@ -97,6 +122,16 @@ impl WriteSet {
             statements.extend(update_statements(event)?);
         }
         Some(statements)
+    }
+
+    /// One event, behind everything that was added before in its collection, of whatever document.
+    pub fn add_in_order(&mut self, event: &SharedEvent, met: Met) {
+        let turn = Turn::of(event, met);
+        let before = self.last_turn.insert(event.key.namespace().clone(), turn);
+        if before.is_some_and(|before| before > turn) {
+            self.by_name.remove(event.key.namespace());
+        }
+        self.add_deltas(&event.key, std::slice::from_ref(event), met);
     }
 
     /// The whole document, or its absence.
@@ -163,7 +198,7 @@ fn has_its_content(event: &ChangeEvent) -> bool {
 fn add_base(writes: &mut CollectionWrites, key: &DocumentKey, base: &ChangeEvent, met: Met) {
     match (base.operation, base.full_document()) {
         (Operation::Delete, _) | (_, None) => writes.deletes.push(key, delete(key)),
-        (Operation::Insert, Some(document)) if met == Met::Nothing && survives_insert(document) => {
+        (Operation::Insert, Some(document)) if inserts(document, met) => {
             writes.inserts.push(key, document.to_owned());
         }
         (_, Some(document)) => writes.updates.push(key, replace(key, document)),
@@ -252,5 +287,20 @@ mod tests {
         assert!(needs(&[insert(1), set(2)]));
         assert!(!needs(&[insert(1)]));
         assert!(!needs(&[set(1), delete_event()]));
+    }
+
+    #[test]
+    fn events_in_order_begin_a_new_turn_only_where_their_group_has_been_sent() {
+        let mut writes = WriteSet::default();
+        let steps = [delete_event(), insert(1), set(2), insert(3), delete_event()];
+        for event in &steps {
+            writes.add_in_order(event, Met::Nothing);
+        }
+        let sizes = writes.collections.iter().map(|turn| {
+            let of = |group: &Group| group.keys.len();
+            (of(&turn.deletes), of(&turn.inserts), of(&turn.updates))
+        });
+        let sizes: Vec<_> = sizes.collect();
+        assert_eq!(sizes, [(1, 1, 1), (0, 1, 0), (1, 0, 0)]);
     }
 }
