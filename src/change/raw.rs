@@ -1,5 +1,6 @@
 //! Raw BSON, taken apart and put together without looking into the values.
 
+use bson::spec::ElementType;
 use bson::{RawDocument, RawDocumentBuf};
 
 /// How deep values are looked into. Servers take 250 levels at most (`maxBSONDepth`), so what is
@@ -17,6 +18,16 @@ impl<'a> RawElement<'a> {
     /// The type byte and the value's bytes, without the name.
     pub fn kind_and_value(&self) -> (u8, &'a [u8]) {
         (self.bytes[0], &self.bytes[self.name.len() + 2..])
+    }
+
+    /// The value, where it is a document.
+    pub fn document(&self) -> Option<&'a RawDocument> {
+        match self.kind_and_value() {
+            (kind, value) if kind == ElementType::EmbeddedDocument as u8 => {
+                RawDocument::from_bytes(value).ok()
+            }
+            _ => None,
+        }
     }
 }
 
@@ -79,6 +90,15 @@ mod tests {
             ["_id", "s", "n", "d"]
         );
         assert_eq!(document_of(parts.iter().map(|e| e.bytes)), document);
+    }
+
+    #[test]
+    fn only_a_document_is_taken_for_one() {
+        let document = rawdoc! { "n": { "m": 1 }, "l": [1], "s": "x" };
+        let parts = elements(&document).unwrap();
+        let inner = rawdoc! { "m": 1 };
+        assert_eq!(parts[0].document(), Some(inner.as_ref()));
+        assert_eq!((parts[1].document(), parts[2].document()), (None, None));
     }
 
     #[test]

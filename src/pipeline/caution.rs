@@ -68,7 +68,8 @@ impl Trouble {
         self.operations_max = more.min(self.limits.operations_max);
     }
 
-    /// A document of the batch was changed after the fence: a smaller batch meets fewer of them.
+    /// A document of the batch was changed after the fence, or there were too many for one
+    /// transaction: a smaller batch meets fewer of them.
     pub fn refused(&mut self, plan: &Plan) {
         let tried = plan.size().min(self.operations_max);
         self.operations_max = (tried / 2).max(1);

@@ -109,8 +109,7 @@ impl Lane {
             }
             Err(_) => {
                 transaction.abort().await;
-                self.took_too_long(plan);
-                return Err(Refusal::Unseen { at: None, code: 0 });
+                return Err(Refusal::TookTooLong);
             }
         };
         if !self.shared.exchange.begin(plan.clone()) {

@@ -60,6 +60,16 @@ impl Lane {
                 self.catch_up(at).await;
                 Ok(())
             }
+            Refusal::TookTooLong => {
+                if let Some(plan) = plan {
+                    self.took_too_long(plan);
+                    self.trouble.refused(plan);
+                }
+                self.waits_on(Some(
+                    "a batch that takes longer than apply.transaction_time_max",
+                ));
+                Ok(())
+            }
             Refusal::FullStateNeeded(keys) => {
                 self.trouble.send_full_state(keys);
                 Ok(())

@@ -6,6 +6,8 @@
 //! and a field in its place from one that moved to the end.
 
 use std::cmp::Ordering;
+use std::collections::BTreeSet;
+use std::ops::Bound;
 
 use bson::{RawArrayBuf, RawDocument, RawDocumentBuf, cstr, rawdoc};
 
@@ -59,18 +61,18 @@ impl Delta {
         for part in &parts {
             match part.name {
                 "d" => {
-                    for field in nested(difference, "d")? {
+                    for field in elements(part.document()?).ok()? {
                         self.removed.push(join(above, field.name)?);
                     }
                 }
                 "u" | "i" => {
-                    for field in nested(difference, part.name)? {
+                    for field in elements(part.document()?).ok()? {
                         self.push(join(above, field.name)?, &field, part.name == "i");
                     }
                 }
                 name => {
                     let below = join(above, name.strip_prefix('s')?)?;
-                    self.read(difference.get_document(name).ok()?, &below, depth + 1)?;
+                    self.read(part.document()?, &below, depth + 1)?;
                 }
             }
         }
@@ -89,7 +91,7 @@ impl Delta {
                 }
                 name => {
                     let below = join(above, name.strip_prefix('s')?)?;
-                    self.read(difference.get_document(name).ok()?, &below, depth + 1)?;
+                    self.read(part.document()?, &below, depth + 1)?;
                 }
             }
         }
@@ -110,7 +112,8 @@ impl Delta {
         let mut first = self.unset();
         if self.truncated.is_empty()
             && let Some((run, rest)) = runs.split_first()
-            && run.iter().all(|field| !self.removes_around(&field.path))
+            && let removed = self.removed.iter().map(String::as_str).collect()
+            && run.iter().all(|field| !overlaps_any(&field.path, &removed))
         {
             let operators = first.get_or_insert_default();
             operators.append(cstr!("$set"), set(run));
@@ -136,10 +139,6 @@ impl Delta {
         }
         (!fields.is_empty()).then(|| rawdoc! { "$unset": fields })
     }
-
-    fn removes_around(&self, path: &str) -> bool {
-        self.removed.iter().any(|removed| overlap(path, removed))
-    }
 }
 
 fn step(operators: Option<RawDocumentBuf>, run: &[Field]) -> Step {
@@ -151,10 +150,6 @@ fn step(operators: Option<RawDocumentBuf>, run: &[Field]) -> Step {
         operators: operators.unwrap_or_default(),
         absent,
     }
-}
-
-fn nested<'a>(difference: &'a RawDocument, part: &str) -> Option<Vec<RawElement<'a>>> {
-    elements(difference.get_document(part).ok()?).ok()
 }
 
 /// A path of one more component; none where operators cannot reach it.
@@ -191,6 +186,19 @@ fn overlap(one: &str, other: &str) -> bool {
             .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
     };
     leads(one, other) || leads(other, one)
+}
+
+/// Whether one of many paths is this one, leads through it, or is led through by it.
+fn overlaps_any(path: &str, others: &BTreeSet<&str>) -> bool {
+    let mut above = path.match_indices('.').map(|(dot, _)| &path[..dot]);
+    let below = format!("{path}.");
+    let mut from_below =
+        others.range::<str, _>((Bound::Included(below.as_str()), Bound::Unbounded));
+    others.contains(path)
+        || above.any(|part| others.contains(part))
+        || from_below
+            .next()
+            .is_some_and(|other| other.starts_with(&below))
 }
 
 /// Whether `$set` adds the two fields in the order they stand in. It goes by name, not by place.
@@ -272,6 +280,17 @@ mod tests {
         assert_eq!(compare_paths("a.9", "a.10"), Ordering::Less);
         assert_eq!(compare_paths("a", "a.b"), Ordering::Less);
         assert_eq!(compare_paths("b", "a.z"), Ordering::Greater);
+    }
+
+    #[test]
+    fn paths_overlap_where_one_leads_through_the_other() {
+        let overlaps =
+            |path, others: &[&str]| overlaps_any(path, &others.iter().copied().collect());
+        for (path, other) in [("a", "a"), ("a.b.c", "a"), ("a.b.c", "a.b"), ("a", "a.b.c")] {
+            assert!(overlap(path, other), "{path} {other}");
+            assert!(overlaps(path, &["a!", other, "ab", "z"]), "{path} {other}");
+        }
+        assert!(!overlaps("a.b", &["a!", "a.bc", "a.a", "ab", "b"]));
     }
 
     #[test]

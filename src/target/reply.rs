@@ -26,6 +26,8 @@ pub enum Refusal {
         at: Option<Timestamp>,
         error: Box<WriteError>,
     },
+    /// It did not end within `apply.transaction_time_max`.
+    TookTooLong,
     /// Another process has taken the link over.
     Fenced,
     /// The connection or the server failed before the commit was sent.
@@ -213,6 +215,7 @@ impl std::fmt::Display for Refusal {
             Refusal::Impossible { error, .. } => {
                 write!(out, "{} ({})", error.code_name, error.code)
             }
+            Refusal::TookTooLong => out.write_str("took too long"),
             Refusal::Fenced => out.write_str("fenced"),
             Refusal::Failed(error) => write!(out, "{error}"),
         }
