@@ -1,5 +1,6 @@
 //! Somebody is told when the link needs them, once, and when it no longer does.
 
+use std::path::Path;
 use std::time::Duration;
 
 use crate::support::access::Authority;
@@ -73,12 +74,21 @@ async fn an_outage_is_told_once_over_tls_and_its_end_too_and_a_failed_start_at_o
         || async { (receiver.events().len() == 4).then_some(()) },
     )
     .await;
-    let at_command = std::fs::read_to_string(&file).expect("what the command got");
+    let (at_command, given) = told_to_command(&file, 4).await;
     assert_eq!(at_command.lines().count(), 4, "{at_command}");
-    let given = std::fs::read_to_string(file.with_extension("env")).expect("its environment");
-    assert!(given.contains("PATH=") && !given.contains(TOKEN), "{given}");
+    assert!(!given.contains(TOKEN), "{given}");
     assert!(!tandem.log().contains(TOKEN), "{}", tandem.log());
     tandem.stop().await;
+}
+
+/// What the command got once it has been told so often, and its environment.
+async fn told_to_command(file: &Path, often: usize) -> (String, String) {
+    wait_for("the command is told", SOON, || async {
+        let told = std::fs::read_to_string(file).ok()?;
+        let given = std::fs::read_to_string(file.with_extension("env")).ok()?;
+        (told.lines().count() >= often && given.contains("PATH=")).then_some((told, given))
+    })
+    .await
 }
 
 #[tokio::test]

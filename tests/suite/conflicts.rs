@@ -12,7 +12,7 @@ use crate::support::mongod::MongodOptions;
 use crate::support::tandem::Tandem;
 use crate::support::wait::wait_for;
 
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(30);
 
 /// A race of two writes that tandem sees at once: it sleeps while they are made.
 struct Race {
