@@ -47,6 +47,7 @@ pub async fn perform(world: &SharedWorld, what: &What, account: &mut Vec<Written
         | What::Latecomer { .. }
         | What::Cut { .. }
         | What::Slow { .. }
+        | What::Election { .. }
         | What::ClockJump { .. } => {
             panic!("no application does {what:?}")
         }
@@ -76,6 +77,9 @@ fn write(
     keys: &[i32],
     number: u32,
 ) -> Result<bool, Refused> {
+    if world.is_electing(side) {
+        return Err(Refused::Held);
+    }
     let transaction = matches!(what, What::Transaction { .. });
     let transaction = transaction.then(|| (world.dice.uuid(), 1));
     let replica = world.replica(side);
@@ -107,6 +111,7 @@ fn after(what: &What, before: Option<Document>, key: i32, number: u32) -> Option
         | What::Latecomer { .. }
         | What::Cut { .. }
         | What::Slow { .. }
+        | What::Election { .. }
         | What::ClockJump { .. } => None,
     }
 }

@@ -42,6 +42,9 @@ pub fn run(
     command: &Document,
     session: Option<Uuid>,
 ) -> Outcome {
+    if snapshot_asked(command).is_some_and(|asked| replica.is_not_durable_yet(asked)) {
+        return Outcome::Held;
+    }
     let outcome = match begin(replica, command, session) {
         Ok(view) => answer(replica, database, command, &view),
         Err(code) => refused(code),
@@ -64,14 +67,25 @@ fn refused(code: i32) -> Outcome {
     Outcome::Refused { code, labels }
 }
 
+fn snapshot_asked(command: &Document) -> Option<Timestamp> {
+    let concern = command.get_document("readConcern").ok()?;
+    concern.get_timestamp("atClusterTime").ok()
+}
+
 /// Finds or starts the command's transaction.
 fn begin(replica: &mut Replica, command: &Document, session: Option<Uuid>) -> Result<View, i32> {
-    let concern = command.get_document("readConcern").ok();
-    let asked = concern.and_then(|concern| concern.get_timestamp("atClusterTime").ok());
+    let asked = snapshot_asked(command);
     if asked.is_some_and(|asked| asked > replica.time) {
         return Err(INVALID_OPTIONS);
     }
-    let time = asked.unwrap_or(replica.time);
+    let concern = command.get_document("readConcern").ok();
+    let of_majority =
+        concern.is_some_and(|concern| matches!(concern.get_str("level"), Ok("majority")));
+    let latest = match of_majority {
+        true => replica.durable_time(),
+        false => replica.time,
+    };
+    let time = asked.unwrap_or(latest);
     let (Some(session), Ok(number)) = (session, command.get_i64("txnNumber")) else {
         return Ok(View {
             time,

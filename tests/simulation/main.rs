@@ -6,6 +6,7 @@
 mod applications;
 mod checks;
 mod commands;
+mod majority;
 mod network;
 mod play;
 mod query;

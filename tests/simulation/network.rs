@@ -26,6 +26,8 @@ const HELD_INTERVAL: Duration = Duration::from_millis(3);
 const COMMAND_CHARS: usize = 1000;
 
 const MAX_TIME_EXPIRED: i32 = 50;
+const NOT_WRITABLE_PRIMARY: i32 = 10107;
+const INTERRUPTED_DUE_TO_REPL_STATE_CHANGE: i32 = 11602;
 
 pub struct Way(pub SharedWorld);
 
@@ -108,8 +110,12 @@ impl Line {
         let limit = command.get_i64("maxTimeMS").ok();
         let until = limit.map(|ms| Instant::now() + Duration::from_millis(ms as u64));
         loop {
-            let outcome = {
+            let (outcome, term) = {
                 let mut world = lock(&self.world);
+                if world.is_electing(self.side) {
+                    drop(world);
+                    return Err(self.refused(NOT_WRITABLE_PRIMARY, &[]));
+                }
                 check_write(&mut world, self.side, database, command, session);
                 let outcome = run(world.replica(self.side), database, command, session);
                 let code = match &outcome {
@@ -120,9 +126,13 @@ impl Line {
                 world.note(self.side, name, code);
                 tell(command);
                 world.written(self.side);
-                outcome
+                (outcome, world.terms[self.side])
             };
             match outcome {
+                Outcome::Reply(reply) if is_write(command) => {
+                    self.wait_durable(term).await?;
+                    return Ok(reply);
+                }
                 Outcome::Reply(reply) => return Ok(reply),
                 Outcome::Refused { code, labels } => return Err(self.refused(code, &labels)),
                 Outcome::Held if until.is_some_and(|until| until <= Instant::now()) => {
@@ -130,6 +140,27 @@ impl Line {
                 }
                 Outcome::Held => sleep(HELD_INTERVAL).await,
             }
+        }
+    }
+
+    /// Every write of tandem, and every commit, asks for a majority.
+    async fn wait_durable(&self, term: u32) -> std::result::Result<(), Failure> {
+        let written = lock(&self.world).replica(self.side).oplog.len();
+        loop {
+            let wait = {
+                let mut world = lock(&self.world);
+                if world.terms[self.side] != term {
+                    drop(world);
+                    return Err(self.refused(INTERRUPTED_DUE_TO_REPL_STATE_CHANGE, &[]));
+                }
+                let replica = world.replica(self.side);
+                if replica.durable().len() >= written {
+                    return Ok(());
+                }
+                let next = replica.next_durable_at().unwrap_or_default();
+                next.saturating_sub(replica.elapsed)
+            };
+            sleep(wait).await;
         }
     }
 
@@ -157,11 +188,16 @@ impl Server for Line {
                 CursorKind::Awaiting { await_time_max, .. } => {
                     self.call("admin", raw(&doc! { "ping": 1 }), None).await?;
                     let command = Document::try_from(command).expect("a command");
-                    let reading = Reading::open(&lock(&self.world).replicas[self.side], &command);
+                    let (reading, term) = {
+                        let mut world = lock(&self.world);
+                        let term = world.terms[self.side];
+                        (Reading::open(world.replica(self.side), &command), term)
+                    };
                     let line = self.clone();
                     Ok(Box::new(Tail {
                         line,
                         reading,
+                        term,
                         await_time_max,
                     }) as Box<dyn Cursor>)
                 }
@@ -184,6 +220,15 @@ impl Server for Line {
 
     fn shutdown(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
         Box::pin(async {})
+    }
+}
+
+/// Statements of a transaction wait for its commit.
+fn is_write(command: &Document) -> bool {
+    match command.keys().next().map(String::as_str) {
+        Some("insert" | "update" | "delete") => !command.contains_key("txnNumber"),
+        Some("commitTransaction") => true,
+        _ => false,
     }
 }
 
@@ -231,6 +276,7 @@ impl Cursor for Once {
 struct Tail {
     line: Line,
     reading: Reading,
+    term: u32,
     await_time_max: Duration,
 }
 
@@ -244,21 +290,28 @@ impl Tail {
         let until = Instant::now() + self.await_time_max;
         loop {
             let bell = grown.notified();
-            let (found, reply) = {
+            let (found, reply, until_next) = {
                 let mut world = lock(&self.line.world);
+                if world.terms[side] != self.term {
+                    return Err(broken());
+                }
                 let weather = world.weather;
                 let cut = Cut {
                     events_max: 1 + world.dice.below(weather.batch_events_max) as usize,
                     token_is_stale: world.dice.percent(weather.stale_tokens_percent),
                 };
-                let batch = self.reading.batch(&world.replicas[side], cut);
-                world.note(side, "batch", batch.0 as i32);
-                batch
+                let replica = world.replica(side);
+                let (found, reply) = self.reading.batch(replica, cut);
+                let next = replica.next_durable_at();
+                let until_next = next.map(|next| next.saturating_sub(replica.elapsed));
+                world.note(side, "batch", found as i32);
+                (found, reply, until_next)
             };
             if found > 0 || Instant::now() >= until {
                 return Ok(Some(Batch::of_reply(reply)));
             }
-            let _ = tokio::time::timeout_at(until, bell).await;
+            let next = until_next.map_or(until, |wait| until.min(Instant::now() + wait));
+            let _ = tokio::time::timeout_at(next, bell).await;
         }
     }
 }

@@ -39,6 +39,8 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 /// Real time that sled may take to let go of its files.
 const LOCKED_TRIES_MAX: u32 = 500;
 const LOCKED_PAUSE: Duration = Duration::from_millis(10);
+/// For so long an election waits for a write that not all members have.
+const UNDURABLE_WAIT_MAX: Duration = Duration::from_millis(100);
 const RESTART_PAUSE: Duration = Duration::from_millis(500);
 
 /// A process of the link, started again whenever it ends.
@@ -125,9 +127,9 @@ async fn play_in(schedule: &Schedule, state: &Path) -> Outcome {
 /// nobody's business.
 async fn wait_until_ready(world: &SharedWorld) -> Instant {
     let is_ready = |side: Side| {
-        let world = lock(world);
-        let replica = &world.replicas[side];
-        let links = replica.all("__tandem.links", replica.time, None);
+        let mut world = lock(world);
+        let replica = world.replica(side);
+        let links = replica.all("__tandem.links", replica.durable_time(), None);
         links
             .iter()
             .any(|(_, link)| link.get_bool("ready").unwrap_or(false))
@@ -161,6 +163,14 @@ async fn take(
         }
         What::Cut { side, time } => lock(world).cut_until[*side] = Some(Instant::now() + *time),
         What::Slow { side, time } => lock(world).slow_until[*side] = Some(Instant::now() + *time),
+        What::Election {
+            side,
+            time,
+            rolled_back,
+        } => {
+            wait_for_something_to_lose(world, *side).await;
+            lock(world).elect(*side, *rolled_back, *time);
+        }
         What::ClockJump { side, ms } => lock(world).skew_ms[*side] += ms,
         What::Write { .. }
         | What::Transaction { .. }
@@ -169,6 +179,15 @@ async fn take(
         | What::NoChange { .. } => perform(world, &step.what, account).await,
     }
     0
+}
+
+/// An election is of interest where the last primary has what the others have not.
+async fn wait_for_something_to_lose(world: &SharedWorld, side: Side) {
+    let until = Instant::now() + UNDURABLE_WAIT_MAX;
+    let is_behind = || lock(world).replica(side).next_durable_at().is_some();
+    while !is_behind() && Instant::now() < until {
+        sleep(Duration::from_millis(1)).await;
+    }
 }
 
 /// Waits until both sides are the same and stay as they are.

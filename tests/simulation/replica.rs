@@ -1,6 +1,7 @@
 //! One replica set in memory: documents with all their versions, an oplog, transactions.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::time::Duration;
 
 use bson::{Bson, DateTime, Document, RawDocumentBuf, Timestamp, Uuid, doc};
 
@@ -33,6 +34,8 @@ pub struct Entry {
     pub transaction: Option<(Uuid, i64)>,
     /// The application's write that this is.
     pub write: Option<u32>,
+    /// When a majority of the members has it.
+    pub durable_at: Duration,
 }
 
 #[derive(Debug)]
@@ -78,6 +81,10 @@ pub struct Replica {
     pub time: Timestamp,
     /// The server's wall clock.
     pub wall_ms: i64,
+    /// Since the beginning of the world, whose clock is nobody's.
+    pub elapsed: Duration,
+    /// How far the other members are behind the primary.
+    pub members_lag: Duration,
     pub collections: BTreeMap<String, Collection>,
     pub oplog: Vec<Entry>,
     pub sessions: HashMap<Uuid, SessionState>,
@@ -93,6 +100,8 @@ impl Replica {
                 increment: 1,
             },
             wall_ms,
+            elapsed: Duration::ZERO,
+            members_lag: Duration::ZERO,
             collections: BTreeMap::new(),
             oplog: Vec::new(),
             sessions: HashMap::new(),
@@ -105,7 +114,7 @@ impl Replica {
     }
 
     /// The next cluster time; it never falls, whatever the wall clock does.
-    fn tick(&mut self) -> Timestamp {
+    pub fn tick(&mut self) -> Timestamp {
         let seconds = (self.wall_ms / 1000) as u32;
         self.time = match seconds > self.time.time {
             true => Timestamp {
@@ -301,12 +310,14 @@ impl Replica {
                 .or_default()
                 .push((time, after));
         }
+        let before = self.oplog.last().map_or(Duration::ZERO, |e| e.durable_at);
         self.oplog.push(Entry {
             time,
             wall_ms: self.wall_ms,
             operations,
             transaction,
             write,
+            durable_at: before.max(self.elapsed + self.members_lag),
         });
     }
 

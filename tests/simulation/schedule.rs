@@ -55,6 +55,12 @@ pub enum What {
         side: Side,
         time: Duration,
     },
+    /// A cluster gets another primary, without what only the last one had where it is rolled back.
+    Election {
+        side: Side,
+        time: Duration,
+        rolled_back: bool,
+    },
     ClockJump {
         side: Side,
         ms: i64,
@@ -87,6 +93,7 @@ impl Schedule {
             lost_percent: [0, 0, 1, 4][dice.below(4) as usize],
             delay_ms_max: [1, 4, 20][dice.below(3) as usize],
             late_ms_max: [0, 50, 1500][dice.below(3) as usize],
+            members_lag_ms: [0, 2, 5, 30][dice.below(4) as usize],
             batch_events_max: [1, 3, 100][dice.below(3) as usize],
             stale_tokens_percent: [0, 30, 80][dice.below(3) as usize],
         };
@@ -139,9 +146,14 @@ fn what(dice: &mut Random) -> What {
             side,
             key: free(dice),
         },
-        79..=84 => What::NoChange {
+        79..=82 => What::NoChange {
             side,
             key: any(dice),
+        },
+        83..=84 => What::Election {
+            side,
+            time: time / 2,
+            rolled_back: dice.percent(70),
         },
         85..=90 => What::Crash { down: time / 4 },
         91..=92 => What::Latecomer {

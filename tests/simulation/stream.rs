@@ -47,7 +47,7 @@ impl Reading {
         let mut events: Vec<Bson> = Vec::new();
         let mut last = None;
         while events.len() < cut.events_max {
-            let Some(entry) = replica.oplog.get(self.next.0) else {
+            let Some(entry) = replica.durable().get(self.next.0) else {
                 break;
             };
             let Some(operation) = entry.operations.get(self.next.1) else {

@@ -1,5 +1,6 @@
 //! Both clusters, what lies between them and tandem, and the dice of a schedule.
 
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -19,6 +20,8 @@ pub struct Weather {
     pub delay_ms_max: u64,
     /// Longest time a command whose reply is lost may still be under way.
     pub late_ms_max: u64,
+    /// How far the other members of a cluster are behind their primary.
+    pub members_lag_ms: u64,
     pub batch_events_max: u64,
     pub stale_tokens_percent: u64,
 }
@@ -42,6 +45,12 @@ pub struct World {
     pub dice: Random,
     /// Nothing reaches a cluster until then.
     pub cut_until: Pair<Option<Instant>>,
+    /// A cluster has no primary until then.
+    pub electing_until: Pair<Option<Instant>>,
+    /// Counts the primaries of a cluster.
+    pub terms: Pair<u32>,
+    /// Applications' writes that were rolled back.
+    pub undone: HashSet<u32>,
     /// Everything takes long until then.
     pub slow_until: Pair<Option<Instant>>,
     /// Counts the processes of the link.
@@ -82,6 +91,9 @@ impl World {
             weather,
             dice,
             cut_until: Pair::new(None, None),
+            electing_until: Pair::new(None, None),
+            terms: Pair::default(),
+            undone: HashSet::new(),
             slow_until: Pair::new(None, None),
             process: 0,
             former: Pair::new(None, None),
@@ -97,6 +109,8 @@ impl World {
     pub fn replica(&mut self, side: Side) -> &mut Replica {
         let passed = self.started.elapsed().as_millis() as i64;
         let replica = &mut self.replicas[side];
+        replica.elapsed = self.started.elapsed();
+        replica.members_lag = Duration::from_millis(self.weather.members_lag_ms);
         replica.wall_ms = BEGINNING_MS + self.skew_ms[side] + passed;
         replica
     }
@@ -128,11 +142,27 @@ impl World {
             lost_percent: 0,
             delay_ms_max: 2,
             late_ms_max: 0,
+            members_lag_ms: 1,
             batch_events_max: 100,
             stale_tokens_percent: 0,
         };
         self.cut_until = Pair::new(None, None);
+        self.electing_until = Pair::new(None, None);
         self.slow_until = Pair::new(None, None);
+    }
+
+    /// Another member of the cluster becomes primary after some time.
+    pub fn elect(&mut self, side: Side, rolled_back: bool, time: Duration) {
+        let undone = self.replica(side).elect(rolled_back);
+        self.undone.extend(undone);
+        self.terms[side] += 1;
+        self.electing_until[side] = Some(Instant::now() + time);
+        self.note(side, "election", i32::from(rolled_back));
+        self.written(side);
+    }
+
+    pub fn is_electing(&self, side: Side) -> bool {
+        self.electing_until[side].is_some_and(|until| until > Instant::now())
     }
 
     pub fn fate(&mut self, side: Side, command: &Document) -> Fate {

@@ -1,0 +1,78 @@
+//! What a majority of a cluster's members has, and what becomes of the rest in an election.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use bson::Timestamp;
+
+use crate::replica::{Entry, Replica, SessionState, Standing};
+
+impl Replica {
+    /// Entries of the oplog that a majority has.
+    pub fn durable(&self) -> &[Entry] {
+        let is_durable = |entry: &Entry| entry.durable_at <= self.elapsed;
+        &self.oplog[..self.oplog.partition_point(is_durable)]
+    }
+
+    /// A majority has everything up to this time.
+    pub fn durable_time(&self) -> Timestamp {
+        match (self.durable().last(), self.oplog.first()) {
+            (Some(last), _) => last.time,
+            (None, Some(first)) => before(first.time),
+            (None, None) => self.time,
+        }
+    }
+
+    /// Whether a snapshot at this time has to be waited for.
+    pub fn is_not_durable_yet(&self, time: Timestamp) -> bool {
+        time <= self.time
+            && self.oplog[self.durable().len()..]
+                .iter()
+                .any(|entry| entry.time <= time)
+    }
+
+    /// When the next entry becomes durable.
+    pub fn next_durable_at(&self) -> Option<Duration> {
+        let next = self.oplog.get(self.durable().len())?;
+        Some(next.durable_at)
+    }
+
+    /// Another member becomes primary. It knows nothing of open transactions, nor of what only the
+    /// last primary had, where that is `rolled_back`: returns the applications' writes in it.
+    pub fn elect(&mut self, rolled_back: bool) -> Vec<u32> {
+        let mut undone = Vec::new();
+        if rolled_back {
+            let durable = self.durable_time();
+            let kept = self.durable().len();
+            undone.extend(self.oplog.drain(kept..).filter_map(|entry| entry.write));
+            for collection in self.collections.values_mut() {
+                for versions in collection.versions.values_mut() {
+                    versions.retain(|(at, _)| *at <= durable);
+                }
+                collection.versions.retain(|_, all| !all.is_empty());
+            }
+        }
+        self.sessions = committed_sessions(&self.oplog);
+        self.tick();
+        undone
+    }
+}
+
+fn before(time: Timestamp) -> Timestamp {
+    Timestamp {
+        time: time.time,
+        increment: time.increment - 1,
+    }
+}
+
+/// What `config.transactions` holds.
+fn committed_sessions(oplog: &[Entry]) -> HashMap<bson::Uuid, SessionState> {
+    let committed = oplog.iter().filter_map(|entry| entry.transaction);
+    let state = |number| SessionState {
+        number,
+        standing: Standing::Committed,
+    };
+    committed
+        .map(|(session, number)| (session, state(number)))
+        .collect()
+}
