@@ -29,8 +29,9 @@ impl UnderWay {
     /// As the clusters say.
     pub async fn find(own: &Pair<Own>, link: &str) -> Result<Option<Self>> {
         for side in Side::BOTH {
-            let found = own[side].find("links", doc! { "_id": link }).await?;
-            let found = found.first().and_then(|link| Self::of_link(link, side));
+            // Its process may have been killed before a majority had what it wrote.
+            let found = own[side].find_latest("links", link).await?;
+            let found = found.and_then(|link| Self::of_link(&link, side));
             if found.is_some() {
                 return Ok(found);
             }

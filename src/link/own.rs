@@ -25,11 +25,31 @@ impl Own {
     /// # Errors
     /// As the cluster says.
     pub async fn find(&self, collection: &str, filter: Document) -> Result<Vec<Document>> {
+        self.find_at("majority", collection, filter).await
+    }
+
+    /// The document of this `_id`, with everything in it that anybody has written so far
+    /// (`readConcern: { level: "linearizable" }`), acknowledged or not.
+    ///
+    /// # Errors
+    /// As the cluster says.
+    pub async fn find_latest(&self, collection: &str, id: &str) -> Result<Option<Document>> {
+        let filter = doc! { "_id": id };
+        let found = self.find_at("linearizable", collection, filter).await?;
+        Ok(found.into_iter().next())
+    }
+
+    async fn find_at(
+        &self,
+        level: &str,
+        collection: &str,
+        filter: Document,
+    ) -> Result<Vec<Document>> {
         let doing = self.doing("read", collection);
         let command = doc! {
             "find": collection,
             "filter": filter,
-            "readConcern": { "level": "majority" },
+            "readConcern": { "level": level },
         };
         self.cluster.all(&self.database, command, &doing).await
     }

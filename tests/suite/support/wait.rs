@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 
 use bson::{Document, doc};
 use mongodb::Client;
-use mongodb::options::ReadConcern;
 
 const POLL_FIRST: Duration = Duration::from_millis(5);
 const POLL_MAX: Duration = Duration::from_millis(200);
@@ -33,15 +32,13 @@ where
     }
 }
 
-/// Waits until a cutover is on record at a step, as whoever takes it up reads it; some take
-/// milliseconds only.
+/// Waits until a cutover has written that it is at a step; some take milliseconds only.
 pub async fn wait_for_step(target: &Client, step: &str) {
     let links = target.database("__tandem").collection::<Document>("links");
     let start = Instant::now();
     loop {
         let look = links.find_one(doc! { "cutover.step": step });
-        let found = look.read_concern(ReadConcern::majority()).await.unwrap();
-        if found.is_some() {
+        if look.await.unwrap().is_some() {
             return;
         }
         assert!(start.elapsed() < STEP_TIME_MAX, "no step {step}");
