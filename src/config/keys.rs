@@ -181,6 +181,7 @@ pub const KEYS: &[Key] = &[
         INITIAL_SYNC_MODE,
     ),
     text("initial_sync.start_at", ""),
+    text("initial_sync.start_at_b", ""),
     choice(
         "conflicts.policy",
         &["last-write-wins", "prefer-a", "prefer-b"],

@@ -190,26 +190,28 @@ fn namespaces(settings: &Settings, problems: &mut Problems) -> NamespaceFilter {
     NamespaceFilter::new(include, exclude, own)
 }
 
+/// From when on each cluster's changes are read.
+pub const START_AT: Pair<&str> = Pair {
+    a: "initial_sync.start_at",
+    b: "initial_sync.start_at_b",
+};
+
 fn initial_sync(settings: &Settings, problems: &mut Problems) -> InitialSync {
     let mode = settings.text("initial_sync.mode");
-    let start_at = settings
-        .text_given("initial_sync.start_at")
-        .and_then(|text| {
-            let time = start_time(text);
-            if time.is_none() {
-                problems.add(
-                    "initial_sync.start_at",
-                    format!("must be a time such as 2025-01-31T12:00:00Z, not {text:?}"),
-                );
-            }
-            time
-        });
-    if mode != "none" && start_at.is_some() {
-        problems.add(
-            "initial_sync.start_at",
-            format!("a {mode} has its own start: leave it empty, or use mode \"none\""),
-        );
-    }
+    let mut given = |key| {
+        let text = settings.text_given(key)?;
+        let time = start_time(text);
+        if time.is_none() {
+            let what = format!("must be a time such as 2025-01-31T12:00:00Z, not {text:?}");
+            problems.add(key, what);
+        }
+        if mode != "none" {
+            let what = format!("a {mode} has its own start: leave it empty, or use mode \"none\"");
+            problems.add(key, what);
+        }
+        time
+    };
+    let start_at = Pair::new(given(START_AT.a), given(START_AT.b));
     match mode {
         "copy" => InitialSync::Copy,
         "merge" => InitialSync::Merge,

@@ -26,6 +26,7 @@ use crate::error::{Error, Result};
 
 pub use alerts::{AlertsConfig, Thresholds, WebhookConfig};
 pub use environment::Environment;
+pub use meaning::START_AT;
 pub use problems::{nearest, suggestion};
 pub use reload::Adjustable;
 pub use typed::Flags;
@@ -157,8 +158,9 @@ impl std::fmt::Debug for Secret {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum InitialSync {
-    /// The operator vouches that both sides are equal; `start_at` resumes from a known time.
-    None { start_at: Option<Timestamp> },
+    /// The operator vouches that both sides are equal; a cluster whose `start_at` is known is read
+    /// from then on, the other from the first start on.
+    None { start_at: Pair<Option<Timestamp>> },
     /// What a holds is copied to b, whose included namespaces must be empty.
     Copy,
     /// What both sides hold is compared and brought together.

@@ -49,7 +49,12 @@ fn a_minimal_file_gets_every_default() {
     assert_eq!(config.conflicts.retention, Duration::from_secs(90 * 86_400));
     assert_eq!(config.apply.lanes, 4);
     assert_eq!(config.apply.operations_per_second_max, None);
-    assert_eq!(config.initial_sync, InitialSync::None { start_at: None });
+    assert_eq!(
+        config.initial_sync,
+        InitialSync::None {
+            start_at: Pair::default()
+        }
+    );
     assert!(config.http_listen.is_none());
 }
 
@@ -168,6 +173,10 @@ fn what_is_not_there_is_refused_with_its_key() {
         (
             "[initial_sync]\nmode = \"merge\"\nstart_at = \"2025-01-31T12:00:00Z\"",
             "initial_sync.start_at: a merge has its own start",
+        ),
+        (
+            "[initial_sync]\nmode = \"copy\"\nstart_at_b = \"2025-01-31T12:00:00Z\"",
+            "initial_sync.start_at_b: a copy has its own start",
         ),
         (
             "[initial_sync]\nstart_at = \"noon\"",
@@ -300,7 +309,7 @@ fn a_start_time_is_a_date_or_a_text() {
             increment: 0,
         };
         let expected = InitialSync::None {
-            start_at: Some(start_at),
+            start_at: Pair::new(Some(start_at), None),
         };
         assert_eq!(config.initial_sync, expected);
     }

@@ -8,7 +8,7 @@ use super::own::Own;
 use super::run::Work;
 use super::takeover::lanes_of;
 use crate::change::{Pair, PipelineId, Side};
-use crate::config::{Config, InitialSync};
+use crate::config::{Config, InitialSync, START_AT};
 use crate::error::{Error, Result};
 use crate::source::oldest_entry;
 
@@ -47,28 +47,27 @@ pub(super) fn wall_time(time: Timestamp) -> DateTime {
 /// # Errors
 /// A config error (3) or a history error (5) where that is not in the oplogs; as the clusters say.
 pub(super) async fn first_positions(config: &Config, own: &Pair<Own>) -> Result<Pair<Timestamp>> {
-    let now = Pair::new(own.a.operation_time().await?, own.b.operation_time().await?);
-    let InitialSync::None {
-        start_at: Some(start_at),
-    } = config.initial_sync
-    else {
-        return Ok(now);
+    let mut from = Pair::new(own.a.operation_time().await?, own.b.operation_time().await?);
+    let InitialSync::None { start_at } = config.initial_sync else {
+        return Ok(from);
     };
     for side in Side::BOTH {
-        let name = &own[side].cluster.name;
-        if start_at > now[side] {
-            return Err(Error::config(format!(
-                "initial_sync.start_at: it is in the future of {name}"
-            )));
+        let Some(start_at) = start_at[side] else {
+            continue;
+        };
+        let (name, key) = (&own[side].cluster.name, START_AT[side]);
+        if start_at > from[side] {
+            let what = format!("{key}: it is in the future of {name}");
+            return Err(Error::config(what));
         }
         let oldest = oldest_entry(&own[side].cluster).await?;
         if oldest.is_some_and(|oldest| oldest > start_at) {
-            return Err(Error::history(format!(
-                "the oplog of {name} does not reach back to initial_sync.start_at"
-            )));
+            let what = format!("the oplog of {name} does not reach back to {key}");
+            return Err(Error::history(what));
         }
+        from[side] = start_at;
     }
-    Ok(Pair::new(start_at, start_at))
+    Ok(from)
 }
 
 /// Says from when a first start replicates.

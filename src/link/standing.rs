@@ -139,7 +139,9 @@ impl Standing {
             config.link.mode = Mode::OneWay { from: self.source };
         }
         if self.number > 0 {
-            config.initial_sync = InitialSync::None { start_at: None };
+            config.initial_sync = InitialSync::None {
+                start_at: Pair::default(),
+            };
         }
         config
     }

@@ -47,6 +47,7 @@ mod scenarios_writes;
 mod security;
 mod server_errors;
 mod signals;
+mod start_at;
 mod status;
 mod store_damage;
 mod store_full;

@@ -18,9 +18,12 @@ use crate::pipeline::{create, unsupported};
 /// # Errors
 /// As the clusters say. An index that cannot be built is a warning.
 pub async fn make_missing(config: &Config, own: &Pair<Own>) -> Result<()> {
-    let InitialSync::None { start_at: None } = config.initial_sync else {
+    let InitialSync::None { start_at } = config.initial_sync else {
         return Ok(());
     };
+    if start_at != Pair::default() {
+        return Ok(());
+    }
     let there = Pair::new(
         included(&own.a.cluster, &config.namespaces).await?,
         included(&own.b.cluster, &config.namespaces).await?,
