@@ -1,4 +1,5 @@
-//! How fast an initial sync copies, beside a bare loop that finds raw batches and inserts them.
+//! How fast an initial sync copies, beside a bare loop that finds raw batches and inserts them, and
+//! `mongodump | mongorestore` where both are on the PATH.
 
 // Of these the benchmark needs only a part.
 #[allow(dead_code)]
@@ -97,9 +98,9 @@ async fn main() {
     let megabytes = std::env::var("TANDEM_BENCH_COPY_MB").ok();
     let megabytes = megabytes.map_or(MEGABYTES, |given| given.parse().expect("a number of MB"));
     println!(
-        "| copy of {megabytes} MB | tandem, MB/s | documents/s | bare loop, MB/s | documents/s | ratio |"
+        "| copy of {megabytes} MB | tandem, MB/s | documents/s | bare loop, MB/s | documents/s | ratio | dump and restore, MB/s | ratio |"
     );
-    println!("|---|---:|---:|---:|---:|---:|");
+    println!("|---|---:|---:|---:|---:|---:|---:|---:|");
     let wanted = std::env::args().skip(1).find(|word| !word.starts_with('-'));
     let is_wanted = |shape: &Shape| {
         let word = wanted.as_ref();
@@ -108,14 +109,23 @@ async fn main() {
     for shape in SHAPES.into_iter().filter(is_wanted) {
         let ours = through_tandem(shape, megabytes * MEGABYTE).await;
         let bare = bare_loop(shape, megabytes * MEGABYTE).await;
+        let dumped = dump_and_restore(shape, megabytes * MEGABYTE).await;
+        let ratio = |other: &Measured| ours.megabytes_per_second() / other.megabytes_per_second();
+        let (dump_rate, dump_ratio) = match &dumped {
+            Some(dumped) => (
+                format!("{:.1}", dumped.megabytes_per_second()),
+                format!("{:.2}", ratio(dumped)),
+            ),
+            None => ("not on the PATH".to_owned(), String::new()),
+        };
         println!(
-            "| {} | {:.1} | {:.0} | {:.1} | {:.0} | {:.2} |",
+            "| {} | {:.1} | {:.0} | {:.1} | {:.0} | {:.2} | {dump_rate} | {dump_ratio} |",
             shape.name,
             ours.megabytes_per_second(),
             ours.documents_per_second(),
             bare.megabytes_per_second(),
             bare.documents_per_second(),
-            ours.megabytes_per_second() / bare.megabytes_per_second(),
+            ratio(&bare),
         );
     }
 }
@@ -174,6 +184,11 @@ async fn through_tandem(shape: Shape, bytes: u64) -> Measured {
     let time = started.elapsed();
     let code = tandem.wait_exit(COPY_TIME_MAX).await;
     assert_eq!(code, 0, "{}", tandem.log());
+    measured(&env, shape, time).await
+}
+
+/// What has arrived, which must be everything.
+async fn measured(env: &TestEnv, shape: Shape, time: Duration) -> Measured {
     let (documents, bytes) = size(env.b.client(), shape).await;
     assert_eq!((documents, bytes), size(env.a.client(), shape).await);
     Measured {
@@ -181,6 +196,30 @@ async fn through_tandem(shape: Shape, bytes: u64) -> Measured {
         documents,
         bytes,
     }
+}
+
+fn is_on_path(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
+}
+
+/// What people copy with where nobody writes; none where the tools are not there.
+async fn dump_and_restore(shape: Shape, bytes: u64) -> Option<Measured> {
+    if !is_on_path("mongodump") || !is_on_path("mongorestore") {
+        return None;
+    }
+    let env = filled(shape, bytes).await;
+    eprintln!("{}: through mongodump and mongorestore", shape.name);
+    let started = Instant::now();
+    let tools = "mongodump --quiet --uri \"$A\" --db shop --archive | \
+                 mongorestore --quiet --uri \"$B\" --archive";
+    let ended = tokio::process::Command::new("bash")
+        .args(["-o", "pipefail", "-c", tools])
+        .env("A", env.a.uri())
+        .env("B", env.b.uri())
+        .status();
+    assert!(ended.await.expect("bash runs").success());
+    Some(measured(&env, shape, started.elapsed()).await)
 }
 
 /// The limit: what goes through one process that does nothing but find and insert.
@@ -202,14 +241,7 @@ async fn bare_loop(shape: Shape, bytes: u64) -> Measured {
             None => break,
         }
     }
-    let time = started.elapsed();
-    let (documents, bytes) = size(env.b.client(), shape).await;
-    assert_eq!((documents, bytes), size(env.a.client(), shape).await);
-    Measured {
-        time,
-        documents,
-        bytes,
-    }
+    measured(&env, shape, started.elapsed()).await
 }
 
 /// Whole collections, or a single one in as many parts as there are loops.
