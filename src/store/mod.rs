@@ -277,3 +277,5 @@ fn totals_name(pipeline: PipelineId) -> String {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+pub(crate) use tests::once_let_go;

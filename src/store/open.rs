@@ -331,6 +331,7 @@ mod tests {
     use super::*;
     use crate::error::ExitCode;
     use crate::store::Store;
+    use crate::store::once_let_go;
 
     #[test]
     fn what_the_system_refuses_is_told_from_damage() {
@@ -349,16 +350,17 @@ mod tests {
     #[test]
     fn a_store_behind_its_format_file_has_lost_something() {
         let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(dir.path()).unwrap();
+        let open = || once_let_go(|| Store::open(dir.path()));
+        let store = open().unwrap();
         store.seal().unwrap();
         drop(store);
-        let store = Store::open(dir.path()).unwrap();
+        let store = open().unwrap();
         store.seal().unwrap();
         let id = store.store_id().to_owned();
         drop(store);
-        drop(Store::open(dir.path()).unwrap());
+        drop(open().unwrap());
         write_marker(dir.path(), &id, 3).unwrap();
-        let error = Store::open(dir.path()).err().unwrap();
+        let error = open().err().unwrap();
         assert!(error.to_string().contains("is gone"), "{error}");
     }
 }

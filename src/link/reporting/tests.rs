@@ -5,6 +5,7 @@ use bson::{DateTime, RawDocumentBuf, rawdoc};
 use super::*;
 use crate::error::ExitCode;
 use crate::link::control::tests::{Canned, Dir, Serving};
+use crate::store::once_let_go;
 
 const NAMES: Pair<&str> = Pair { a: "eu", b: "us" };
 
@@ -72,7 +73,7 @@ async fn a_link_whose_process_died_is_stopped_unless_it_had_failed() {
         (LinkState::Failed, LinkState::Failed),
     ] {
         let status = LinkStatus::new("eu-us", saved, NAMES, &PipelineId::BOTH);
-        let store = Store::open(&dir.0).unwrap();
+        let store = once_let_go(|| Store::open(&dir.0)).unwrap();
         store
             .save_status(&serde_json::to_value(status).unwrap())
             .unwrap();
