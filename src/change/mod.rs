@@ -13,6 +13,7 @@ mod position;
 mod raw;
 mod record;
 mod redact;
+mod renames;
 mod selection;
 mod version;
 mod wall_time;
@@ -20,15 +21,17 @@ mod wall_time;
 pub use chunks::{SplitRecord, chunk_ids, joined_record, split_record};
 pub use event::{ChangeEvent, Operation, SharedEvent};
 pub use key::DocumentKey;
-pub use namespace::{Namespace, NamespaceFilter};
+pub use namespace::{NAMESPACE_BYTES_MAX, Namespace, NamespaceFilter};
 pub use pattern::{
-    Pattern, expression_of, fixed_database, pattern_matches, patterns_may_overlap, wildcard_matches,
+    Pattern, expression_of, fixed_database, pattern_covers, pattern_matches, patterns_may_overlap,
+    wildcard_matches,
 };
 pub use policy::{Mode, Policy};
 pub use position::{AppliedThrough, ObservedThrough, Position};
 pub use raw::{DEPTH_MAX, RawElement, document_of, elements, renamed};
 pub use record::{ConflictKind, ConflictRecord, Losing, Reason, RecordStatus, Winning, record_id};
 pub use redact::{MARKER, Redaction, redacted_of_loser};
+pub use renames::{Rename, Renames};
 pub use selection::{Deletes, Filter, Filters, Selection, pattern_of};
 pub use version::{Rank, Version};
 pub use wall_time::{parse_rfc3339, rfc3339};

@@ -5,6 +5,10 @@ use std::sync::Arc;
 
 use super::key::stable_hash;
 use super::pattern::{Pattern, fixed_part};
+use super::{Pair, Renames, Side};
+
+/// The server's own limit on a database with a collection.
+pub const NAMESPACE_BYTES_MAX: usize = 255;
 
 /// A database and a collection. Cheap to clone.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -46,6 +50,11 @@ impl Namespace {
     pub fn as_str(&self) -> &str {
         &self.full
     }
+
+    /// No server takes it.
+    pub fn is_too_long(&self) -> bool {
+        self.full.len() > NAMESPACE_BYTES_MAX
+    }
 }
 
 impl fmt::Display for Namespace {
@@ -57,12 +66,16 @@ impl fmt::Display for Namespace {
 /// Databases that belong to a server itself.
 const SERVER_DATABASES: [&str; 3] = ["admin", "config", "local"];
 
-/// Include and exclude patterns over `database.collection`; exclude wins.
+/// Include and exclude patterns over `database.collection` on a; exclude wins. What is included is
+/// the same collections on b, whatever they are called there.
 #[derive(Debug, Clone)]
 pub struct NamespaceFilter {
     include: Vec<String>,
     exclude: Vec<String>,
     own_database: String,
+    renames: Renames,
+    /// What `include` comes to on each cluster.
+    patterns: Pair<Vec<String>>,
     included: Vec<Pattern>,
     excluded: Vec<Pattern>,
 }
@@ -81,24 +94,54 @@ impl NamespaceFilter {
             include: include.to_vec(),
             exclude: exclude.to_vec(),
             own_database: own_database.to_owned(),
+            renames: Renames::default(),
+            patterns: Pair::new(include.to_vec(), include.to_vec()),
         }
     }
 
-    pub fn includes(&self, namespace: &Namespace) -> bool {
+    /// With collections that b calls otherwise.
+    pub fn renamed(mut self, renames: Renames) -> Self {
+        let include = self.include.iter();
+        let on_b = include.flat_map(|pattern| renames.patterns_on(Side::B, pattern));
+        self.patterns.b = on_b.collect();
+        self.renames = renames;
+        self
+    }
+
+    /// Whether a collection that `side` calls so is included.
+    pub fn includes(&self, side: Side, name: &Namespace) -> bool {
+        let on_a = self.renames.on_a(side, name);
+        on_a.is_some_and(|name| {
+            let on_b = self.renames.on(Side::B, &name);
+            let leads_back = || self.renames.on_a(Side::B, &on_b).as_ref() == Some(&name);
+            self.is_named(&name) && self.may_be_replicated(&on_b) && leads_back()
+        })
+    }
+
+    /// Whether a collection of that name on a is asked for, though its name on b, which no server
+    /// takes from an application, keeps it from being included.
+    pub fn has_no_name_on_b(&self, name: &Namespace) -> bool {
+        self.is_named(name) && !self.includes(Side::A, name)
+    }
+
+    fn is_named(&self, name: &Namespace) -> bool {
         let named = |patterns: &[Pattern]| {
             patterns
                 .iter()
-                .any(|pattern| pattern.matches(namespace.as_str()))
+                .any(|pattern| pattern.matches(name.as_str()))
         };
-        !SERVER_DATABASES.contains(&namespace.database())
-            && namespace.database() != self.own_database
-            && !namespace.collection().starts_with("system.")
-            && named(&self.included)
-            && !named(&self.excluded)
+        self.may_be_replicated(name) && named(&self.included) && !named(&self.excluded)
     }
 
-    /// Whether a collection of the database may be included. Where not, nobody has to look into it.
-    pub fn may_include_from(&self, database: &str) -> bool {
+    fn may_be_replicated(&self, name: &Namespace) -> bool {
+        !SERVER_DATABASES.contains(&name.database())
+            && name.database() != self.own_database
+            && !name.collection().starts_with("system.")
+    }
+
+    /// Whether a collection of the database on `side` may be included. Where not, nobody has to look
+    /// into it.
+    pub fn may_include_from(&self, side: Side, database: &str) -> bool {
         let reaches = |pattern: &String| {
             let fixed = fixed_part(pattern);
             match fixed.split_once('.') {
@@ -108,7 +151,7 @@ impl NamespaceFilter {
         };
         !SERVER_DATABASES.contains(&database)
             && database != self.own_database
-            && self.include.iter().any(reaches)
+            && self.patterns[side].iter().any(reaches)
     }
 
     pub fn include(&self) -> &[String] {
@@ -117,6 +160,15 @@ impl NamespaceFilter {
 
     pub fn exclude(&self) -> &[String] {
         &self.exclude
+    }
+
+    /// Patterns that match everything included on `side`; they may match more.
+    pub fn patterns(&self, side: Side) -> &[String] {
+        &self.patterns[side]
+    }
+
+    pub fn renames(&self) -> &Renames {
+        &self.renames
     }
 
     pub fn own_database(&self) -> &str {
@@ -140,9 +192,9 @@ mod tests {
     #[test]
     fn exclude_wins_over_include() {
         let filter = filter(&["shop.*"], &["shop.tmp_*"]);
-        assert!(filter.includes(&ns("shop.orders")));
-        assert!(!filter.includes(&ns("shop.tmp_1")));
-        assert!(!filter.includes(&ns("other.orders")));
+        assert!(filter.includes(Side::A, &ns("shop.orders")));
+        assert!(!filter.includes(Side::A, &ns("shop.tmp_1")));
+        assert!(!filter.includes(Side::A, &ns("other.orders")));
     }
 
     #[test]
@@ -155,13 +207,14 @@ mod tests {
             "__tandem.keys",
             "shop.system.views",
         ] {
-            assert!(!filter.includes(&ns(name)), "{name}");
+            assert!(!filter.includes(Side::A, &ns(name)), "{name}");
         }
     }
 
     #[test]
     fn only_databases_that_a_pattern_reaches_are_looked_into() {
-        let reached = |include: &[&str], database| filter(include, &[]).may_include_from(database);
+        let reached =
+            |include: &[&str], database| filter(include, &[]).may_include_from(Side::A, database);
         assert!(reached(&["shop.*"], "shop"));
         assert!(reached(&["shop.orders"], "shop"));
         assert!(reached(&["sh*p.orders"], "shop"));

@@ -58,6 +58,12 @@ pub fn fixed_database(typed: &str) -> Option<String> {
     Some(database.to_owned())
 }
 
+/// Whether a pattern matches every name that another one does, as far as that is certain.
+pub fn pattern_covers(pattern: &str, other: &str) -> bool {
+    let are_wildcards = expression_of(pattern).is_none() && expression_of(other).is_none();
+    pattern == other || pattern == "*" || (are_wildcards && wildcard_matches(pattern, other))
+}
+
 /// Whether two patterns may name the same collection, judged by how matching names begin.
 pub fn patterns_may_overlap(one: &str, other: &str) -> bool {
     let (left, right) = (fixed_part(one), fixed_part(other));

@@ -2,7 +2,7 @@
 
 use bson::{RawArrayBuf, RawDocumentBuf, cstr, rawdoc};
 
-use super::{Namespace, Pattern};
+use super::{Namespace, Pattern, Renames, Side};
 
 /// Which documents of a collection are read, and what of them: those that are replicated.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -77,21 +77,37 @@ pub fn pattern_of(typed: &str) -> &str {
     typed.split('\n').next().unwrap_or_default()
 }
 
-/// All of a link. The first one that matches a collection counts.
+/// All of a link. The first one that matches a collection's name on a counts.
 #[derive(Debug, Clone, Default)]
-pub struct Filters(Vec<Filter>);
+pub struct Filters {
+    filters: Vec<Filter>,
+    /// Collections are asked about by their names on b.
+    of_b: Option<Renames>,
+}
 
 impl Filters {
     pub fn new(filters: Vec<Filter>) -> Self {
-        Self(filters)
+        Self {
+            filters,
+            of_b: None,
+        }
+    }
+
+    /// The same for whoever knows the collections by their names on `side`.
+    pub fn on(&self, side: Side, renames: &Renames) -> Self {
+        let is_renamed = side == Side::B && !self.is_empty() && !renames.is_empty();
+        Self {
+            filters: self.filters.clone(),
+            of_b: is_renamed.then(|| renames.clone()),
+        }
     }
 
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.filters.is_empty()
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &Filter> {
-        self.0.iter()
+        self.filters.iter()
     }
 
     pub fn selection(&self, namespace: &Namespace) -> Selection {
@@ -115,12 +131,14 @@ impl Filters {
     }
 
     fn of(&self, namespace: &Namespace) -> Option<&Filter> {
-        self.0.get(self.index_of(namespace)?)
+        self.filters.get(self.index_of(namespace)?)
     }
 
     fn index_of(&self, namespace: &Namespace) -> Option<usize> {
-        let name = namespace.as_str();
-        self.0
+        let renames = self.of_b.as_ref();
+        let on_a = renames.and_then(|renames| renames.on_a(Side::B, namespace));
+        let name = on_a.as_ref().unwrap_or(namespace).as_str();
+        self.filters
             .iter()
             .position(|filter| filter.pattern.matches(name))
     }

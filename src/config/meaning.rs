@@ -11,6 +11,7 @@ use super::environment::Environment;
 use super::filters::filters;
 use super::problems::Problems;
 use super::reload::Origin;
+use super::renames::renamed;
 use super::typed::{Flags, Settings};
 use super::uri;
 use super::{
@@ -43,7 +44,7 @@ pub fn mean(
     let config = Config {
         link: link(settings, folder, flags, problems),
         clusters: clusters(settings, folder, environment, problems),
-        namespaces: namespaces(settings, problems),
+        namespaces: renamed(settings.renames(), namespaces(settings, problems), problems),
         filters: filters(settings.filters(), mode_of(settings), problems),
         initial_sync: initial_sync(settings, problems),
         conflicts: conflicts(settings, problems),
@@ -337,7 +338,9 @@ fn check_name(name: &str) -> Result<(), String> {
     Ok(())
 }
 
-fn check_database(name: &str) -> Result<(), String> {
+/// # Errors
+/// A sentence that goes on after the key.
+pub(super) fn check_database(name: &str) -> Result<(), String> {
     const FORBIDDEN: &str = "/\\. \"$*<>:|?\0";
     if SERVER_DATABASES.contains(&name) {
         return Err(format!("must not be {name}, which belongs to the server"));

@@ -8,6 +8,7 @@ mod keys;
 mod meaning;
 mod problems;
 pub mod reload;
+mod renames;
 mod template;
 mod typed;
 mod uri;

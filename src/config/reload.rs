@@ -17,7 +17,13 @@ pub const ADJUSTABLE: [&str; 4] = [
 ];
 
 /// Keys that an existing link never changes.
-const NEVER: [&str; 4] = ["link.name", "link.mode", "link.database", "conflicts.tie"];
+const NEVER: [&str; 5] = [
+    "link.name",
+    "link.mode",
+    "link.database",
+    "conflicts.tie",
+    "renames",
+];
 
 /// The values of [`ADJUSTABLE`].
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -18,6 +18,8 @@ pub struct Flags {
 
 /// Tables of their own, apart from the keys.
 const FILTERS: &str = "filters";
+const RENAMES: &str = "renames";
+const TABLES: [&str; 2] = [FILTERS, RENAMES];
 
 /// Where a value comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,8 +35,8 @@ pub struct Settings {
     values: BTreeMap<&'static str, (Origin, Value)>,
     /// Keys that are not empty in the file, whether or not the environment outranks it.
     in_file: Vec<&'static str>,
-    /// `[[filters]]`, which only a file can give.
-    filters: Option<toml::Value>,
+    /// What only a file can give, by its name.
+    tables: BTreeMap<&'static str, toml::Value>,
 }
 
 impl Settings {
@@ -46,7 +48,10 @@ impl Settings {
                 .map(|key| (key.path, (Origin::Default, key.default_value())))
                 .collect(),
             in_file: Vec::new(),
-            filters: table.get(FILTERS).cloned(),
+            tables: TABLES
+                .into_iter()
+                .filter_map(|name| Some((name, table.get(name)?.clone())))
+                .collect(),
         };
         settings.take_table("", table, problems);
         settings.take_environment(environment, problems);
@@ -63,7 +68,7 @@ impl Settings {
             let is_table = KEYS
                 .iter()
                 .any(|key| key.path.starts_with(&format!("{path}.")));
-            if path == FILTERS {
+            if TABLES.contains(&path.as_str()) {
                 continue;
             }
             match (key_at(&path), typed) {
@@ -131,8 +136,12 @@ impl Settings {
     pub fn differing(&self, newer: &Settings) -> Vec<&'static str> {
         let keys = KEYS.iter().map(|key| key.path);
         let keys = keys.filter(|path| self.values[path].1 != newer.values[path].1);
-        let filters = (self.filters != newer.filters).then_some(FILTERS);
-        keys.chain(filters).collect()
+        let of_both = |name: &str| (self.tables.get(name), newer.tables.get(name));
+        let tables = TABLES.into_iter().filter(|name| {
+            let (before, now) = of_both(name);
+            before != now
+        });
+        keys.chain(tables).collect()
     }
 
     /// Takes the values of `newer` for some keys.
@@ -143,7 +152,11 @@ impl Settings {
     }
 
     pub fn filters(&self) -> Option<&toml::Value> {
-        self.filters.as_ref()
+        self.tables.get(FILTERS)
+    }
+
+    pub fn renames(&self) -> Option<&toml::Value> {
+        self.tables.get(RENAMES)
     }
 
     /// Whether file and environment both give this key.

@@ -11,7 +11,7 @@ use super::worker::Worker;
 use crate::change::{Namespace, Pair, Side};
 use crate::cluster::errors;
 use crate::error::{Error, Result};
-use crate::pipeline::{list, unsupported};
+use crate::pipeline::{list, too_long, unsupported};
 use crate::source::DdlEvent;
 
 /// What `create` is told of itself, and no option of the collection.
@@ -38,6 +38,10 @@ impl Worker {
         let options = options(pending)?;
         if let Some(reason) = unsupported("collection", &options, self.ddl.rules.mode) {
             return self.give_up(side, pending, collection, reason).await;
+        }
+        if collections.place(collection, target).0.is_too_long() {
+            let reason = too_long(self.cluster(target));
+            return self.give_up(side, pending, collection, &reason).await;
         }
         let Some(counterpart) = self
             .counterpart(target, event, collection, &options)
@@ -80,7 +84,12 @@ impl Worker {
             return Ok(None);
         };
         // The name of the event: what the collection is called by now may still be taken there.
-        let name = &event.namespace;
+        let name = collections
+            .renames()
+            .on_other(target.other(), &event.namespace);
+        let Some(name) = &name else {
+            return Ok(None);
+        };
         let Some(there) = list(self.cluster(target), name).await? else {
             let created = Created {
                 collection: collection.clone(),

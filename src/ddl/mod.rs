@@ -17,11 +17,14 @@ mod queue;
 mod record;
 mod rename;
 mod turn;
+mod view_names;
+mod views;
 mod worker;
 
 pub use definition::{effective as effective_options, to_create as index_to_create};
 pub use observe::Seen;
 pub use record::put_on_record;
+pub use view_names::view_options;
 pub use worker::Worker;
 
 use std::sync::Arc;
@@ -82,7 +85,10 @@ impl Ddl {
         for side in Side::BOTH {
             for (name, created) in ddl.intents.created(side) {
                 let Created { collection, uuid } = created;
-                if collections.of_uuid(side.other(), uuid).is_none() {
+                let name = collections.renames().on_other(side, &name);
+                if let Some(name) = name
+                    && collections.of_uuid(side.other(), uuid).is_none()
+                {
                     collections.set_counterpart(&collection, side.other(), uuid, &name);
                 }
             }

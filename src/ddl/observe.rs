@@ -51,7 +51,7 @@ impl Ddl {
         if collection.as_ref().is_some_and(passed_over) && !is_rename {
             return Ok(Seen::Passing);
         }
-        if change == Change::DropDatabase && !self.knows(shared, event.namespace.database()) {
+        if change == Change::DropDatabase && !self.knows(shared, side, event.namespace.database()) {
             return Ok(Seen::Passing);
         }
         if self.loses_documents(&change) && !self.sends_drops() {
@@ -71,19 +71,21 @@ impl Ddl {
             .ledger()
             .close_gate(side, event.position.clone());
         let event = event.clone();
+        let on_a = shared.collections.on_a(side, &event.namespace);
         self.queue.push(
             side,
             Pending {
                 event,
                 change,
+                on_a,
                 collection,
             },
         );
         Ok(Seen::Waits)
     }
 
-    fn knows(&self, shared: &Shared, database: &str) -> bool {
-        !shared.collections.in_database(database).is_empty()
+    fn knows(&self, shared: &Shared, side: Side, database: &str) -> bool {
+        !shared.collections.in_database(side, database).is_empty()
     }
 
     async fn identify(

@@ -15,6 +15,8 @@ use crate::source::DdlEvent;
 pub struct Pending {
     pub event: DdlEvent,
     pub change: Change,
+    /// What a calls that which the event is about.
+    pub on_a: Namespace,
     /// The lasting name of the collection; none for a view or a database.
     pub collection: Option<Namespace>,
 }

@@ -2,7 +2,7 @@
 
 use bson::{Bson, DateTime, Document, RawDocumentBuf, doc};
 
-use crate::change::{ConflictKind, PipelineId, RecordStatus, Side, record_id};
+use crate::change::{ConflictKind, Namespace, PipelineId, RecordStatus, Side, record_id};
 use crate::error::{Error, Result};
 use crate::link::own::Own;
 use crate::pipeline::{LinkFacts, Shared};
@@ -29,7 +29,8 @@ pub async fn put_on_record(
     won: Option<Won<'_>>,
     reason: &str,
 ) -> Result<usize> {
-    let record = record(&shared.facts, side, event, won, reason)?;
+    let namespace = shared.collections.on_a(side, &event.namespace);
+    let record = record(&shared.facts, side, &namespace, event, won, reason)?;
     let whole = RawDocumentBuf::try_from(&record)
         .map_err(|error| Error::bug("a record that cannot be written").caused_by(error))?;
     let raw = shared.facts.redaction.record(&whole);
@@ -44,6 +45,7 @@ pub async fn put_on_record(
 fn record(
     facts: &LinkFacts,
     side: Side,
+    namespace: &Namespace,
     event: &DdlEvent,
     won: Option<Won<'_>>,
     reason: &str,
@@ -63,7 +65,7 @@ fn record(
         "_id": record_id(&facts.link, &facts.replica_set_ids[side], &event.position.token),
         "logged_at": DateTime::now(),
         "pipeline": PipelineId::from_source(side).as_str(),
-        "namespace": event.namespace.as_str(),
+        "namespace": namespace.as_str(),
         "document_key": Bson::Null,
         "kind": ConflictKind::Ddl.as_str(),
         "policy": facts.policy,

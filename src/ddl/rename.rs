@@ -10,7 +10,7 @@ use super::turn::step;
 use super::worker::Worker;
 use crate::change::{Namespace, Pair, Side};
 use crate::error::Result;
-use crate::pipeline::{Pairing, list};
+use crate::pipeline::{Pairing, list, too_long};
 
 impl Worker {
     /// # Errors
@@ -34,7 +34,7 @@ impl Worker {
         if collections.is_dropped(collection) {
             return Ok(());
         }
-        let includes = |name| self.ddl.namespaces.includes(name);
+        let includes = |name| self.ddl.namespaces.includes(side, name);
         if collections.is_unpaired(collection) || !includes(from) || !includes(to) {
             let reason = "it was renamed from or to what is not replicated";
             for lost in [Some(collection.clone()), replaced].into_iter().flatten() {
@@ -95,21 +95,21 @@ impl Worker {
         if collections.has_followed(collection, side, at) {
             return Ok(());
         }
-        let there: Option<Option<Uuid>> = list(self.cluster(target), to).await?.map(|l| l.uuid);
-        let counterpart = match &replaced {
-            Some(replaced) => collections.place(replaced, target).1,
-            None => None,
+        let Some(to) = collections.renames().on_other(side, to) else {
+            return Ok(());
         };
+        let to = &to;
+        if let Some(reason) = self.cannot_be_called(target, &name, to) {
+            for lost in [Some(collection), replaced.as_ref()].into_iter().flatten() {
+                self.give_up(side, pending, lost, &reason).await?;
+            }
+            return Ok(());
+        }
+        let there: Option<Option<Uuid>> = list(self.cluster(target), to).await?.map(|l| l.uuid);
         let drop_target = match there {
             Some(Some(there)) if there == uuid => None,
             None => None,
-            // What the counterpart replaces has not been paired yet where it was never written to.
-            Some(Some(there))
-                if replaced.is_some()
-                    && (counterpart == Some(there) || self.is_free(target, there)) =>
-            {
-                Some(there)
-            }
+            Some(Some(there)) if self.may_replace(target, there, replaced.as_ref()) => Some(there),
             Some(_) => {
                 let cluster = &self.cluster(target).name;
                 let reason = format!("{cluster} has something else by the name {to}");
@@ -148,8 +148,26 @@ impl Worker {
         }
     }
 
-    fn is_free(&self, side: Side, uuid: Uuid) -> bool {
-        self.shared.collections.of_uuid(side, uuid).is_none()
+    /// Why the counterpart cannot get the name that goes with the new one.
+    fn cannot_be_called(&self, side: Side, name: &Namespace, to: &Namespace) -> Option<String> {
+        let cluster = self.cluster(side);
+        if to.is_too_long() {
+            return Some(too_long(cluster));
+        }
+        // The server would copy it document by document into a new collection.
+        let moves = name.database() != to.database();
+        let (from, to, cluster) = (name.database(), to.database(), &cluster.name);
+        moves.then(|| format!("it would have to move from {from} to {to} on {cluster}"))
+    }
+
+    /// Whether what has the name on `side` is the counterpart of what was `replaced`. That has not
+    /// been paired yet where it was never written to.
+    fn may_replace(&self, side: Side, there: Uuid, replaced: Option<&Namespace>) -> bool {
+        let collections = &self.shared.collections;
+        replaced.is_some_and(|replaced| {
+            let (_, counterpart) = collections.place(replaced, side);
+            counterpart == Some(there) || collections.of_uuid(side, there).is_none()
+        })
     }
 
     async fn run_rename(

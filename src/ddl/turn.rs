@@ -8,14 +8,14 @@ use std::sync::Arc;
 
 use super::bring::{Ran, is_gone};
 use super::change::{Aspect, Change};
-use super::definition::{Step, view_steps};
+use super::definition::Step;
 use super::intent::Subject;
 use super::queue::Pending;
 use super::record::{Won, put_on_record};
 use super::worker::Worker;
 use crate::change::{Namespace, Policy, Side, Version};
 use crate::error::Result;
-use crate::pipeline::{Listed, Pairing, Waiter, list};
+use crate::pipeline::{Pairing, Waiter, list};
 use bson::{Document, doc};
 
 /// Who decides where both sides have changed the same.
@@ -48,14 +48,13 @@ impl Worker {
             (Change::Rename { .. }, Some(collection)) => {
                 self.rename(side, pending, collection).await
             }
-            (Change::View, _) => self.view(side, &pending.event.namespace, pending).await,
+            (Change::View, _) => self.view(side, pending).await,
             (Change::DropDatabase, _) => {
                 let database = pending.event.namespace.database();
                 self.drop_views(side, database).await
             }
             (Change::Unsupported(reason), _) => {
-                self.give_up(side, pending, &pending.event.namespace, reason)
-                    .await
+                self.give_up(side, pending, &pending.on_a, reason).await
             }
             (Change::Create | Change::Define(_) | Change::Drop | Change::Rename { .. }, None)
             | (Change::Nothing, _) => Ok(()),
@@ -208,86 +207,6 @@ impl Worker {
         let listed = list(self.cluster(side), name).await?;
         let uuid = listed.and_then(|listed| listed.uuid);
         Ok(uuid.filter(|uuid| self.shared.collections.of_uuid(side, *uuid).is_none()))
-    }
-
-    /// Makes a view as it is on the side that decides.
-    async fn view(&self, side: Side, name: &Namespace, pending: &Pending) -> Result<()> {
-        let decided = self.decide(side, |other| {
-            other.change == Change::View && other.event.namespace == *name
-        });
-        let loser = decided.winner.other();
-        let source = list(self.cluster(decided.winner), name).await?;
-        let target = list(self.cluster(loser), name).await?;
-        for listed in [&source, &target].into_iter().flatten() {
-            if listed.kind != "view" {
-                let reason = "a view and something else have the same name";
-                let own = &self.own[side];
-                put_on_record(&self.shared, own, side, &pending.event, None, reason).await?;
-                return Ok(());
-            }
-        }
-        if self.make_view(loser, name, source, target).await? && !decided.losing.is_empty() {
-            self.lost(&decided).await?;
-        }
-        Ok(())
-    }
-
-    async fn make_view(
-        &self,
-        side: Side,
-        name: &Namespace,
-        source: Option<Listed>,
-        target: Option<Listed>,
-    ) -> Result<bool> {
-        let options = |listed: &Option<Listed>| -> Option<Document> {
-            listed.as_ref().map(|listed| listed.options.clone())
-        };
-        let steps = view_steps(name, options(&source).as_ref(), options(&target).as_ref());
-        let subject = Subject {
-            name: name.clone(),
-            uuid: None,
-            to: None,
-            created: None,
-        };
-        for step in &steps {
-            match self.execute(side, &subject, step).await? {
-                Ran::Done => {}
-                Ran::Refused(code, _) if is_gone(code, step) => {}
-                Ran::Refused(_, error) => {
-                    let reason = error.reason();
-                    self.ddl.problems.add(side, name, "view", &reason).await?;
-                    return Ok(true);
-                }
-            }
-        }
-        self.ddl.problems.clear(side, name, "view").await?;
-        Ok(!steps.is_empty())
-    }
-
-    /// Views of a dropped database go without an event of their own.
-    async fn drop_views(&self, side: Side, database: &str) -> Result<()> {
-        let target = side.other();
-        let cluster = self.cluster(target);
-        let doing = format!("list the views of {database} on {}", cluster.name);
-        let command = doc! { "listCollections": 1, "filter": { "type": "view" }, "nameOnly": true,
-        "cursor": { "batchSize": 10_000 } };
-        let reply = cluster.command(database, command, &doing).await?;
-        let names: Vec<Namespace> = reply
-            .get_document("cursor")
-            .and_then(|cursor| cursor.get_array("firstBatch"))
-            .map_or(&[][..], |batch| batch)
-            .iter()
-            .filter_map(|view| view.as_document()?.get_str("name").ok())
-            .map(|name| Namespace::new(database, name))
-            .filter(|name| self.ddl.namespaces.includes(name))
-            .collect();
-        for name in names {
-            if list(self.cluster(side), &name).await?.is_none() {
-                let there = list(cluster, &name).await?;
-                self.make_view(target, &name, None, there).await?;
-            }
-        }
-        Ok(())
     }
 }
 

@@ -2,6 +2,7 @@
 
 pub(crate) mod collections;
 mod lines;
+mod names;
 mod privileges;
 mod probe;
 mod queries;

@@ -76,7 +76,7 @@ impl SideHistory {
     fn reader<O: Observer>(&self, origin: Origin, observer: O) -> Reader<O> {
         let config = &self.config;
         let filters = match config.link.mode.sends(self.side) {
-            true => config.filters.clone(),
+            true => config.filters.on(self.side, config.namespaces.renames()),
             false => Filters::default(),
         };
         let decoder = Decoder::new(
@@ -88,6 +88,7 @@ impl SideHistory {
             self.tags.iter().copied().collect(),
         );
         let filter = StreamFilter {
+            side: self.side,
             namespaces: config.namespaces.clone(),
             origin,
         };

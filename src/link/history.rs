@@ -8,7 +8,7 @@ use super::merge::Job;
 use super::own::Own;
 use crate::change::{
     AppliedThrough, ChangeEvent, DocumentKey, Namespace, Operation, Pair, PipelineId, Position,
-    Rank, SharedEvent, Side, Version, patterns_may_overlap,
+    Rank, SharedEvent, Side, Version,
 };
 use crate::config::{Config, Mode};
 use crate::error::{Error, Result};
@@ -122,6 +122,7 @@ impl History {
             include: list("include")?,
             exclude: list("exclude")?,
             filters: list("filters").unwrap_or_default(),
+            renames: list("renames").unwrap_or_default(),
         })
     }
 
@@ -230,6 +231,8 @@ pub fn link_document(config: &Config, identity: &LinkIdentity) -> Document {
         "include": &identity.include,
         "exclude": &identity.exclude,
         "filters": &identity.filters,
+        "renames": &identity.renames,
+        "include_b": config.namespaces.patterns(Side::B),
     }
 }
 
@@ -254,50 +257,6 @@ pub fn checkpoint_document(
         "whole": true,
         "written_at": DateTime::now(),
     }
-}
-
-/// Another link on the same pair of clusters must not share a namespace with this one.
-///
-/// # Errors
-/// A config error (3).
-pub async fn must_not_overlap(
-    config: &Config,
-    identity: &LinkIdentity,
-    own: &Pair<Own>,
-) -> Result<()> {
-    for side in Side::BOTH {
-        let others = own[side]
-            .find(
-                "links",
-                doc! { "_id": { "$ne": &config.link.name }, "ready": true },
-            )
-            .await?;
-        for other in others {
-            let text = |name: &str| other.get_str(name).unwrap_or_default();
-            let mut theirs = [text("set_a"), text("set_b")];
-            let mut ours = [
-                identity.replica_set_ids.a.as_str(),
-                identity.replica_set_ids.b.as_str(),
-            ];
-            theirs.sort_unstable();
-            ours.sort_unstable();
-            let include = other.get_array("include").cloned().unwrap_or_default();
-            let shared = include.iter().filter_map(Bson::as_str).find(|theirs| {
-                identity
-                    .include
-                    .iter()
-                    .any(|ours| patterns_may_overlap(ours, theirs))
-            });
-            if let Some(pattern) = shared.filter(|_| theirs == ours) {
-                return Err(Error::config(format!(
-                    "link.name: link {} already replicates {pattern} between these clusters",
-                    text("_id")
-                ))
-                .hint("a renamed link? `tandem reset --clusters` with the old name first"));
-            }
-        }
-    }
-    Ok(())
 }
 
 /// Notes of a former process on one cluster.

@@ -1,7 +1,8 @@
 //! Which clusters these are, and whether the link may work between them.
 
-use bson::{Document, doc};
+use bson::{Bson, Document, doc};
 
+use super::own::Own;
 use crate::change::{Pair, Side};
 use crate::cluster::Cluster;
 use crate::config::Config;
@@ -106,6 +107,7 @@ pub fn identity_of(config: &Config, facts: &Pair<ServerFacts>) -> LinkIdentity {
         include: config.namespaces.include().to_vec(),
         exclude: config.namespaces.exclude().to_vec(),
         filters: config.filters.iter().map(|one| one.typed.clone()).collect(),
+        renames: config.namespaces.renames().shown(),
     }
 }
 
@@ -131,12 +133,6 @@ pub fn must_match(config: &Config, before: &LinkIdentity, now: &LinkIdentity) ->
             );
         }
     }
-    let refused = |key: &str, old: &str| {
-        Error::config(format!(
-            "{key}: cannot be changed on an existing link (it was {old})"
-        ))
-        .hint("`tandem reset --clusters` forgets the link")
-    };
     if before.mode != now.mode {
         return Err(refused("link.mode", &before.mode));
     }
@@ -146,7 +142,45 @@ pub fn must_match(config: &Config, before: &LinkIdentity, now: &LinkIdentity) ->
     if before.database != now.database {
         return Err(refused("link.database", &before.database));
     }
+    if before.renames != now.renames {
+        return Err(refused("renames", &shown(&before.renames)));
+    }
     Ok(())
+}
+
+/// What reads or writes a collection without the link asks under the names that the link uses.
+///
+/// # Errors
+/// A config error (3) where the configuration has other renames than the link; as the clusters say.
+pub async fn must_know_names(config: &Config, clusters: &Pair<Cluster>) -> Result<()> {
+    let renames = config.namespaces.renames().shown();
+    for side in Side::BOTH {
+        let own = Own::new(&clusters[side], &config.link.database);
+        let ready = doc! { "_id": &config.link.name, "ready": true };
+        for link in own.find("links", ready).await? {
+            let known = link.get_array("renames").into_iter().flatten();
+            let known: Vec<&str> = known.filter_map(Bson::as_str).collect();
+            if known != renames {
+                return Err(refused("renames", &shown(&known)));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn refused(key: &str, old: &str) -> Error {
+    Error::config(format!(
+        "{key}: cannot be changed on an existing link (it was {old})"
+    ))
+    .hint("`tandem reset --clusters` forgets the link")
+}
+
+fn shown(renames: &[impl AsRef<str>]) -> String {
+    let shown: Vec<&str> = renames.iter().map(AsRef::as_ref).collect();
+    match shown.is_empty() {
+        true => "none".to_owned(),
+        false => shown.join(", "),
+    }
 }
 
 #[cfg(test)]
@@ -192,6 +226,11 @@ mod tests {
                 3,
             ),
             (|before| before.tie = Side::B, "conflicts.tie", 3),
+            (
+                |before| before.renames.push("shop.* -> s.*".into()),
+                "renames",
+                3,
+            ),
             (|before| before.replica_set_ids.a = "9".into(), "eu", 4),
         ] {
             let error = changed(change).unwrap_err();

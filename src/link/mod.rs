@@ -22,6 +22,7 @@ mod monitor;
 pub mod now;
 mod observer;
 mod oplog_window;
+mod overlap;
 pub mod own;
 pub mod pause;
 mod pausing;

@@ -4,7 +4,9 @@ use bson::RawDocument;
 
 use super::both_clusters::with_both;
 use super::dead_letters::{key_of, unreadable};
+use super::identity::must_know_names;
 use super::swap;
+use crate::change::Side;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::report::show::Now;
@@ -20,8 +22,12 @@ pub async fn now(config: &Config, id: &str, record: &RawDocument) -> Result<Now>
     let won = record.get_document("winning").ok();
     let won = won.and_then(|winning| winning.get_document("document").ok());
     with_both(config, async |clusters| {
-        let (a, b) =
-            tokio::try_join!(swap::read(&clusters.a, &key), swap::read(&clusters.b, &key))?;
+        must_know_names(config, clusters).await?;
+        let on_b = config.namespaces.renames().key_on(Side::B, &key);
+        let (a, b) = tokio::try_join!(
+            swap::read(&clusters.a, &key),
+            swap::read(&clusters.b, &on_b)
+        )?;
         Ok(match a == b {
             false => Now::Differ,
             true if a.as_deref() == won && record.get_document("winning").is_ok() => {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use bson::{DateTime, Uuid};
 
 use super::own::Own;
-use crate::change::{ChangeEvent, DocumentKey, Namespace, Pair, PipelineId, SharedEvent, Side};
+use crate::change::{DocumentKey, Namespace, Pair, PipelineId, SharedEvent, Side};
 use crate::config::ConflictsConfig;
 use crate::ddl::{Ddl, Seen, put_on_record};
 use crate::error::{Error, Result};
@@ -113,7 +113,7 @@ impl LinkObserver {
     fn identified(&self, side: Side, event: SharedEvent, uuid: Option<Uuid>) -> SharedEvent {
         match self.lasting(side, event.key.namespace(), uuid) {
             Some(name) => {
-                let mut event = ChangeEvent::clone(&event);
+                let mut event = Arc::unwrap_or_clone(event);
                 event.key = event.key.within(&name);
                 Arc::new(event)
             }
@@ -193,7 +193,10 @@ impl LinkObserver {
         match event.operation.as_str() {
             "drop" | "rename" => self.unpair(&namespace, &reason).await?,
             "dropDatabase" => {
-                let gone = self.shared.collections.in_database(namespace.database());
+                let gone = self
+                    .shared
+                    .collections
+                    .in_database(side, event.namespace.database());
                 for namespace in &gone {
                     self.unpair(namespace, &reason).await?;
                 }
@@ -202,18 +205,21 @@ impl LinkObserver {
         }
         match &event.to {
             Some(to) => {
-                let called = self.shared.collections.called(side, to);
-                self.unpair(called.as_ref().unwrap_or(to), &reason).await
+                let collections = &self.shared.collections;
+                let called = collections.called(side, to);
+                let called = called.unwrap_or_else(|| collections.on_a(side, to));
+                self.unpair(&called, &reason).await
             }
             None => Ok(()),
         }
     }
 
     fn lasting_of(&self, side: Side, event: &DdlEvent) -> Namespace {
+        let collections = &self.shared.collections;
         let known = event
             .collection_uuid
-            .and_then(|uuid| self.shared.collections.of_uuid(side, uuid));
-        known.unwrap_or_else(|| event.namespace.clone())
+            .and_then(|uuid| collections.of_uuid(side, uuid));
+        known.unwrap_or_else(|| collections.on_a(side, &event.namespace))
     }
 
     async fn unpair(&self, namespace: &Namespace, reason: &str) -> Result<()> {

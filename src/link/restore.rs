@@ -7,6 +7,7 @@ use bson::{RawBsonRef, RawDocument, RawDocumentBuf};
 use super::both_clusters::with_both;
 use super::control::{Answer, Request, Response};
 use super::dead_letters::{key_of, unreadable};
+use super::identity::must_know_names;
 use super::record_status::{Place, mark_restored};
 use super::reporting::{self, Source, source, unexpected};
 use super::restorer::Restorer;
@@ -54,8 +55,10 @@ pub async fn restore(
     ask: impl FnOnce(&str) -> Result<bool>,
 ) -> Result<Outcome> {
     let record = reporting::record(&config.link.state_dir, id).await?;
-    let lost = Lost::of(id, &record)?;
+    let mut lost = Lost::of(id, &record)?;
+    lost.key = config.namespaces.renames().key_on(lost.side, &lost.key);
     with_both(config, async |clusters| {
+        must_know_names(config, clusters).await?;
         let cluster = &clusters[lost.side];
         let now = swap::read(cluster, &lost.key).await?;
         if !ask(&lost.shown(config, now.as_deref()))? {

@@ -7,13 +7,12 @@ use bson::{DateTime, Timestamp, Uuid, doc};
 
 use super::check::{must_be_granted, must_be_understood};
 use super::first_start::{FirstSync, first_positions, make_ready, tell_of_first, wall_time};
-use super::history::{
-    FoundCheckpoint, History, highest_epoch, link_document, must_not_overlap, notes, session_ids,
-};
+use super::history::{FoundCheckpoint, History, highest_epoch, link_document, notes, session_ids};
 use super::identity::{ServerFacts, identity_of, must_differ, must_match};
 use super::initial_sync::{drop_included, make_missing, must_be_empty};
 use super::lease::Lease;
 use super::merge::Job;
+use super::overlap::must_not_overlap;
 use super::own::Own;
 use super::run::RunOptions;
 use super::standing::{Standing, Turn};

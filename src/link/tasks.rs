@@ -51,7 +51,7 @@ pub(super) async fn share(
     let paused = pausing::read(store, &connected.own, &link.name).await?;
     pausing::apply(&paused.0, &mut ledger);
     let clusters = connected.clusters.clone();
-    let collections = Collections::new(clusters, &link.name, &link.database, link.mode);
+    let collections = Collections::new(clusters, config);
     for namespace in collections.load().await? {
         ledger.unpair(namespace);
     }

@@ -6,7 +6,7 @@ use super::history::History;
 use super::identity::identity_of;
 use super::merge::Job;
 use super::start::Connected;
-use crate::change::{Side, expression_of, pattern_of, wildcard_matches};
+use crate::change::{Side, pattern_covers, pattern_of};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::store::{LinkIdentity, Store};
@@ -15,9 +15,14 @@ use crate::store::{LinkIdentity, Store};
 /// Fewer namespaces are accepted as they are.
 fn widened(before: &LinkIdentity, now: &LinkIdentity) -> Vec<String> {
     let added = now.include.iter();
-    let covered = |pattern: &String| before.include.iter().any(|old| covers(old, pattern));
+    let covered = |pattern: &String| {
+        before
+            .include
+            .iter()
+            .any(|old| pattern_covers(old, pattern))
+    };
     let added = added.filter(|pattern| !covered(pattern));
-    let excluded = |pattern: &String| now.exclude.iter().any(|new| covers(new, pattern));
+    let excluded = |pattern: &String| now.exclude.iter().any(|new| pattern_covers(new, pattern));
     let no_longer_excluded = before.exclude.iter();
     let no_longer_excluded = no_longer_excluded.filter(|pattern| !excluded(pattern));
     let new = added.chain(no_longer_excluded).cloned();
@@ -41,12 +46,6 @@ fn filtered_otherwise(before: &[String], now: &[String]) -> Vec<String> {
     differing
         .map(|typed| pattern_of(typed).to_owned())
         .collect()
-}
-
-/// Whether a pattern of before matches every name that another one does, as far as that is certain.
-fn covers(old: &str, new: &str) -> bool {
-    let are_wildcards = expression_of(old).is_none() && expression_of(new).is_none();
-    old == new || old == "*" || (are_wildcards && wildcard_matches(old, new))
 }
 
 /// The resync that newly included namespaces need; none where there are none, or where one that is
@@ -122,6 +121,8 @@ pub(super) async fn remember(
                 "include": &identity.include,
                 "exclude": &identity.exclude,
                 "filters": &identity.filters,
+                "renames": &identity.renames,
+                "include_b": config.namespaces.patterns(Side::B),
             };
             let statement = doc! { "q": { "_id": &config.link.name }, "u": { "$set": set } };
             connected.own[side].update("links", vec![statement]).await?;
@@ -146,6 +147,7 @@ mod tests {
             include: owned(include),
             exclude: owned(exclude),
             filters: Vec::new(),
+            renames: Vec::new(),
         }
     }
 

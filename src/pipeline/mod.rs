@@ -15,7 +15,9 @@ mod shared;
 mod stopwatch;
 mod witness;
 
-pub use collections::{Collections, Listed, Pairing, create, indexes, list, name_of, unsupported};
+pub use collections::{
+    Collections, Listed, Pairing, create, indexes, list, name_of, too_long, unsupported,
+};
 pub use counters::{Counters, Waiter};
 pub use exchange::{Exchange, HandedOver};
 pub use lane::{Lane, LaneSettings};

@@ -12,7 +12,7 @@ use super::counters::Counters;
 use super::exchange::Exchange;
 use super::log_room;
 use super::records::{LinkFacts, Records};
-use crate::change::{Filters, Namespace, Pair, PipelineId, Side};
+use crate::change::{Filters, Mode, Namespace, Pair, PipelineId, Side};
 use crate::config::{Adjustable, Config};
 use crate::error::Result;
 use crate::resolve::DocumentRules;
@@ -29,6 +29,7 @@ pub struct Shared {
     pub document_rules: DocumentRules,
     /// The database of tandem's own state.
     pub database: String,
+    /// By the names that collections have on the source.
     pub filters: Filters,
     /// What of the configuration may change meanwhile.
     adjustable: watch::Sender<Adjustable>,
@@ -39,6 +40,14 @@ pub struct Shared {
 }
 
 const SKEW_UNKNOWN: i64 = i64::MIN;
+
+/// By the names that the source's collections have there.
+fn filters_of_source(config: &Config) -> Filters {
+    match config.link.mode {
+        Mode::OneWay { from } => config.filters.on(from, config.namespaces.renames()),
+        Mode::TwoWay => config.filters.clone(),
+    }
+}
 
 impl Shared {
     pub fn new(
@@ -58,7 +67,7 @@ impl Shared {
             facts,
             document_rules,
             database: config.link.database.clone(),
-            filters: config.filters.clone(),
+            filters: filters_of_source(config),
             adjustable: watch::Sender::new(config.adjustable()),
             clock_skew_ms: AtomicI64::new(SKEW_UNKNOWN),
             building: Pair::default(),

@@ -55,9 +55,10 @@ pub struct Decoded {
 
 /// Reads the events of one cluster.
 pub struct Decoder {
+    side: Side,
     rank: Rank,
     filter: NamespaceFilter,
-    /// Of a source; a target has none.
+    /// Of a source, by the names that collections have there; a target has none.
     filters: Filters,
     version_field: Option<String>,
     tags: HashSet<Uuid>,
@@ -95,6 +96,7 @@ impl Decoder {
         tags: HashSet<Uuid>,
     ) -> Self {
         Self {
+            side,
             rank: Rank::of(side, tie),
             filter,
             filters,
@@ -240,7 +242,7 @@ impl Decoder {
             (Ok(database), Ok(collection)) => Some(Namespace::new(database, collection)),
             _ => None,
         };
-        let included = namespace.filter(|namespace| self.filter.includes(namespace));
+        let included = namespace.filter(|name| self.filter.includes(self.side, name));
         if self.names.len() >= NAMES_MAX {
             self.names.clear();
         }

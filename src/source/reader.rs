@@ -17,6 +17,7 @@ use crate::fault::Fault;
 /// What the server leaves out of the stream.
 #[derive(Debug, Clone)]
 pub struct StreamFilter {
+    pub side: Side,
     pub namespaces: NamespaceFilter,
     pub origin: Origin,
 }

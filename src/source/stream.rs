@@ -142,10 +142,10 @@ impl StreamFilter {
         Ok(rawdoc! { "$match": { "$or": [own, wanted] } })
     }
 
-    /// The databases that the include patterns name, where none leaves that part open.
+    /// The databases that the include patterns name on this side, where none leaves that part open.
     fn databases(&self) -> Option<bson::RawArrayBuf> {
         let mut names = bson::RawArrayBuf::new();
-        for pattern in self.namespaces.include() {
+        for pattern in self.namespaces.patterns(self.side) {
             names.push(fixed_database(pattern)?.as_str());
         }
         Some(names)

@@ -45,6 +45,9 @@ pub struct LinkIdentity {
     /// Each as it was typed.
     #[serde(default)]
     pub filters: Vec<String>,
+    /// Each as `name on a -> name on b`, sorted.
+    #[serde(default)]
+    pub renames: Vec<String>,
 }
 
 /// What a pipeline did over the life of the store.

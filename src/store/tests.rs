@@ -89,6 +89,7 @@ fn everything_is_there_after_reopening() {
         include: vec!["shop.*".into()],
         exclude: vec![],
         filters: vec![],
+        renames: vec![],
     };
     let totals = Totals {
         conflicts: u64::MAX,

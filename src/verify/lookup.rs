@@ -6,8 +6,9 @@ use bson::{RawArrayBuf, RawDocument, RawDocumentBuf, Timestamp, cstr, doc, rawdo
 use sha2::{Digest as _, Sha256};
 
 use super::join::Digest;
-use crate::change::{DocumentKey, Namespace, Pair, Selection};
+use crate::change::{DocumentKey, Namespace, Pair, Renames, Selection};
 use crate::cluster::Cluster;
+use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::pipeline::Pause;
 
@@ -16,6 +17,24 @@ pub const FIND_KEYS_MAX: usize = 500;
 
 /// Tries before a cluster that is away ends the comparison, over about half a minute.
 const TRIES_MAX: u32 = 12;
+
+/// Whose documents are looked up, and which of them.
+pub struct Sought<'a> {
+    /// The name on a.
+    namespace: &'a Namespace,
+    renames: &'a Renames,
+    selection: Selection,
+}
+
+impl<'a> Sought<'a> {
+    pub fn of(config: &'a Config, namespace: &'a Namespace) -> Self {
+        Self {
+            namespace,
+            renames: config.namespaces.renames(),
+            selection: config.filters.selection(namespace),
+        }
+    }
+}
 
 /// Tries a read again until it succeeds, fails for good, or has failed too often.
 ///
@@ -40,19 +59,18 @@ pub fn digest(document: &RawDocument) -> Digest {
     Sha256::digest(document.as_bytes()).into()
 }
 
-/// The digests of the documents of `keys`, which are of one namespace; without those not there.
+/// The digests of the documents of `keys`, without those not there.
 ///
 /// # Errors
 /// As the cluster says.
 pub async fn digests(
     cluster: &Cluster,
-    namespace: &Namespace,
-    selection: &Selection,
+    sought: &Sought<'_>,
     keys: &[DocumentKey],
 ) -> Result<HashMap<DocumentKey, Digest>> {
     let mut found = HashMap::with_capacity(keys.len());
-    find(cluster, namespace, selection, keys, |document| {
-        if let Some(key) = DocumentKey::of(namespace, document) {
+    find(cluster, sought, keys, |document| {
+        if let Some(key) = DocumentKey::of(sought.namespace, document) {
             found.insert(key, digest(document));
         }
     })
@@ -66,15 +84,14 @@ pub async fn digests(
 /// As the clusters say.
 pub async fn documents(
     clusters: &Pair<Cluster>,
-    selection: &Selection,
+    sought: &Sought<'_>,
     key: &DocumentKey,
 ) -> Result<Pair<Option<RawDocumentBuf>>> {
     let read = async |cluster: &Cluster| {
         let mut found = None;
-        let namespace = key.namespace();
         let key_alone = std::slice::from_ref(key);
-        find(cluster, namespace, selection, key_alone, |document| {
-            if DocumentKey::of(namespace, document).as_ref() == Some(key) {
+        find(cluster, sought, key_alone, |document| {
+            if DocumentKey::of(sought.namespace, document).as_ref() == Some(key) {
                 found = Some(document.to_owned());
             }
         })
@@ -103,8 +120,7 @@ pub async fn operation_times(clusters: &Pair<Cluster>) -> Result<Pair<Timestamp>
 
 async fn find(
     cluster: &Cluster,
-    namespace: &Namespace,
-    selection: &Selection,
+    sought: &Sought<'_>,
     keys: &[DocumentKey],
     each: impl FnMut(&RawDocument),
 ) -> Result<()> {
@@ -114,9 +130,12 @@ async fn find(
             ids.push(id);
         }
     }
+    let namespace = sought.renames.on(cluster.side, sought.namespace);
     let mut command = RawDocumentBuf::new();
     command.append(cstr!("find"), namespace.collection());
-    selection.put_into(&mut command, Some(rawdoc! { "_id": { "$in": ids } }));
+    sought
+        .selection
+        .put_into(&mut command, Some(rawdoc! { "_id": { "$in": ids } }));
     command.append(cstr!("batchSize"), keys.len() as i64);
     command.append(cstr!("readConcern"), rawdoc! { "level": "majority" });
     let doing = format!("read {namespace} on {}", cluster.name);

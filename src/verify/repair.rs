@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
-use super::lookup::{FIND_KEYS_MAX, digests, with_tries};
+use super::lookup::{FIND_KEYS_MAX, Sought, digests, with_tries};
 use super::outcome::{DifferenceKind, Verification};
 use super::schema::plan;
 use crate::change::{DocumentKey, Namespace, Pair, Side};
@@ -91,12 +91,12 @@ async fn look_again(
         }
         let mut equal: Vec<DocumentKey> = Vec::new();
         for (namespace, keys) in by_namespace {
-            let selection = &config.filters.selection(&namespace);
+            let sought = &Sought::of(config, &namespace);
             for some in keys.chunks(FIND_KEYS_MAX) {
                 let (a, b) = with_tries(|| async {
                     tokio::try_join!(
-                        digests(&clusters.a, &namespace, selection, some),
-                        digests(&clusters.b, &namespace, selection, some)
+                        digests(&clusters.a, sought, some),
+                        digests(&clusters.b, sought, some)
                     )
                 })
                 .await?;

@@ -33,6 +33,7 @@ pub struct NotCompared {
 /// One namespace with the collections under it.
 #[derive(Debug, Clone)]
 pub struct Compared {
+    /// Its name on a.
     pub namespace: Namespace,
     /// None where the collection is missing.
     pub sides: Pair<Option<Scanned>>,
@@ -105,7 +106,7 @@ impl Plan {
         };
         self.compared.push(Compared {
             namespace: namespace.clone(),
-            sides: shapes.map(|shape| scanned(namespace, shape?, selection)),
+            sides: shapes.map(|shape| scanned(shape?, selection)),
             same_order: match (collation(shapes.a), collation(shapes.b)) {
                 (Some(a), Some(b)) => a == b,
                 (None, _) | (_, None) => true,
@@ -115,10 +116,10 @@ impl Plan {
 }
 
 /// A capped collection has an index of `_id` too, and both sides may differ in natural order.
-fn scanned(namespace: &Namespace, shape: &Shape, selection: &Selection) -> Option<Scanned> {
+fn scanned(shape: &Shape, selection: &Selection) -> Option<Scanned> {
     Some(Scanned {
         selection: selection.clone(),
-        namespace: namespace.clone(),
+        namespace: shape.name.clone(),
         uuid: shape.uuid?,
         order: Order::ById,
     })
@@ -212,6 +213,7 @@ mod tests {
     fn shape(options: Document, key: Document) -> Shape {
         let index = doc! { "name": "x_1", "key": key };
         Shape {
+            name: Namespace::new("shop", "orders"),
             kind: "collection".to_owned(),
             options,
             indexes: BTreeMap::from([("x_1".to_owned(), index)]),

@@ -10,7 +10,7 @@ use tokio::sync::mpsc::error::TryRecvError;
 
 use super::fields::differing_fields;
 use super::join::Digest;
-use super::lookup::{self, FIND_KEYS_MAX, with_tries};
+use super::lookup::{self, FIND_KEYS_MAX, Sought, with_tries};
 use super::outcome::{DifferenceKind, DifferingKey, Finding};
 use super::piece::{Piece, ToSettle};
 use super::progress::{Done, Progress};
@@ -171,11 +171,11 @@ impl Watcher<'_> {
         namespace: &Namespace,
         keys: &[DocumentKey],
     ) -> Result<Pair<HashMap<DocumentKey, Digest>>> {
-        let selection = &self.config.filters.selection(namespace);
+        let sought = &Sought::of(self.config, namespace);
         with_tries(|| async {
             let (a, b) = tokio::try_join!(
-                lookup::digests(&self.clusters.a, namespace, selection, keys),
-                lookup::digests(&self.clusters.b, namespace, selection, keys)
+                lookup::digests(&self.clusters.a, sought, keys),
+                lookup::digests(&self.clusters.b, sought, keys)
             )?;
             Ok(Pair::new(a, b))
         })
@@ -217,8 +217,8 @@ impl Watcher<'_> {
             let (key, fields) = (key.clone(), Vec::new());
             return Ok(Some(DifferingKey { key, kind, fields }));
         }
-        let selection = &self.config.filters.selection(key.namespace());
-        let read = || lookup::documents(self.clusters, selection, key);
+        let sought = &Sought::of(self.config, key.namespace());
+        let read = || lookup::documents(self.clusters, sought, key);
         let Pair {
             a: Some(a),
             b: Some(b),

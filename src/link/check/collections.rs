@@ -5,16 +5,18 @@ use std::collections::BTreeMap;
 use bson::{Document, Uuid, doc};
 
 use super::{CheckLine, Verdict, failed};
-use crate::change::Namespace;
+use crate::change::{Namespace, Pair, Side};
 use crate::cluster::Cluster;
 use crate::config::{Config, Mode};
-use crate::ddl::effective_options;
+use crate::ddl::{effective_options, view_options};
 use crate::error::Result;
 use crate::link::initial_sync::survey::included;
 
 /// What can differ between the two sides.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Shape {
+    /// What its cluster calls it.
+    pub name: Namespace,
     pub kind: String,
     pub options: Document,
     /// By name, without what depends on the server.
@@ -53,10 +55,11 @@ pub async fn check(config: &Config, a: &Cluster, b: &Cluster, lines: &mut Vec<Ch
         return;
     };
     for (cluster, shapes) in [(a, of_a), (b, of_b)] {
-        for (namespace, shape) in shapes {
-            lines.extend(limited(config, cluster, namespace, shape));
+        for shape in shapes.values() {
+            lines.extend(limited(config, cluster, shape));
         }
     }
+    super::names::check(config, a, &Pair::new(of_a, of_b), lines).await;
     for (namespace, in_a) in of_a {
         if let Some(in_b) = of_b.get(namespace) {
             lines.extend(differing(namespace, in_a, in_b));
@@ -64,25 +67,35 @@ pub async fn check(config: &Config, a: &Cluster, b: &Cluster, lines: &mut Vec<Ch
     }
 }
 
-/// All included collections and views of a cluster.
+/// All included collections and views of a cluster, by their names on a. What a view shows is named
+/// as on a, too.
 pub(crate) async fn shapes(
     config: &Config,
     cluster: &Cluster,
 ) -> Result<BTreeMap<Namespace, Shape>> {
     let mut shapes = BTreeMap::new();
-    for (namespace, entry) in included(cluster, &config.namespaces).await? {
+    let renames = config.namespaces.renames();
+    for (name, entry) in included(cluster, &config.namespaces).await? {
+        let Some(namespace) = renames.on_a(cluster.side, &name) else {
+            continue;
+        };
         let kind = entry.get_str("type").unwrap_or_default().to_owned();
         let indexes = match kind.as_str() {
             "view" => BTreeMap::new(),
-            _ => indexes(cluster, &namespace).await?,
+            _ => indexes(cluster, &name).await?,
         };
-        let options = entry.get_document("options").cloned().unwrap_or_default();
+        let mut options = entry.get_document("options").cloned().unwrap_or_default();
+        if kind == "view" && cluster.side == Side::B {
+            let names = Pair::new(namespace.clone(), name.clone());
+            options = view_options(&options, Side::B, &names, renames).unwrap_or(options);
+        }
         let info = entry.get_document("info").ok();
         let uuid = match info.and_then(|info| info.get("uuid")) {
             Some(bson::Bson::Binary(binary)) => binary.to_uuid().ok(),
             _ => None,
         };
         let shape = Shape {
+            name,
             kind,
             options,
             indexes,
@@ -107,17 +120,12 @@ async fn indexes(cluster: &Cluster, namespace: &Namespace) -> Result<BTreeMap<St
 }
 
 /// What tandem cannot replicate as it does plain collections.
-fn limited(
-    config: &Config,
-    cluster: &Cluster,
-    namespace: &Namespace,
-    shape: &Shape,
-) -> Option<CheckLine> {
+fn limited(config: &Config, cluster: &Cluster, shape: &Shape) -> Option<CheckLine> {
     let two_way = match config.link.mode {
         Mode::TwoWay => Verdict::Fail,
         Mode::OneWay { .. } => Verdict::Warn,
     };
-    let subject = format!("{namespace} on {}", cluster.name);
+    let subject = format!("{} on {}", shape.name, cluster.name);
     let line = |verdict, found: &str, hint: &str| {
         Some(CheckLine::new(verdict, &subject, "a plain collection", found).hint(hint))
     };
@@ -225,6 +233,7 @@ mod tests {
     fn shape(options: Document, unique: bool) -> Shape {
         let index = doc! { "name": "x_1", "key": { "x": 1 }, "unique": unique };
         Shape {
+            name: Namespace::new("shop", "orders"),
             kind: "collection".to_owned(),
             options,
             indexes: BTreeMap::from([("x_1".to_owned(), index)]),

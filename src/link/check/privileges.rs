@@ -171,7 +171,7 @@ fn needed(config: &Config, side: Side) -> Vec<(Place, &'static str)> {
     let oplog = Place::Collection("local".to_owned(), "oplog.rs".to_owned());
     add(&oplog, &["find"]);
     add(&Place::Database(config.link.database.clone()), &OWN_ACTIONS);
-    for pattern in config.namespaces.include() {
+    for pattern in config.namespaces.patterns(side) {
         let place = place_of(pattern);
         add(&place, &READ_ACTIONS);
         if is_written {

@@ -9,7 +9,7 @@ use crate::cluster::Cluster;
 use crate::config::{Config, InitialSync};
 use crate::error::Result;
 use crate::link::own::Own;
-use crate::pipeline::{create, unsupported};
+use crate::pipeline::{create, too_long, unsupported};
 
 /// Makes what one side sends from and the other one lacks, empty, with its options and indexes.
 /// This side's history is read from later on, so it is nobody's change. Where it is read from an
@@ -32,8 +32,12 @@ pub async fn make_missing(config: &Config, own: &Pair<Own>) -> Result<()> {
     for source in Side::BOTH.into_iter().filter(|side| mode.sends(*side)) {
         let (from, to) = (&own[source].cluster, &own[source.other()].cluster);
         for (namespace, entry) in &there[source] {
-            if !there[source.other()].contains_key(namespace) {
-                make(from, to, namespace, entry, mode).await?;
+            let counterpart = config.namespaces.renames().on_other(source, namespace);
+            let missing = |name: &Namespace| !there[source.other()].contains_key(name);
+            if let Some(counterpart) = counterpart.filter(missing) {
+                let mut names = Pair::new(counterpart.clone(), counterpart);
+                names[source] = namespace.clone();
+                make(from, to, &names, entry, mode).await?;
             }
         }
     }
@@ -43,18 +47,24 @@ pub async fn make_missing(config: &Config, own: &Pair<Own>) -> Result<()> {
 async fn make(
     source: &Cluster,
     target: &Cluster,
-    namespace: &Namespace,
+    names: &Pair<Namespace>,
     entry: &Document,
     mode: Mode,
 ) -> Result<()> {
+    let namespace = &names[target.side];
     let options = entry.get_document("options").cloned().unwrap_or_default();
     let kind = entry.get_str("type").unwrap_or("collection");
     if unsupported(kind, &options, mode).is_some() {
         return Ok(());
     }
+    if namespace.is_too_long() {
+        let reason = too_long(target);
+        tracing::warn!(%namespace, reason, "a collection that is missing cannot be made");
+        return Ok(());
+    }
     tracing::info!(cluster = %target.name, %namespace, "making a collection that is missing");
     create(target, namespace, &options).await?;
-    for index in indexes(source, namespace).await? {
+    for index in indexes(source, &names[source.side]).await? {
         if let Err(reason) = build_one(target, namespace, None, &index).await? {
             let index = index.get_str("name").unwrap_or_default();
             tracing::warn!(cluster = %target.name, %namespace, index, reason, "an index cannot be built");

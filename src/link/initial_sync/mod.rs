@@ -280,9 +280,10 @@ impl InitialSync {
     }
 
     async fn create_views(&self, found: &[Surveyed]) -> Result<()> {
+        let renames = self.config.namespaces.renames();
         for view in found.iter().filter(|one| one.is_view()) {
             let namespace = &view.namespace;
-            if let Some(reason) = views::create(&self.clusters.b, view).await {
+            if let Some(reason) = views::create(&self.clusters.b, view, renames).await {
                 self.progress.numbers().not_done.push(NotDone {
                     namespace: namespace.to_string(),
                     index: None,

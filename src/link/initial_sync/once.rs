@@ -8,7 +8,7 @@ use super::survey::Surveyed;
 use crate::change::{Namespace, Selection, Side};
 use crate::cluster::{Cluster, CursorKind, errors};
 use crate::error::Result;
-use crate::pipeline::{Pause, create, insist, list};
+use crate::pipeline::{Pause, create, insist, list, too_long};
 use crate::ranges::{self, Range};
 use crate::target::append;
 
@@ -67,7 +67,10 @@ impl InitialSync {
             Some(range) if range.is_done => return Ok(Outcome::Copied),
             Some(range) => range,
             None => {
-                let there = insist(|| list(&self.clusters.b, namespace)).await?;
+                if one.counterpart.is_too_long() {
+                    return Ok(Outcome::NotCopied(too_long(&self.clusters.b)));
+                }
+                let there = insist(|| list(&self.clusters.b, &one.counterpart)).await?;
                 if there.is_some_and(|there| there.options != one.options) {
                     let target = &self.clusters.b.name;
                     let reason = format!("{target} has its name for something else");
@@ -104,12 +107,11 @@ impl InitialSync {
     /// From an empty collection on: what is there of an earlier try has no place to go on from.
     async fn copy_whole(&self, one: &Surveyed, range: &mut StoredRange) -> Result<()> {
         let target = &self.clusters.b;
+        let there = &one.counterpart;
         self.uncount(range);
-        drop_collection(target, one).await?;
-        create(target, &one.namespace, &one.options).await?;
-        let uuid = list(target, &one.namespace)
-            .await?
-            .and_then(|made| made.uuid);
+        drop_collection(target, there).await?;
+        create(target, there, &one.options).await?;
+        let uuid = list(target, there).await?.and_then(|made| made.uuid);
         let doing = format!("copy {}", one.namespace);
         let source = &self.clusters.a;
         let (database, command) = (
@@ -121,7 +123,7 @@ impl InitialSync {
         while let Some(batch) = source.within(&doing, cursor.next()).await? {
             let found: Result<Vec<&RawDocument>> = ranges::documents(&batch, &doing)?.collect();
             let found: Vec<RawDocumentBuf> = found?.into_iter().map(ToOwned::to_owned).collect();
-            append(target, &one.namespace, uuid, &found).await?;
+            append(target, there, uuid, &found).await?;
             let bytes = found.iter().map(|one| one.as_bytes().len() as u64);
             let bytes: u64 = bytes.sum();
             range.documents += found.len() as u64;
@@ -141,9 +143,8 @@ impl InitialSync {
     }
 }
 
-async fn drop_collection(target: &Cluster, one: &Surveyed) -> Result<()> {
+async fn drop_collection(target: &Cluster, namespace: &Namespace) -> Result<()> {
     const NAMESPACE_NOT_FOUND: i32 = 26;
-    let namespace = &one.namespace;
     let doing = format!("drop {namespace} on {}", target.name);
     let command = bson::doc! {
         "drop": namespace.collection(),
@@ -182,6 +183,7 @@ mod tests {
     fn a_capped_collection_is_read_in_natural_order_and_a_time_series_as_it_comes() {
         let mut one = Surveyed {
             namespace: Namespace::new("shop", "ring"),
+            counterpart: Namespace::new("shop", "ring"),
             kind: "collection".to_owned(),
             uuid: Some(Uuid::new()),
             options: doc! { "capped": true },

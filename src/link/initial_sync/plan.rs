@@ -79,7 +79,7 @@ fn copy_table(mode: Mode, found: &[Surveyed]) -> String {
     table.set_header(["namespace", "documents", "bytes", "indexes", "copied"]);
     for one in found {
         table.add_row([
-            one.namespace.to_string(),
+            one.shown(),
             one.documents.to_string(),
             one.bytes.to_string(),
             one.indexes.len().to_string(),
@@ -108,6 +108,7 @@ fn copy_json(mode: Mode, found: &[Surveyed]) -> String {
                 .filter_map(|index| index.get_str("name").ok());
             json!({
                 "namespace": one.namespace.as_str(),
+                "namespace_on_b": one.counterpart.as_str(),
                 "documents": one.documents,
                 "bytes": one.bytes,
                 "indexes": names.collect::<Vec<_>>(),

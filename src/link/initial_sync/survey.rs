@@ -12,7 +12,10 @@ use crate::pipeline::unsupported;
 /// One included collection or view.
 #[derive(Debug, Clone)]
 pub struct Surveyed {
+    /// What its cluster calls it.
     pub namespace: Namespace,
+    /// What the other one does.
+    pub counterpart: Namespace,
     /// `collection`, `view` or `timeseries`.
     pub kind: String,
     /// None for a view or a time series.
@@ -29,6 +32,14 @@ pub struct Surveyed {
 }
 
 impl Surveyed {
+    /// Its name, with the one on the other cluster where that is another.
+    pub fn shown(&self) -> String {
+        match self.namespace == self.counterpart {
+            true => self.namespace.to_string(),
+            false => format!("{} -> {}", self.namespace, self.counterpart),
+        }
+    }
+
     pub fn is_view(&self) -> bool {
         self.kind == "view"
     }
@@ -51,12 +62,12 @@ pub async fn survey(
 ) -> Result<Vec<Surveyed>> {
     let mut found = Vec::new();
     for (namespace, entry) in included(cluster, filter).await? {
-        found.push(look_at(cluster, namespace, &entry, mode).await?);
+        found.push(look_at(cluster, filter, namespace, &entry, mode).await?);
     }
     Ok(found)
 }
 
-/// What `listCollections` tells of everything included, by name.
+/// What `listCollections` tells of everything included, by the cluster's own names.
 ///
 /// # Errors
 /// As the cluster says.
@@ -64,18 +75,29 @@ pub async fn included(
     cluster: &Cluster,
     filter: &NamespaceFilter,
 ) -> Result<BTreeMap<Namespace, Document>> {
+    let mut found = everything(cluster, filter).await?;
+    found.retain(|namespace, _| filter.includes(cluster.side, namespace));
+    Ok(found)
+}
+
+/// As [`included`], with all else that the same databases hold.
+///
+/// # Errors
+/// As the cluster says.
+pub async fn everything(
+    cluster: &Cluster,
+    filter: &NamespaceFilter,
+) -> Result<BTreeMap<Namespace, Document>> {
     let doing = format!("list the collections of {}", cluster.name);
     let mut found = BTreeMap::new();
     for name in cluster.database_names(&doing).await? {
-        if !filter.may_include_from(&name) {
+        if !filter.may_include_from(cluster.side, &name) {
             continue;
         }
         let command = doc! { "listCollections": 1 };
         for entry in cluster.all(&name, command, &doing).await? {
             let namespace = Namespace::new(&name, entry.get_str("name").unwrap_or_default());
-            if filter.includes(&namespace) {
-                found.insert(namespace, entry);
-            }
+            found.insert(namespace, entry);
         }
     }
     Ok(found)
@@ -83,10 +105,15 @@ pub async fn included(
 
 async fn look_at(
     cluster: &Cluster,
+    filter: &NamespaceFilter,
     namespace: Namespace,
     entry: &Document,
     mode: Mode,
 ) -> Result<Surveyed> {
+    const TOO_LONG: &str = "its name would be too long on the other cluster";
+    let counterpart = filter.renames().on_other(cluster.side, &namespace);
+    let counterpart = counterpart.unwrap_or_else(|| namespace.clone());
+    let too_long = counterpart.is_too_long().then_some(TOO_LONG);
     let kind = entry.get_str("type").unwrap_or("collection");
     let options = entry.get_document("options").cloned().unwrap_or_default();
     let info = entry.get_document("info").ok();
@@ -95,8 +122,9 @@ async fn look_at(
         _ => None,
     };
     let mut found = Surveyed {
-        unsupported: unsupported(kind, &options, mode),
+        unsupported: unsupported(kind, &options, mode).or(too_long),
         namespace,
+        counterpart,
         kind: kind.to_owned(),
         uuid,
         options,

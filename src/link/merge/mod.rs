@@ -201,7 +201,7 @@ impl Merge {
             Mode::OneWay { from } => from,
             Mode::TwoWay => Side::A,
         };
-        let selection = self.config.filters.selection(&pair[source].name);
+        let selection = self.shared.filters.selection(&pair[source].name);
         let scanned = |side: Side| Scanned {
             selection: selection.clone(),
             namespace: pair[side].name.clone(),
@@ -298,7 +298,8 @@ async fn prepare(
     let mut lasting = None;
     for side in Side::BOTH {
         if let Some(uuid) = uuids[side] {
-            let name = collections.identify(side, uuid, namespace);
+            let there = collections.renames().on(side, namespace);
+            let name = collections.identify(side, uuid, &there);
             lasting = lasting.or(Some((side, name)));
         }
     }

@@ -18,7 +18,7 @@ pub struct MergePlan {
     mode: Mode,
 }
 
-/// By namespace, what each side has of it.
+/// By the name on a, what each side has of it.
 ///
 /// # Errors
 /// As the clusters say.
@@ -30,8 +30,10 @@ pub(super) async fn survey_both(
     for side in Side::BOTH {
         // What two-way mode does not take, a merge does not compare either.
         for one in survey(&clusters[side], &config.namespaces, Mode::TwoWay).await? {
-            let sides = found.entry(one.namespace.clone()).or_default();
-            sides[side] = Some(one);
+            let renames = config.namespaces.renames();
+            if let Some(on_a) = renames.on_a(side, &one.namespace) {
+                found.entry(on_a).or_default()[side] = Some(one);
+            }
         }
     }
     Ok(found)
@@ -54,6 +56,11 @@ pub(super) fn obstacle(mode: Mode, sides: &Sides) -> Option<&'static str> {
 pub(super) fn is_view(sides: &Sides) -> bool {
     let mut known = [&sides.a, &sides.b].into_iter().flatten();
     known.any(Surveyed::is_view)
+}
+
+fn name_on_b(sides: &Sides) -> Option<&str> {
+    let of_a = sides.a.as_ref().map(|one| one.counterpart.as_str());
+    of_a.or(sides.b.as_ref().map(|one| one.namespace.as_str()))
 }
 
 impl MergePlan {
@@ -94,7 +101,7 @@ impl MergePlan {
             }
             let shown = |number: Option<u64>| number.map_or("-".to_owned(), |n| n.to_string());
             table.add_row([
-                namespace.to_string(),
+                of(Side::A).map_or_else(|| namespace.to_string(), Surveyed::shown),
                 shown(of(Side::A).map(|one| one.documents)),
                 shown(of(Side::B).map(|one| one.documents)),
                 shown(of(Side::A).map(|one| one.bytes)),
@@ -124,6 +131,7 @@ impl MergePlan {
             let obstacle = self.obstacle(sides);
             json!({
                 "namespace": namespace.as_str(),
+                "namespace_on_b": name_on_b(sides),
                 "documents": of(|one| one.documents),
                 "bytes": of(|one| one.bytes),
                 "merged": obstacle.is_none(),

@@ -116,7 +116,8 @@ impl Repair<'_> {
 
     async fn prepare(&self, shown: &Namespace) -> Result<Option<Namespace>> {
         let uuid = async |side: Side| {
-            let listed = list(&self.clusters[side], shown).await?;
+            let name = self.shared.collections.renames().on(side, shown);
+            let listed = list(&self.clusters[side], &name).await?;
             Ok::<_, Error>(listed.and_then(|listed| listed.uuid))
         };
         let uuids = Pair::new(uuid(Side::A).await?, uuid(Side::B).await?);

@@ -25,12 +25,12 @@ impl Merge {
     pub(super) async fn build_indexes(&self, both: &Both) -> Result<()> {
         for target in self.targets() {
             let target = *target;
-            let Some(there) = &both.sides[target] else {
+            let (Some(a), Some(b)) = (&both.sides.a, &both.sides.b) else {
                 continue;
             };
-            let namespace = &there.namespace;
+            let places = Pair::new(a, b).map(|there| (there.namespace.clone(), None));
+            let (namespace, _) = &places[target];
             self.shared.set_building(target, namespace, true);
-            let places = Pair::new((namespace.clone(), None), (namespace.clone(), None));
             let (clusters, progress) = (&self.clusters, &self.progress);
             insist(|| indexes::build(clusters, target, &places, progress, None)).await?;
             let now = insist(|| self.own[target].operation_time()).await?;
@@ -41,13 +41,14 @@ impl Merge {
     }
 
     pub(super) async fn create_views(&self, found: &BTreeMap<Namespace, Sides>) {
+        let renames = self.config.namespaces.renames();
         for (namespace, sides) in found {
             for target in self.targets() {
                 let view = sides[target.other()].as_ref().filter(|one| one.is_view());
                 let (Some(view), None) = (view, &sides[*target]) else {
                     continue;
                 };
-                if let Some(reason) = views::create(&self.clusters[*target], view).await {
+                if let Some(reason) = views::create(&self.clusters[*target], view, renames).await {
                     self.not_merged(namespace, &reason);
                 }
             }

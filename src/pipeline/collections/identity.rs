@@ -1,7 +1,7 @@
 //! Which collection is meant: by UUID, under one lasting name, whatever it is called on a cluster.
 //!
 //! The lasting name is what keys, queues and notes know a collection by. It is the collection's
-//! first name, and never changes; a later collection of the same name gets its UUID behind it. So
+//! first name, as a calls it, and never changes; a later collection of the same name gets its UUID behind it. So
 //! a rename moves no key, and what was written into a dropped collection never mixes with its
 //! successor's.
 
@@ -9,7 +9,7 @@ use std::collections::HashMap;
 
 use bson::{Timestamp, Uuid};
 
-use crate::change::{Namespace, Pair, Side};
+use crate::change::{Namespace, Pair, Renames, Side};
 use crate::target::CollectionInfo;
 
 /// How far a collection and its counterpart are known.
@@ -46,14 +46,15 @@ pub struct Entry {
 /// All collections of a link, by lasting name.
 #[derive(Debug, Default)]
 pub struct Identities {
+    renames: Renames,
     entries: HashMap<Namespace, Entry>,
     by_uuid: Pair<HashMap<Uuid, Namespace>>,
 }
 
 impl Entry {
-    pub fn named(name: &Namespace) -> Self {
+    fn named(names: Pair<Namespace>) -> Self {
         Self {
-            names: Pair::new(name.clone(), name.clone()),
+            names,
             uuids: Pair::new(None, None),
             gone: Pair::new(false, false),
             over_at: None,
@@ -74,6 +75,13 @@ impl Entry {
 }
 
 impl Identities {
+    pub fn new(renames: Renames) -> Self {
+        Self {
+            renames,
+            ..Self::default()
+        }
+    }
+
     pub fn get(&self, lasting: &Namespace) -> Option<&Entry> {
         self.entries.get(lasting)
     }
@@ -89,7 +97,10 @@ impl Identities {
     /// The entry, made if there is none.
     pub fn entry(&mut self, lasting: &Namespace) -> &mut Entry {
         let entry = self.entries.entry(lasting.clone());
-        entry.or_insert_with(|| Entry::named(lasting))
+        entry.or_insert_with(|| {
+            let on = |side| self.renames.on(side, lasting);
+            Entry::named(Pair::new(on(Side::A), on(Side::B)))
+        })
     }
 
     pub fn insert(&mut self, lasting: Namespace, entry: Entry) {
@@ -130,16 +141,19 @@ impl Identities {
         if let Some(known) = self.by_uuid[side].get(&uuid) {
             return known.clone();
         }
-        let lasting = match self.entries.get(name) {
-            None => name.clone(),
+        let Some(on_a) = self.renames.on_a(side, name) else {
+            return self.identify_apart(side, uuid, name);
+        };
+        let lasting = match self.entries.get(&on_a) {
+            None => on_a,
             Some(entry) if matches!(entry.state, State::Unpaired) => {
-                self.by_uuid[side].insert(uuid, name.clone());
-                return name.clone();
+                self.by_uuid[side].insert(uuid, on_a.clone());
+                return on_a;
             }
-            Some(entry) if entry.lacks(side, name) => name.clone(),
+            Some(entry) if entry.lacks(side, name) => on_a,
             Some(_) => {
                 let counterpart = self.counterpart(side, name);
-                counterpart.unwrap_or_else(|| successor(name, uuid))
+                counterpart.unwrap_or_else(|| successor(&on_a, uuid))
             }
         };
         self.set_counterpart(&lasting, side, uuid, name);
@@ -148,7 +162,8 @@ impl Identities {
 
     /// As [`Identities::identify`], of one that is nobody's counterpart.
     pub fn identify_apart(&mut self, side: Side, uuid: Uuid, name: &Namespace) -> Namespace {
-        let lasting = successor(name, uuid);
+        let on_a = self.renames.on_a(side, name);
+        let lasting = successor(on_a.as_ref().unwrap_or(name), uuid);
         self.set_counterpart(&lasting, side, uuid, name);
         lasting
     }
@@ -162,7 +177,10 @@ impl Identities {
         name: &Namespace,
     ) {
         if !self.entries.contains_key(lasting) {
-            self.entries.insert(lasting.clone(), Entry::named(name));
+            let there = self.renames.on_other(side, name);
+            let mut names = Pair::new(name.clone(), name.clone());
+            names[side.other()] = there.unwrap_or_else(|| name.clone());
+            self.entries.insert(lasting.clone(), Entry::named(names));
         }
         self.set_uuid(lasting, side, uuid);
         self.entry(lasting).names[side] = name.clone();
@@ -207,6 +225,7 @@ fn hex(uuid: Uuid) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::change::Rename;
 
     fn uuid(last: u8) -> Uuid {
         let mut bytes = [0; 16];
@@ -260,6 +279,45 @@ mod tests {
         let lasting = Namespace::new("shop", "orders#2");
         known.set_counterpart(&lasting, Side::A, uuid(1), &orders());
         assert_eq!(known.entry(&lasting).names, Pair::new(orders(), orders()));
+    }
+
+    fn renamed() -> Identities {
+        Identities::new(Renames::new(vec![Rename {
+            a: "shop.*".to_owned(),
+            b: "shop_eu.*".to_owned(),
+        }]))
+    }
+
+    #[test]
+    fn a_collection_that_b_calls_otherwise_has_its_lasting_name_from_a() {
+        let on_b = Namespace::new("shop_eu", "orders");
+        for first in Side::BOTH {
+            let mut known = renamed();
+            for side in [first, first.other()] {
+                let name = if side == Side::A {
+                    orders()
+                } else {
+                    on_b.clone()
+                };
+                let last = 1 + side.index() as u8;
+                assert_eq!(known.identify(side, uuid(last), &name), orders());
+            }
+            let names = &known.entry(&orders()).names;
+            assert_eq!(*names, Pair::new(orders(), on_b.clone()));
+            assert_eq!(known.called(Side::B, &on_b), Some(&orders()));
+            let successor = known.identify(Side::B, uuid(3), &on_b);
+            assert_eq!(successor.database(), "shop");
+            assert_eq!(known.entry(&successor).names.b, on_b);
+        }
+    }
+
+    #[test]
+    fn what_b_calls_as_a_calls_another_one_is_never_its_counterpart() {
+        let mut known = renamed();
+        let apart = known.identify(Side::B, uuid(2), &orders());
+        assert_ne!(apart, orders());
+        assert_eq!(known.identify(Side::A, uuid(1), &orders()), orders());
+        assert_eq!(known.entry(&orders()).uuids.b, None);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use bson::{Document, Uuid, doc};
 
-use crate::change::{Mode, Namespace};
+use crate::change::{Mode, NAMESPACE_BYTES_MAX, Namespace};
 use crate::cluster::{Cluster, errors};
 use crate::error::{Error, Result};
 
@@ -127,6 +127,15 @@ pub async fn create(cluster: &Cluster, namespace: &Namespace, options: &Document
         Err(error) if errors::code_of(&error) == Some(NAMESPACE_EXISTS) => Ok(()),
         Err(error) => Err(error),
     }
+}
+
+/// Why a collection gets no counterpart of a name that is too long.
+pub fn too_long(cluster: &Cluster) -> String {
+    let longest = NAMESPACE_BYTES_MAX;
+    format!(
+        "its name on {} would be longer than {longest} bytes",
+        cluster.name
+    )
 }
 
 /// Why a collection cannot be kept in step.

@@ -3,17 +3,19 @@
 mod follow;
 mod identity;
 mod listing;
+mod names;
 mod stored;
 
-pub use listing::{Listed, create, indexes, list, name_of, unsupported};
+pub use listing::{Listed, create, indexes, list, name_of, too_long, unsupported};
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bson::{Timestamp, Uuid, doc};
 
-use crate::change::{DocumentKey, Mode, Namespace, Pair, Side};
+use crate::change::{Mode, Namespace, Pair, Renames, Side};
 use crate::cluster::Cluster;
+use crate::config::Config;
 use crate::error::Result;
 use crate::target::CollectionInfo;
 use identity::{Entry, Identities, State};
@@ -36,6 +38,7 @@ pub struct Collections {
     link: String,
     database: String,
     mode: Mode,
+    renames: Renames,
     known: Mutex<Identities>,
     /// Whether a namespace is kept in one lane.
     routed: Mutex<HashMap<Namespace, bool>>,
@@ -44,13 +47,15 @@ pub struct Collections {
 }
 
 impl Collections {
-    pub fn new(clusters: Pair<Cluster>, link: &str, database: &str, mode: Mode) -> Self {
+    pub fn new(clusters: Pair<Cluster>, config: &Config) -> Self {
+        let renames = config.namespaces.renames();
         Self {
             clusters,
-            link: link.to_owned(),
-            database: database.to_owned(),
-            mode,
-            known: Mutex::default(),
+            link: config.link.name.clone(),
+            database: config.link.database.clone(),
+            mode: config.link.mode,
+            renames: renames.clone(),
+            known: Mutex::new(Identities::new(renames.clone())),
             routed: Mutex::default(),
             changing: tokio::sync::Mutex::default(),
         }
@@ -69,36 +74,6 @@ impl Collections {
     /// The lasting name of a collection that is known by its UUID.
     pub fn of_uuid(&self, side: Side, uuid: Uuid) -> Option<Namespace> {
         self.known().of_uuid(side, uuid).cloned()
-    }
-
-    /// The lasting name of what is called so on `side` now.
-    pub fn called(&self, side: Side, name: &Namespace) -> Option<Namespace> {
-        self.known().called(side, name).cloned()
-    }
-
-    /// What a collection is called on `side`, and its UUID there, as far as it is known.
-    pub fn place(&self, namespace: &Namespace, side: Side) -> (Namespace, Option<Uuid>) {
-        match self.known().get(namespace) {
-            Some(entry) => (entry.names[side].clone(), entry.uuids[side]),
-            None => (namespace.clone(), None),
-        }
-    }
-
-    /// A document's key under the name that its collection has on `side`, for people.
-    pub fn shown(&self, key: &DocumentKey, side: Side) -> DocumentKey {
-        let (name, _) = self.place(key.namespace(), side);
-        match name == *key.namespace() {
-            true => key.clone(),
-            false => key.within(&name),
-        }
-    }
-
-    /// The same key under its collection's lasting name.
-    pub fn lasting(&self, shown: &DocumentKey, side: Side) -> DocumentKey {
-        match self.called(side, shown.namespace()) {
-            Some(name) if name != *shown.namespace() => shown.within(&name),
-            _ => shown.clone(),
-        }
     }
 
     pub fn is_paired(&self, namespace: &Namespace) -> bool {
@@ -172,6 +147,11 @@ impl Collections {
         };
         let mut to = self.list(&entry.names[target], target).await?;
         if let (None, Some(from)) = (&to, from.filter(|from| from.uuid == Some(uuid))) {
+            if entry.names[target].is_too_long() {
+                let reason = too_long(&self.clusters[target]);
+                self.set_unpaired(namespace, &reason).await?;
+                return Ok(None);
+            }
             create(&self.clusters[target], &entry.names[target], &from.options).await?;
             to = self.list(&entry.names[target], target).await?;
         }
@@ -349,14 +329,12 @@ impl Collections {
         names
     }
 
-    /// Namespaces of one database that anything is known about.
-    pub fn in_database(&self, database: &str) -> Vec<Namespace> {
+    /// Namespaces that anything is known about, of one database of `side`.
+    pub fn in_database(&self, side: Side, database: &str) -> Vec<Namespace> {
         let known = self.known();
-        let names = known.entries().map(|(name, _)| name);
-        names
-            .filter(|name| name.database() == database)
-            .cloned()
-            .collect()
+        let there = known.entries();
+        let there = there.filter(|(_, entry)| entry.names[side].database() == database);
+        there.map(|(namespace, _)| namespace.clone()).collect()
     }
 
     async fn list(&self, namespace: &Namespace, side: Side) -> Result<Option<Listed>> {

@@ -5,7 +5,7 @@ use bson::{Document, doc};
 use super::Collections;
 use super::identity::{Entry, State};
 use super::listing::uuid_in;
-use crate::change::{Namespace, Pair, Position, Side};
+use crate::change::{Namespace, Pair, Position, Renames, Side};
 use crate::cluster::errors;
 use crate::error::{Error, Result};
 
@@ -25,7 +25,7 @@ impl Collections {
                 if let Ok(single) = found.get_bool("single_lane") {
                     self.routed().insert(namespace.clone(), single);
                 }
-                let entry = entry(&namespace, &found);
+                let entry = entry(&namespace, &found, &self.renames);
                 let mut known = self.known();
                 if matches!(entry.state, State::Unpaired | State::Dropped) {
                     passed_over.push(namespace.clone());
@@ -134,10 +134,10 @@ impl Collections {
     }
 }
 
-fn entry(namespace: &Namespace, found: &Document) -> Entry {
-    let name = |field| {
+fn entry(namespace: &Namespace, found: &Document, renames: &Renames) -> Entry {
+    let name = |field, side| {
         let name = found.get_str(field).ok().and_then(Namespace::parse);
-        name.unwrap_or_else(|| namespace.clone())
+        name.unwrap_or_else(|| renames.on(side, namespace))
     };
     let uuids = Pair::new(uuid_in(found, "a"), uuid_in(found, "b"));
     let state = match (found.get_str("state"), uuids.a, uuids.b) {
@@ -147,7 +147,7 @@ fn entry(namespace: &Namespace, found: &Document) -> Entry {
         _ => State::Seen,
     };
     Entry {
-        names: Pair::new(name("name_a"), name("name_b")),
+        names: Pair::new(name("name_a", Side::A), name("name_b", Side::B)),
         uuids,
         gone: Pair::new(false, false),
         followed: Pair::new(

@@ -1,0 +1,121 @@
+//! Views, made on one cluster as they are on the other. They hold no documents and have no UUID.
+
+use bson::{Document, doc};
+
+use super::bring::{Ran, is_gone};
+use super::change::Change;
+use super::definition::view_steps;
+use super::intent::Subject;
+use super::queue::Pending;
+use super::record::put_on_record;
+use super::view_names::view_options;
+use super::worker::Worker;
+use crate::change::{Namespace, Pair, Side};
+use crate::error::Result;
+use crate::pipeline::{Listed, list};
+
+impl Worker {
+    /// Makes a view as it is on the side that decides.
+    pub(super) async fn view(&self, side: Side, pending: &Pending) -> Result<()> {
+        let decided = self.decide(side, |other| {
+            other.change == Change::View && other.on_a == pending.on_a
+        });
+        let loser = decided.winner.other();
+        let names = self.view_called(&pending.on_a);
+        let source = list(self.cluster(decided.winner), &names[decided.winner]).await?;
+        let target = list(self.cluster(loser), &names[loser]).await?;
+        for listed in [&source, &target].into_iter().flatten() {
+            if listed.kind != "view" {
+                let reason = "a view and something else have the same name";
+                let own = &self.own[side];
+                put_on_record(&self.shared, own, side, &pending.event, None, reason).await?;
+                return Ok(());
+            }
+        }
+        if self.make_view(loser, &names, source, target).await? && !decided.losing.is_empty() {
+            self.lost(&decided).await?;
+        }
+        Ok(())
+    }
+
+    fn view_called(&self, on_a: &Namespace) -> Pair<Namespace> {
+        let on = |side| self.shared.collections.renames().on(side, on_a);
+        Pair::new(on(Side::A), on(Side::B))
+    }
+
+    /// Makes the view of `side` what the other one has, `source`.
+    async fn make_view(
+        &self,
+        side: Side,
+        names: &Pair<Namespace>,
+        source: Option<Listed>,
+        target: Option<Listed>,
+    ) -> Result<bool> {
+        let name = &names[side];
+        let renames = self.shared.collections.renames();
+        let wanted =
+            source.map(|source| view_options(&source.options, side.other(), names, renames));
+        let wanted = match wanted.transpose() {
+            Ok(wanted) => wanted,
+            Err(reason) => {
+                self.ddl.problems.add(side, name, "view", &reason).await?;
+                return Ok(true);
+            }
+        };
+        let there: Option<Document> = target.map(|listed| listed.options);
+        let steps = view_steps(name, wanted.as_ref(), there.as_ref());
+        let subject = Subject {
+            name: name.clone(),
+            uuid: None,
+            to: None,
+            created: None,
+        };
+        for step in &steps {
+            match self.execute(side, &subject, step).await? {
+                Ran::Done => {}
+                Ran::Refused(code, _) if is_gone(code, step) => {}
+                Ran::Refused(_, error) => {
+                    let reason = error.reason();
+                    self.ddl.problems.add(side, name, "view", &reason).await?;
+                    return Ok(true);
+                }
+            }
+        }
+        self.ddl.problems.clear(side, name, "view").await?;
+        Ok(!steps.is_empty())
+    }
+
+    /// Views of a database that `side` has dropped go without an event of their own.
+    pub(super) async fn drop_views(&self, side: Side, database: &str) -> Result<()> {
+        let target = side.other();
+        for on_a in self.views_of(side, database).await? {
+            let names = self.view_called(&on_a);
+            if list(self.cluster(side), &names[side]).await?.is_none() {
+                let there = list(self.cluster(target), &names[target]).await?;
+                self.make_view(target, &names, None, there).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Included views of the other cluster that belong into a database of `side`.
+    async fn views_of(&self, side: Side, database: &str) -> Result<Vec<Namespace>> {
+        let target = side.other();
+        let cluster = self.cluster(target);
+        let renames = self.shared.collections.renames();
+        let doing = format!("list the views of {}", cluster.name);
+        let mut found = Vec::new();
+        for there in renames.databases_of(side, database) {
+            let command =
+                doc! { "listCollections": 1, "filter": { "type": "view" }, "nameOnly": true };
+            for view in cluster.all(&there, command, &doing).await? {
+                let name = Namespace::new(&there, view.get_str("name").unwrap_or_default());
+                let on_a = renames.on_a(target, &name);
+                let on_a = on_a.filter(|_| self.ddl.namespaces.includes(target, &name));
+                let belongs = |on_a: &Namespace| renames.on(side, on_a).database() == database;
+                found.extend(on_a.filter(belongs));
+            }
+        }
+        Ok(found)
+    }
+}
