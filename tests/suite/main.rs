@@ -34,6 +34,7 @@ mod record_keeping;
 mod records;
 mod redaction;
 mod reload;
+mod renames;
 mod resync;
 mod roles;
 mod rollover;

@@ -20,7 +20,8 @@ pub async fn schema(client: &Client) -> Schema {
     schema_in(client, &DATABASES.map(str::to_owned)).await
 }
 
-async fn schema_in(client: &Client, databases: &[String]) -> Schema {
+/// The same of some databases.
+pub async fn schema_in(client: &Client, databases: &[String]) -> Schema {
     let mut schema = Schema::new();
     for database in databases.iter().map(|name| client.database(name)) {
         let command = doc! { "listCollections": 1, "cursor": { "batchSize": 1000 } };
