@@ -279,6 +279,8 @@ fn totals_name(pipeline: PipelineId) -> String {
 }
 
 #[cfg(test)]
+mod let_go;
+#[cfg(test)]
 mod tests;
 #[cfg(test)]
-pub(crate) use tests::once_let_go;
+pub(crate) use let_go::once_let_go;

@@ -9,19 +9,6 @@ use super::*;
 use crate::change::{AppliedThrough, ConflictKind, Position, RecordStatus};
 use crate::error::ExitCode;
 
-/// sled lets go of its files on a thread of its own, a moment after the last handle is dropped.
-pub fn once_let_go<T>(open: impl Fn() -> Result<T>) -> Result<T> {
-    const TRIES: usize = 100;
-    let pause = || std::thread::sleep(std::time::Duration::from_millis(10));
-    for _ in 0..TRIES {
-        match open() {
-            Err(error) if is_locked(&error) => pause(),
-            outcome => return outcome,
-        }
-    }
-    open()
-}
-
 /// A directory that goes away with the test.
 struct Dir(PathBuf);
 
