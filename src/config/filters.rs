@@ -5,7 +5,8 @@ use serde_json::json;
 
 use super::Mode;
 use super::meaning::check_pattern;
-use super::problems::{Problems, nearest};
+use super::problems::Problems;
+use super::tables::{Reading, each_table};
 use crate::change::{Deletes, Filter, Filters, Pattern, Selection};
 
 const KEYS: [&str; 4] = ["namespace", "filter", "exclude_fields", "ignore"];
@@ -30,38 +31,15 @@ pub fn filters(typed: Option<&toml::Value>, mode: Mode, problems: &mut Problems)
     let Some(typed) = typed else {
         return Filters::default();
     };
-    let Some(tables) = typed.as_array() else {
-        problems.add("filters", "must be tables of their own: [[filters]]");
-        return Filters::default();
-    };
     let mut filters = Vec::new();
-    for (index, table) in tables.iter().enumerate() {
-        let path = format!("filters[{index}]");
-        let Some(table) = table.as_table() else {
-            problems.add(path, "must be a table: [[filters]]");
-            continue;
-        };
-        let mut reading = Reading { path, problems };
+    each_table("filters", typed, &KEYS, problems, |reading, table| {
         filters.extend(reading.filter(table, mode));
-    }
+    });
     Filters::new(filters)
 }
 
-struct Reading<'a> {
-    path: String,
-    problems: &'a mut Problems,
-}
-
 impl Reading<'_> {
-    fn wrong(&mut self, key: &str, what: impl Into<String>) {
-        self.problems.add(format!("{}.{key}", self.path), what);
-    }
-
     fn filter(&mut self, table: &toml::Table, mode: Mode) -> Option<Filter> {
-        for key in table.keys().filter(|key| !KEYS.contains(&key.as_str())) {
-            let known = nearest(key, KEYS).map(|known| format!("; did you mean {known}?"));
-            self.wrong(key, format!("unknown key{}", known.unwrap_or_default()));
-        }
         if mode == Mode::TwoWay {
             self.refuse_two_way(table);
         }

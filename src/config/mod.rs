@@ -9,6 +9,7 @@ mod meaning;
 mod problems;
 pub mod reload;
 mod renames;
+mod tables;
 mod template;
 mod typed;
 mod uri;

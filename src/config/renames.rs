@@ -1,7 +1,8 @@
 //! `[[renames]]`: collections that b calls otherwise than a does.
 
 use super::meaning::{check_database, check_pattern};
-use super::problems::{Problems, nearest};
+use super::problems::Problems;
+use super::tables::{Reading, each_table};
 use crate::change::{
     NAMESPACE_BYTES_MAX, NamespaceFilter, Rename, Renames, expression_of, patterns_may_overlap,
 };
@@ -18,27 +19,17 @@ pub fn renamed(
     let Some(typed) = typed else {
         return namespaces;
     };
-    let Some(tables) = typed.as_array() else {
-        problems.add("renames", "must be tables of their own: [[renames]]");
-        return namespaces;
-    };
     let mut read: Vec<(String, Rename)> = Vec::new();
-    for (index, table) in tables.iter().enumerate() {
-        let path = format!("renames[{index}]");
-        let Some(table) = table.as_table() else {
-            problems.add(path, "must be a table: [[renames]]");
-            continue;
-        };
-        let mut reading = Reading { path, problems };
+    each_table("renames", typed, &KEYS, problems, |reading, table| {
         let Some(rename) = reading.rename(table) else {
-            continue;
+            return;
         };
         reading.check(&rename, &namespaces);
         for (other, earlier) in &read {
             reading.must_differ(&rename, other, earlier);
         }
-        read.push((reading.path, rename));
-    }
+        read.push((reading.path.clone(), rename));
+    });
     let renames = Renames::new(read.iter().map(|(_, rename)| rename.clone()).collect());
     if let Some((rename, pattern)) = renames.collision(namespaces.include(), namespaces.exclude()) {
         let found = read.iter().find(|(_, one)| one == rename);
@@ -53,22 +44,9 @@ pub fn renamed(
     namespaces.renamed(renames)
 }
 
-struct Reading<'a> {
-    path: String,
-    problems: &'a mut Problems,
-}
-
 impl Reading<'_> {
-    fn wrong(&mut self, key: &str, what: impl Into<String>) {
-        self.problems.add(format!("{}.{key}", self.path), what);
-    }
-
     /// None where a name is missing or broken.
     fn rename(&mut self, table: &toml::Table) -> Option<Rename> {
-        for key in table.keys().filter(|key| !KEYS.contains(&key.as_str())) {
-            let known = nearest(key, KEYS).map(|known| format!("; did you mean {known}?"));
-            self.wrong(key, format!("unknown key{}", known.unwrap_or_default()));
-        }
         let [a, b] = KEYS.map(|key| self.name(key, table));
         let rename = Rename { a: a?, b: b? };
         if rename.a.ends_with('*') != rename.b.ends_with('*') {

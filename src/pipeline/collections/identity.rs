@@ -1,9 +1,9 @@
 //! Which collection is meant: by UUID, under one lasting name, whatever it is called on a cluster.
 //!
 //! The lasting name is what keys, queues and notes know a collection by. It is the collection's
-//! first name, as a calls it, and never changes; a later collection of the same name gets its UUID behind it. So
-//! a rename moves no key, and what was written into a dropped collection never mixes with its
-//! successor's.
+//! first name, as a calls it, and never changes; a later collection of the same name gets its UUID
+//! behind it. So a rename moves no key, and what was written into a dropped collection never mixes
+//! with its successor's.
 
 use std::collections::HashMap;
 
