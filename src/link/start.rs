@@ -3,11 +3,11 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use bson::{DateTime, Timestamp, Uuid, doc};
+use bson::{DateTime, Timestamp, Uuid};
 
 use super::check::{must_be_granted, must_be_understood};
 use super::first_start::{FirstSync, first_positions, make_ready, tell_of_first, wall_time};
-use super::history::{FoundCheckpoint, History, highest_epoch, link_document, notes, session_ids};
+use super::history::{FoundCheckpoint, History, highest_epoch, notes, session_ids};
 use super::identity::{ServerFacts, identity_of, must_differ, must_match};
 use super::initial_sync::{drop_included, make_missing, must_be_empty};
 use super::lease::Lease;
@@ -17,7 +17,7 @@ use super::own::Own;
 use super::run::RunOptions;
 use super::standing::{Standing, Turn};
 use super::sweeper::clear_leftovers;
-use super::takeover::{kill_sessions, open_lanes, raise_epoch};
+use super::takeover::{claim, kill_sessions, open_lanes, raise_epoch, tell_of_store};
 use super::widening;
 use crate::change::{AppliedThrough, Pair, PipelineId, Position, Rank, Side};
 use crate::cluster::{Cluster, Connect};
@@ -99,12 +99,33 @@ pub async fn take_over(
     options: &RunOptions,
     standing: &mut Standing,
 ) -> Result<(Started, Ledger)> {
-    let own = &connected.own;
     let anew = options.first_start.anew || standing.turn == Turn::Turning;
-    let (history, is_first, widening) = look(config, connected, store, options, anew).await?;
-    let sync = FirstSync::of(config, &options.work);
+    let found = look(config, connected, store, options, anew).await?;
+    if found.1 {
+        // What it would be refused for is known before anything is written.
+        first_positions(config, &connected.own).await?;
+    }
     let lease = claim(config, connected, store).await?;
+    let held = lease.clone();
+    let taken = prepare(config, connected, store, options, standing, found, lease).await;
+    if taken.is_err() {
+        held.give_back().await;
+    }
+    taken
+}
 
+/// Everything between the lease and the first event.
+async fn prepare(
+    config: &Config,
+    connected: &Connected,
+    store: &Store,
+    options: &RunOptions,
+    standing: &mut Standing,
+    (history, is_first, widening): (History, bool, Option<Job>),
+    lease: Lease,
+) -> Result<(Started, Ledger)> {
+    let own = &connected.own;
+    let sync = FirstSync::of(config, &options.work);
     let mut tags = Pair::new(HashSet::new(), HashSet::new());
     for side in Side::BOTH {
         tags[side].extend(session_ids(&history.sessions[side]));
@@ -158,18 +179,6 @@ pub async fn take_over(
         writers,
     };
     Ok((started, ledger))
-}
-
-/// Says where the state directory does not know the last run of a link that goes on.
-fn tell_of_store(known: Option<i64>, epoch: i64, is_first: bool) {
-    if !is_first && known.is_none_or(|known| known + 1 < epoch) {
-        tracing::warn!(
-            known,
-            on_clusters = epoch - 1,
-            "this state directory does not know the last run of the link: it is new, an older copy, \
-             or another host has run it; going on from what the clusters remember"
-        );
-    }
 }
 
 /// Puts the beginning of a link on record, or of its other direction; gives from when it is.
@@ -259,32 +268,6 @@ async fn may_go_on(
 ) -> Result<()> {
     history.must_be_whole(config, store)?;
     must_reach_back(history, connected).await
-}
-
-/// Makes the link known and takes its lease.
-async fn claim(config: &Config, connected: &Connected, store: &Store) -> Result<Lease> {
-    let own = &connected.own;
-    let link = &config.link.name;
-    let identity = identity_of(config, &connected.servers);
-    for side in Side::BOTH {
-        let statement = doc! {
-            "q": { "_id": link },
-            "u": { "$setOnInsert": link_document(config, &identity) },
-            "upsert": true,
-        };
-        own[side].update("links", vec![statement]).await?;
-    }
-    let lease = Lease::new(
-        own.clone(),
-        link,
-        store.store_id(),
-        config.link.lease_duration,
-    );
-    lease.take().await?;
-    if store.complete_since()?.is_none() {
-        store.set_complete_since(DateTime::now())?;
-    }
-    Ok(lease)
 }
 
 async fn connect_pair(config: &Config, way: &dyn Connect) -> Result<Pair<Cluster>> {

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use bson::{DateTime, Uuid, doc};
 
-use super::history::{History, checkpoint_id, keeper};
+use super::history::{History, checkpoint_id, keeper, link_document};
+use super::identity::identity_of;
+use super::lease::Lease;
 use super::own::Own;
 use super::start::Connected;
 use crate::change::{Pair, PipelineId, Side};
@@ -123,4 +125,42 @@ pub(super) async fn open_lanes(
         tags[side].extend(ids);
     }
     Ok(lanes)
+}
+
+/// Makes the link known and takes its lease.
+pub(super) async fn claim(config: &Config, connected: &Connected, store: &Store) -> Result<Lease> {
+    let own = &connected.own;
+    let link = &config.link.name;
+    let identity = identity_of(config, &connected.servers);
+    for side in Side::BOTH {
+        let statement = doc! {
+            "q": { "_id": link },
+            "u": { "$setOnInsert": link_document(config, &identity) },
+            "upsert": true,
+        };
+        own[side].update("links", vec![statement]).await?;
+    }
+    let lease = Lease::new(
+        own.clone(),
+        link,
+        store.store_id(),
+        config.link.lease_duration,
+    );
+    lease.take().await?;
+    if store.complete_since()?.is_none() {
+        store.set_complete_since(DateTime::now())?;
+    }
+    Ok(lease)
+}
+
+/// Says where the state directory does not know the last run of a link that goes on.
+pub(super) fn tell_of_store(known: Option<i64>, epoch: i64, is_first: bool) {
+    if !is_first && known.is_none_or(|known| known + 1 < epoch) {
+        tracing::warn!(
+            known,
+            on_clusters = epoch - 1,
+            "this state directory does not know the last run of the link: it is new, an older copy, \
+             or another host has run it; going on from what the clusters remember"
+        );
+    }
 }

@@ -113,3 +113,24 @@ async fn what_both_sides_have_written_since_a_known_time_crosses_over() {
         assert_eq!(row.unwrap().get_str("by").unwrap(), by);
     }
 }
+
+/// Nothing of it is left that the next start would have to wait for.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_that_is_refused_for_its_time_writes_nothing() {
+    let env = TestEnv::start().await;
+    let never = env
+        .link()
+        .extra("[initial_sync]\nstart_at_b = \"2105-01-01T00:00:00Z\"");
+    let output = env.tandem(&never).run(&["run"]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(3), "{said}");
+    assert!(
+        said.contains("initial_sync.start_at_b: it is in the future of us"),
+        "{said}"
+    );
+    for client in [env.a.client(), env.b.client()] {
+        let names = client.list_database_names().await.unwrap();
+        assert!(!names.contains(&"__tandem".to_owned()), "{names:?}");
+    }
+    run_until_caught_up(&env, &env.link()).await;
+}
