@@ -86,7 +86,7 @@ pub(super) fn tell_of_first(
             "first start: replicating from now on, and merging what both hold"
         }
         (false, FirstSync::None) => {
-            "first start: replicating from now on, nothing older is compared"
+            "first start: replicating from these times on, nothing older is compared"
         }
     };
     tracing::warn!(
