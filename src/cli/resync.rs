@@ -11,10 +11,10 @@ use super::run::listen_for_signals;
 use super::{Common, SideArg, output};
 use crate::change::Side;
 use crate::config::Config;
-use crate::error::{Error, ExitCode, Result};
+use crate::error::{Class, Error, ExitCode, Result};
 use crate::link::both_clusters::with_both;
 use crate::link::initial_sync::Progress;
-use crate::link::merge::{Job, progress_line, resync_from_outside};
+use crate::link::merge::{Job, progress_line, resync_from_outside, takes_up_again};
 use crate::link::{self, RunOptions, Standing, Work};
 use crate::resolve::Tally;
 
@@ -53,14 +53,20 @@ pub async fn run(common: &Common, args: &ResyncArgs) -> Result<ExitCode> {
         namespaces: args.namespace.clone(),
         from: args.from.map(Side::from),
     };
-    with_both(&config, async |clusters| {
+    let takes_up_again = with_both(&config, async |clusters| {
         let turned = Standing::turned(&config, clusters).await?;
-        job.check(&turned, clusters).await
+        job.check(&turned, clusters).await?;
+        takes_up_again(&config, clusters, &job).await
     })
     .await?;
     let numbers = match resync_from_outside(&config, &job, std::io::stderr()).await? {
         Some(numbers) => numbers,
-        None => run_link(&config, job, stop).await?,
+        None => {
+            if takes_up_again {
+                catch_up(&config, &job, stop.clone()).await?;
+            }
+            run_link(&config, job, stop).await?
+        }
     };
     let link = &config.link.name;
     output::print(&if args.json {
@@ -69,6 +75,19 @@ pub async fn run(common: &Common, args: &ResyncArgs) -> Result<ExitCode> {
         told(link, &numbers)
     })?;
     Ok(ExitCode::Done)
+}
+
+/// A lost resume point is no obstacle where everything is brought together anew.
+async fn catch_up(config: &Config, job: &Job, stop: CancellationToken) -> Result<()> {
+    tracing::info!("catching up, before what is no longer replicated is taken up again");
+    let options = RunOptions {
+        until_caught_up: true,
+        ..RunOptions::default()
+    };
+    match link::run(config, options, stop).await {
+        Err(error) if error.class == Class::Resync && job.is_about_everything() => Ok(()),
+        outcome => outcome.map(|_| ()),
+    }
 }
 
 /// Runs the link until the resync is done and it has caught up.
@@ -96,7 +115,7 @@ async fn run_link(config: &Config, job: Job, stop: CancellationToken) -> Result<
     if !progress.is_done() {
         return Err(Error::new(
             ExitCode::Interrupted,
-            crate::error::Class::Operator,
+            Class::Operator,
             "stopped before the resync was done",
         )
         .hint("the next `tandem run` goes on with it"));

@@ -2,12 +2,15 @@
 
 pub(crate) mod collections;
 mod lines;
+mod mistyped;
 mod names;
 mod privileges;
 mod probe;
 mod queries;
 mod server;
 
+use super::overlap::must_not_overlap;
+use super::own::Own;
 use crate::change::{Pair, Side};
 use crate::cluster::{self, Cluster};
 use crate::config::{Config, duration};
@@ -58,6 +61,7 @@ pub async fn check(config: &Config, probe: Probe) -> Result<Vec<CheckLine>> {
     }
     if let (Some(a), Some(b), Some(_), Some(_)) = (&clusters.a, &clusters.b, &servers.a, &servers.b)
     {
+        lines.extend(other_links(config, a, b, &servers).await);
         collections::check(config, a, b, &mut lines).await;
     }
     for cluster in [clusters.a, clusters.b].into_iter().flatten() {
@@ -106,6 +110,23 @@ fn compare_servers(
         CheckLine::new(verdict, "link", &requirement, format!("{skew_ms} ms apart"))
             .hint("run NTP on all members: a slow clock loses every race"),
     );
+}
+
+/// A start would be refused beside another link over the same collections.
+async fn other_links(
+    config: &Config,
+    a: &Cluster,
+    b: &Cluster,
+    servers: &Pair<Option<server::Server>>,
+) -> Option<CheckLine> {
+    let id_of = |side: Side| Some(servers[side].as_ref()?.replica_set_id?.to_hex());
+    let ids = Pair::new(id_of(Side::A)?, id_of(Side::B)?);
+    let own = Pair::new(a, b).map(|cluster| Own::new(cluster, &config.link.database));
+    let requirement = "no other link over the same collections";
+    Some(match must_not_overlap(config, &ids, &own).await {
+        Ok(()) => CheckLine::new(Verdict::Ok, "link", requirement, "none"),
+        Err(error) => failed("link", requirement, &error),
+    })
 }
 
 /// A requirement that could not be looked at.

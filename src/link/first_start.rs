@@ -2,7 +2,7 @@
 
 use bson::{DateTime, Timestamp, doc};
 
-use super::history::{checkpoint_document, checkpoint_id, keeper};
+use super::history::{LINK_FORMAT, checkpoint_document, checkpoint_id, keeper};
 use super::merge::Job;
 use super::own::Own;
 use super::run::Work;
@@ -137,7 +137,11 @@ pub(super) async fn make_ready(
             let all = doc! { "q": { "link": link }, "limit": 0 };
             own[side].delete(of_collections, vec![all]).await?;
         }
-        let mut set = doc! { "ready": true, "initial_sync": sync.as_str() };
+        let mut set = doc! {
+            "ready": true,
+            "format": LINK_FORMAT,
+            "initial_sync": sync.as_str(),
+        };
         if let FirstSync::Merge(job) = sync {
             set.insert("resync", job.to_document());
         }

@@ -6,6 +6,7 @@ use bson::{Bson, DateTime, Document, RawDocumentBuf, Timestamp, Uuid, doc};
 
 use super::merge::Job;
 use super::own::Own;
+use super::set_back::forgotten;
 use crate::change::{
     AppliedThrough, ChangeEvent, DocumentKey, Namespace, Operation, Pair, PipelineId, Position,
     Rank, SharedEvent, Side, Version,
@@ -14,6 +15,9 @@ use crate::config::{Config, Mode};
 use crate::error::{Error, Result};
 use crate::resolve::{LostWrite, StoredNotes};
 use crate::store::{LinkIdentity, Store};
+
+/// What the clusters hold of a link is understood by whoever knows this format.
+pub const LINK_FORMAT: i64 = 1;
 
 /// A checkpoint document as it was found.
 #[derive(Debug, Clone)]
@@ -96,6 +100,23 @@ impl History {
         self.links[side].as_ref().is_some_and(is_ready)
     }
 
+    /// # Errors
+    /// A store error (7) where a newer tandem has written the link.
+    pub fn must_be_of_a_known_format(&self, config: &Config) -> Result<()> {
+        for side in Side::BOTH {
+            let link = self.links[side].as_ref();
+            let format = link.and_then(|link| link.get_i64("format").ok());
+            if let Some(format) = format.filter(|format| *format > LINK_FORMAT) {
+                let (name, link) = (&config.clusters[side].name, &config.link.name);
+                return Err(Error::store(format!(
+                    "{name} has link {link} in format {format}, this tandem knows formats up to {LINK_FORMAT}"
+                ))
+                .hint("run the newer tandem that wrote it"));
+            }
+        }
+        Ok(())
+    }
+
     /// The identity that the link was started with, where any cluster knows it.
     pub fn identity(&self, config: &Config) -> Option<LinkIdentity> {
         let found = self.links.a.as_ref().or(self.links.b.as_ref())?;
@@ -151,7 +172,8 @@ impl History {
         }
         for side in Side::BOTH {
             if !self.is_ready_on(side) {
-                return lost(format!("{} has lost the link's state", names[side]));
+                let what = format!("{} has lost the link's state", names[side]);
+                return Err(forgotten(config, side, what));
             }
             // The first ids are put on record last, before anything is applied.
             let has_applied = |found: &FoundCheckpoint| found.sequence > 0;
@@ -179,10 +201,12 @@ impl History {
             let newer =
                 found.is_some_and(|found| (known.epoch, known.seq) > (found.epoch, found.sequence));
             if newer {
-                let keeper = names[keeper(config.link.mode, known.pipeline)];
-                return lost(format!(
-                    "the local store knows a later checkpoint than {keeper}"
-                ));
+                let keeper = keeper(config.link.mode, known.pipeline);
+                let what = format!(
+                    "{} stands behind what this state directory remembers of it",
+                    names[keeper]
+                );
+                return Err(forgotten(config, keeper, what));
             }
         }
         Ok(())

@@ -6,7 +6,6 @@ use super::own::Own;
 use crate::change::{Pair, Side, patterns_may_overlap};
 use crate::config::Config;
 use crate::error::{Error, Result};
-use crate::store::LinkIdentity;
 
 /// Another link on the same pair of clusters must not share a namespace with this one, under its
 /// name on either of them.
@@ -15,18 +14,21 @@ use crate::store::LinkIdentity;
 /// A config error (3).
 pub async fn must_not_overlap(
     config: &Config,
-    identity: &LinkIdentity,
+    replica_set_ids: &Pair<String>,
     own: &Pair<Own>,
 ) -> Result<()> {
     for side in Side::BOTH {
         let ready = doc! { "_id": { "$ne": &config.link.name }, "ready": true };
         for other in own[side].find("links", ready).await? {
-            if let Some(pattern) = shared(config, &identity.replica_set_ids, &other) {
+            if let Some(pattern) = shared(config, replica_set_ids, &other) {
                 let name = other.get_str("_id").unwrap_or_default();
                 return Err(Error::config(format!(
                     "link.name: link {name} already replicates {pattern} between these clusters"
                 ))
-                .hint("a renamed link? `tandem reset --clusters` with the old name first"));
+                .hint(
+                    "`namespaces.include` of two links must name nothing twice, whatever `exclude` \
+                     says; a renamed link? `tandem reset --clusters` with the old name first",
+                ));
             }
         }
     }

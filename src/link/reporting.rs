@@ -67,6 +67,19 @@ pub async fn open_to_run(state_dir: &Path) -> Result<Store> {
     }
 }
 
+/// # Errors
+/// Exit 7 where a tandem runs on this state directory.
+pub async fn must_be_free(state_dir: &Path) -> Result<()> {
+    match ask(state_dir, &Request::Status).await? {
+        None => Ok(()),
+        Some(_) => Err(Error::store(format!(
+            "another tandem runs on {} already",
+            state_dir.display()
+        ))
+        .hint("`tandem status` tells how it is; one process is enough for a link")),
+    }
+}
+
 /// The link that a report is about, and which of its records.
 #[derive(Debug, Clone)]
 pub struct Asked<'a> {

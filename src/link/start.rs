@@ -11,10 +11,11 @@ use super::history::{FoundCheckpoint, History, highest_epoch, notes, session_ids
 use super::identity::{ServerFacts, identity_of, must_differ, must_match};
 use super::initial_sync::{drop_included, make_missing, must_be_empty};
 use super::lease::Lease;
-use super::merge::Job;
+use super::merge::{Job, pair_anew};
 use super::overlap::must_not_overlap;
 use super::own::Own;
 use super::run::RunOptions;
+use super::set_back::must_hold_what_was_read;
 use super::standing::{Standing, Turn};
 use super::sweeper::clear_leftovers;
 use super::takeover::{claim, kill_sessions, open_lanes, raise_epoch, tell_of_store};
@@ -144,6 +145,7 @@ async fn prepare(
         raise_epoch(config, connected, &history, epoch, &tags).await?;
         if let Some(job) = options.work.resync().or(widening.as_ref()) {
             job.put_on_record(&own.b, &config.link.name).await?;
+            pair_anew(own, &config.link.name, job).await?;
         }
     }
     widening::remember(config, connected, store, &history).await?;
@@ -226,12 +228,13 @@ async fn look(
         must_be_understood(config, &connected.clusters[side]).await?;
     }
     let history = History::read(config, &connected.own).await?;
+    history.must_be_of_a_known_format(config)?;
     if let Some(before) = history.identity(config).filter(|_| history.is_ready()) {
         must_match(config, &before, &identity)?;
         // Another host may have included more since.
         known = Some(before);
     }
-    must_not_overlap(config, &identity, &connected.own).await?;
+    must_not_overlap(config, &identity.replica_set_ids, &connected.own).await?;
     let mut is_first = anew || !history.is_ready();
     let copies = matches!(FirstSync::of(config, &options.work), FirstSync::Copy);
     if is_first && copies && !options.first_start.drop_target {
@@ -267,7 +270,8 @@ async fn may_go_on(
     history: &History,
 ) -> Result<()> {
     history.must_be_whole(config, store)?;
-    must_reach_back(history, connected).await
+    must_reach_back(history, connected).await?;
+    must_hold_what_was_read(config, history, connected).await
 }
 
 async fn connect_pair(config: &Config, way: &dyn Connect) -> Result<Pair<Cluster>> {

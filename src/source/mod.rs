@@ -8,4 +8,4 @@ mod stream;
 pub use decode::{DdlEvent, Decoded, Decoder, Observed};
 pub use reader::{Moment, Observer, Origin, Reader, StreamFilter, Until};
 pub use snapshot::{Place, read_at};
-pub use stream::oldest_entry;
+pub use stream::{has_entries, oldest_entry};

@@ -168,6 +168,26 @@ pub async fn oldest_entry(cluster: &Cluster) -> Result<Option<Timestamp>> {
     Ok(first)
 }
 
+/// Whether a cluster's oplog has an entry between two times, both included.
+///
+/// # Errors
+/// As the server says.
+pub async fn has_entries(cluster: &Cluster, from: Timestamp, to: Timestamp) -> Result<bool> {
+    let command = doc! {
+        "find": "oplog.rs",
+        "filter": { "ts": { "$gte": from, "$lte": to } },
+        "projection": { "ts": 1 },
+        "limit": 1,
+        "singleBatch": true,
+    };
+    let doing = format!("read the oplog of {}", cluster.name);
+    let reply = cluster.command("local", command, &doing).await?;
+    let first = reply
+        .get_document("cursor")
+        .and_then(|cursor| cursor.get_array("firstBatch"));
+    Ok(first.is_ok_and(|batch| !batch.is_empty()))
+}
+
 /// An event's body, for the reader.
 pub fn documents(batch: &Batch) -> Result<Vec<&RawDocument>> {
     let broken = |error: Failure| Error::bug("a batch that cannot be read").caused_by(error);

@@ -3,7 +3,7 @@
 use std::process::Output;
 use std::time::Duration;
 
-use bson::doc;
+use bson::{Document, doc};
 use mongodb::Client;
 
 use crate::support::compare::assert_converged;
@@ -218,6 +218,20 @@ async fn code_5_the_resume_point_has_left_the_oplog() {
     let output = env.tandem(&link).run(&["run"]);
     assert_eq!(code(&output), 5);
     assert!(stderr(&output).contains("eu"), "{}", stderr(&output));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn code_7_a_newer_tandem_has_written_the_link_on_a_cluster() {
+    let env = TestEnv::start().await;
+    let link = env.link();
+    env.streaming(&link).await.stop().await;
+    let links = env.b.client().database("__tandem");
+    let links = links.collection::<Document>("links");
+    let newer = doc! { "$set": { "format": 99_i64 } };
+    links.update_one(doc! {}, newer).await.unwrap();
+    let output = env.tandem(&link).run(&["run"]);
+    assert_eq!(code(&output), 7, "{}", stderr(&output));
+    assert!(stderr(&output).contains("us has link eu-us in format 99"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

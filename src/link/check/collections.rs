@@ -59,7 +59,9 @@ pub async fn check(config: &Config, a: &Cluster, b: &Cluster, lines: &mut Vec<Ch
             lines.extend(limited(config, cluster, shape));
         }
     }
-    super::names::check(config, a, &Pair::new(of_a, of_b), lines).await;
+    let shapes = Pair::new(of_a, of_b);
+    super::mistyped::check(config, a, &shapes, lines).await;
+    super::names::check(config, a, &shapes, lines).await;
     for (namespace, in_a) in of_a {
         if let Some(in_b) = of_b.get(namespace) {
             lines.extend(differing(namespace, in_a, in_b));

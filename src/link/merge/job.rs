@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use bson::{Bson, Document, doc};
 use serde::{Deserialize, Serialize};
 
+use super::anew::unpaired;
 use crate::change::{Mode, Namespace, Side, pattern_matches};
 use crate::cluster::Cluster;
 use crate::config::{Config, suggestion};
@@ -41,7 +42,7 @@ impl Job {
 
     /// # Errors
     /// A usage error (2) where nothing goes from b in one-way mode, and where a pattern names no
-    /// included collection of either side; as the clusters say.
+    /// included collection of either side, nor one that is no longer replicated; as the clusters say.
     pub async fn check(
         &self,
         config: &Config,
@@ -52,7 +53,11 @@ impl Job {
             shapes(config, &clusters.a).await?,
             shapes(config, &clusters.b).await?,
         ];
-        let names: Vec<&Namespace> = found.iter().flat_map(BTreeMap::<_, Shape>::keys).collect();
+        let own = clusters.as_ref();
+        let own = own.map(|cluster| Own::new(cluster, &config.link.database));
+        let unpaired = unpaired(&own, &config.link.name).await?;
+        let there = found.iter().flat_map(BTreeMap::<_, Shape>::keys);
+        let names: Vec<&Namespace> = there.chain(&unpaired).collect();
         for pattern in &self.namespaces {
             let named = |name: &&&Namespace| pattern_matches(pattern, name.as_str());
             if !names.iter().any(|name| named(&name)) {

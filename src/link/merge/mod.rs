@@ -4,6 +4,7 @@
 //! compared. What differs is settled by the lanes, under the same ledger and the same fence as any
 //! event, with each loser on record; see [`crate::resolve`].
 
+mod anew;
 mod desk;
 mod job;
 mod plan;
@@ -33,10 +34,14 @@ use crate::ranges::{self, Order, RANGE_BYTES_TARGET, Scanned};
 use plan::{is_view, obstacle, survey_both};
 use scan::{Both, Scan};
 
+pub use anew::{pair_anew, takes_up_again};
 pub use desk::{Desk, MergePlace, resync_from_outside};
 pub use job::{Job, must_have_source, no_such_namespace};
 pub use plan::MergePlan;
 pub use repair::{Repair, RepairKey, Repairs, answer, progress_line, repair_from_outside};
+
+const UNPAIRED: &str =
+    "it is not replicated any more: with the link stopped, a resync of it takes it up again";
 
 /// Ranges that are compared at the same time. The lanes do the work.
 const RANGES_AT_ONCE: usize = 4;
@@ -183,7 +188,7 @@ impl Merge {
         let Some(lasting) = prepare(&self.shared, namespace, uuids).await? else {
             let is_unpaired = self.shared.collections.unpaired();
             let reason = match is_unpaired.iter().any(|name| name == namespace.as_str()) {
-                true => "it is not replicated any more",
+                true => UNPAIRED,
                 false => "it is gone or has been replaced",
             };
             self.not_merged(namespace, reason);

@@ -86,4 +86,10 @@ async fn renames_of_a_link_that_exists_stay_as_they_are() {
     let second = env.tandem_named("second.toml", &second);
     let told = said(&second, &["run"], 3);
     assert!(told.contains("already replicates shop_eu.*"), "{told}");
+    // A check only looks, and knows it before any start.
+    let lines = second.run(&["check"]);
+    assert_eq!(lines.status.code(), Some(4));
+    let lines = String::from_utf8_lossy(&lines.stdout).into_owned();
+    let refused = |line: &&str| line.starts_with("FAIL") && line.contains("already replicates");
+    assert_eq!(lines.lines().filter(refused).count(), 1, "{lines}");
 }

@@ -241,6 +241,11 @@ impl Mongod {
         self.server().port
     }
 
+    #[allow(dead_code, reason = "the demo and the benchmark make no backups")]
+    pub fn data_dir(&self) -> &Path {
+        self.server().dir.path()
+    }
+
     /// Runs a command on `admin` of this very server; panics where it refuses.
     pub async fn admin(&self, command: Document) -> Document {
         let shown = format!("{command}");
