@@ -81,7 +81,14 @@ pub async fn run(common: &Common, args: &RunArgs) -> Result<ExitCode> {
         return Ok(ExitCode::Done);
     }
     let window = args.window()?;
-    let watched = Watched::start(&config)?;
+    let watched = match Watched::start(&config) {
+        Ok(watched) => watched,
+        // Its port is taken by the tandem that runs here already, as a rule: that is told then.
+        Err(error) => {
+            link::must_be_free(&config.link.state_dir).await?;
+            return Err(error);
+        }
+    };
     let options = RunOptions {
         until_caught_up: args.until_caught_up,
         timeout: args.timeout,

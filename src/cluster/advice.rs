@@ -29,7 +29,7 @@ const CONNECTION: [(&str, &str); 8] = [
         "the server does not speak TLS here: take tls=true out of the connection string, or start it with TLS",
     ),
 ];
-const UNREACHABLE: &str = "is the cluster up, and can this host reach every one of its members?";
+const UNREACHABLE: &str = "is the cluster up, can this host reach every one of its members, and does the connection string name more than one of them?";
 
 /// A server that wants TLS hangs up on whoever does not speak it.
 const HUNG_UP: &str = "unexpected end of file";

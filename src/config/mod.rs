@@ -62,9 +62,13 @@ impl Config {
     pub fn load(file: &Path, environment: &Environment, flags: &Flags) -> Result<Config> {
         let shown = file.display();
         let text = std::fs::read_to_string(file).map_err(|error| {
+            let hint = match error.kind() {
+                std::io::ErrorKind::PermissionDenied => "run this as the user that runs tandem",
+                _ => "`tandem init` writes one; `--config` names another",
+            };
             Error::config(format!("cannot read the configuration {shown}"))
                 .caused_by(error)
-                .hint("`tandem init` writes one; `--config` names another")
+                .hint(hint)
         })?;
         let folder = file.parent().unwrap_or(Path::new(""));
         let mut config = Self::parse(&text, &shown.to_string(), folder, environment, flags)?;

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::control::{Handler, Reply, ReplyFuture, Request, Response};
 use super::dead_letters::{DeadLetter, discard, told_discarded, told_retried};
 use super::merge::{self, Desk, Repair, RepairKey, Repairs};
+use super::monitor::Monitor;
 use super::own::Own;
 use super::record_status::{Place, mark_restored};
 use super::retention::{Round, remove_before};
@@ -16,13 +16,11 @@ use crate::change::{Pair, Side};
 use crate::cluster::Cluster;
 use crate::error::{Error, Result};
 use crate::pipeline::Shared;
-use crate::telemetry::status::LinkStatus;
 
 /// Answers for a link that runs.
 pub struct LinkHandler {
     shared: Arc<Shared>,
-    /// The newest status.
-    status: watch::Receiver<LinkStatus>,
+    monitor: Monitor,
     clusters: Pair<Cluster>,
     desk: Desk,
     steering: Steering,
@@ -33,7 +31,7 @@ pub struct LinkHandler {
 impl LinkHandler {
     pub fn new(
         shared: Arc<Shared>,
-        status: watch::Receiver<LinkStatus>,
+        monitor: Monitor,
         clusters: Pair<Cluster>,
         desk: Desk,
         steering: Steering,
@@ -41,7 +39,7 @@ impl LinkHandler {
     ) -> Self {
         Self {
             shared,
-            status,
+            monitor,
             clusters,
             desk,
             steering,
@@ -52,7 +50,7 @@ impl LinkHandler {
     async fn answer(&self, request: Request) -> Result<Reply> {
         match request {
             Request::Status => {
-                let status = Box::new(self.status.borrow().clone());
+                let status = Box::new(self.monitor.now());
                 Ok(Reply::Line(Response::Status { status }))
             }
             Request::Runs => {

@@ -34,7 +34,9 @@ pub async fn run_in_window(
     loop {
         options.timeout = limit.map(|limit| limit.saturating_sub(started.elapsed()));
         if !window.is_open(Timestamp::now()) {
-            tracing::info!(opens = ?window.next_change(Timestamp::now()), "outside the window");
+            let opens = window.next_change(Timestamp::now());
+            let opens = opens.map(|at| at.to_string());
+            tracing::info!(opens, "outside the window");
             save(config, LinkState::OutsideWindow).await?;
             if let Some(board) = &options.board {
                 board.set_state(LinkState::OutsideWindow, None);

@@ -31,6 +31,9 @@ const SAVE_INTERVAL: Duration = Duration::from_secs(2);
 /// How often the clusters' clocks and oplogs are looked at.
 const LOOK_INTERVAL: Duration = Duration::from_secs(30);
 
+/// A clock is not known better than to half of this.
+const CLOCK_ANSWER_TIME_MAX: Duration = Duration::from_secs(1);
+
 /// The status of a running link, kept up to date.
 #[derive(Clone)]
 pub struct Monitor {
@@ -133,6 +136,12 @@ impl Monitor {
 
     pub fn subscribe(&self) -> watch::Receiver<LinkStatus> {
         self.sender.subscribe()
+    }
+
+    /// The status of this moment: whoever has just paused something sees it paused.
+    pub fn now(&self) -> LinkStatus {
+        self.update();
+        self.sender.borrow().clone()
     }
 
     /// Keeps the status up to date until cancelled.
@@ -351,7 +360,8 @@ impl Monitor {
         window.seconds_left(applied.time)
     }
 
-    /// The cluster's wall clock less ours, ms; the time of the answer is halved.
+    /// The cluster's wall clock less ours, ms; the time of the answer is halved. None where that took
+    /// so long, to find a primary say, that it would be taken for a wrong clock.
     async fn clock_offset(&self, side: Side) -> Option<i64> {
         let cluster = &self.clusters[side];
         let asked = Instant::now();
@@ -359,7 +369,11 @@ impl Monitor {
             .command("admin", doc! { "hello": 1 }, "read the clock")
             .await
             .ok()?;
-        let half = asked.elapsed().as_millis() as i64 / 2;
+        let took = asked.elapsed();
+        if took > CLOCK_ANSWER_TIME_MAX {
+            return None;
+        }
+        let half = took.as_millis() as i64 / 2;
         let there = reply.get_datetime("localTime").ok()?.timestamp_millis();
         Some(there + half - DateTime::now().timestamp_millis())
     }

@@ -21,6 +21,8 @@ pub async fn now(config: &Config, id: &str, record: &RawDocument) -> Result<Now>
     let key = key_of(record).ok_or_else(|| unreadable(id))?;
     let won = record.get_document("winning").ok();
     let won = won.and_then(|winning| winning.get_document("document").ok());
+    let redacted = record.get_array("redacted").ok();
+    let is_redacted = redacted.is_some_and(|paths| !paths.is_empty());
     with_both(config, async |clusters| {
         must_know_names(config, clusters).await?;
         let on_b = config.namespaces.renames().key_on(Side::B, &key);
@@ -33,6 +35,7 @@ pub async fn now(config: &Config, id: &str, record: &RawDocument) -> Result<Now>
             true if a.as_deref() == won && record.get_document("winning").is_ok() => {
                 Now::EqualToWinner
             }
+            true if is_redacted => Now::EqualAndRedacted,
             true => Now::Equal,
         })
     })

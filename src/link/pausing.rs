@@ -43,7 +43,7 @@ pub struct Pausing {
     pauses: Mutex<Pauses>,
     /// The number that each cluster is known to have.
     known: Mutex<Pair<i64>>,
-    changed: Notify,
+    changed: Pair<Notify>,
 }
 
 /// The newest word of the store and of both clusters, and what each cluster knows of it.
@@ -183,7 +183,7 @@ impl Pausing {
             pipelines: pipelines_of(mode),
             pauses: Mutex::new(pauses),
             known: Mutex::new(known),
-            changed: Notify::new(),
+            changed: Pair::default(),
         }
     }
 
@@ -269,7 +269,9 @@ impl Pausing {
             }
         }
         *pauses = next;
-        self.changed.notify_one();
+        for side in Side::BOTH {
+            self.changed[side].notify_one();
+        }
         Ok(lines)
     }
 
@@ -287,17 +289,21 @@ impl Pausing {
         sides.filter(|side| known[*side] < number).collect()
     }
 
-    /// Tells the clusters, again and again where one does not answer.
+    /// Tells the clusters, again and again where one does not answer; neither waits for the other.
     pub(super) async fn tell_clusters(self: Arc<Self>) {
+        tokio::join!(self.tell(Side::A), self.tell(Side::B));
+    }
+
+    async fn tell(&self, side: Side) {
         loop {
-            for side in self.behind() {
+            if self.behind().contains(&side) {
                 let pauses = self.now();
                 match write(&self.own[side], &self.shared.facts.link, &pauses).await {
                     Ok(()) => lock(&self.known)[side] = pauses.number,
                     Err(error) => tracing::warn!(%error, "cannot put a pause on record there"),
                 }
             }
-            let _ = timeout(AGAIN_INTERVAL, self.changed.notified()).await;
+            let _ = timeout(AGAIN_INTERVAL, self.changed[side].notified()).await;
         }
     }
 }

@@ -137,7 +137,11 @@ impl Lost {
             None => return Err(unreadable(id)),
         }
         if text("status") == RecordStatus::Restored.as_str() {
-            return Err(Error::usage(format!("record {id} is restored already")));
+            return Err(
+                Error::usage(format!("record {id} is restored already")).hint(format!(
+                    "`tandem conflict show {id}` tells by whom and when"
+                )),
+            );
         }
         let pipeline = PipelineId::parse(text("pipeline")).ok_or_else(|| unreadable(id))?;
         let losing = record.get_document("losing").map_err(|_| unreadable(id))?;

@@ -62,10 +62,11 @@ pub async fn run_over(
     let mut turned = false;
     loop {
         let connected = tokio::select! {
-        biased;
-                   connected = connect_both(config, way.clone()) => connected?,
-                   () = stop.cancelled() => return Ok(Completed::before_anything()),
-               };
+            biased;
+            connected = connect_both(config, way.clone()) => connected,
+            () = stop.cancelled() => return Ok(Completed::before_anything()),
+        };
+        let connected = connected.map_err(|error| kept(config, error))?;
         let outcome = run_connected(config, options.clone(), &stop, &connected, turned).await;
         for cluster in [connected.clusters.a, connected.clusters.b] {
             cluster.shutdown().await;
@@ -77,6 +78,20 @@ pub async fn run_over(
         turned = true;
         options.first_start = FirstStart::default();
     }
+}
+
+/// A start that does not reach a cluster is told by `status` and `runs` too, where the link ever ran.
+fn kept(config: &Config, error: Error) -> Error {
+    let Ok(Some(store)) = Store::open_existing(&config.link.state_dir) else {
+        return error;
+    };
+    super::monitor::save_failure(config, &store, &error);
+    let open = OpenRun::begin(&store);
+    let ended = open.and_then(|open| open.end(&store, Err(&error)));
+    if let Err(error) = ended.and_then(|_| store.seal()) {
+        tracing::warn!(%error, "this start is not on record");
+    }
+    error
 }
 
 async fn run_connected(
@@ -99,7 +114,7 @@ async fn run_connected(
         Ok(Ended::CutOver) => super::monitor::save_waiting(config, &store, LinkState::Ended)?,
         Ok(Ended::CaughtUp | Ended::Stopped | Ended::Turned) => {}
     }
-    let run = open.end(&store, &outcome);
+    let run = open.end(&store, outcome.as_ref());
     let sealed = store.seal();
     // What ended the link comes before what could not be put on record any more.
     let ended = outcome?;
@@ -235,10 +250,9 @@ fn handler(
     turned: &CancellationToken,
 ) -> LinkHandler {
     let clusters = connected.clusters.clone();
-    let status = monitor.subscribe();
     LinkHandler::new(
         shared.clone(),
-        status,
+        monitor.clone(),
         clusters,
         desk.clone(),
         steering.clone(),

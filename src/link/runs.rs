@@ -34,7 +34,11 @@ impl OpenRun {
 
     /// # Errors
     /// As the store says.
-    pub(super) fn end(self, store: &Store, outcome: &Result<Ended>) -> Result<Run> {
+    pub(super) fn end(
+        self,
+        store: &Store,
+        outcome: std::result::Result<&Ended, &Error>,
+    ) -> Result<Run> {
         let mut run = self.run;
         let after = store.totals_of_both()?;
         for side in Side::BOTH {
@@ -48,7 +52,7 @@ impl OpenRun {
             }
             Err(error) => (outcome_of(error), Some(error.exit as i32)),
         };
-        run.error = outcome.as_ref().err().map(shortened);
+        run.error = outcome.err().map(shortened);
         store.put_run(&run)?;
         Ok(run)
     }

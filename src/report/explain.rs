@@ -111,7 +111,7 @@ impl Case<'_> {
             |write: &Option<Write<'_>>| write.map_or("write", |write| write.operation).to_owned();
         match self.kind {
             Some(ConflictKind::DeadLetter) => format!(
-                "a {} of {lost} could not be applied to {}",
+                "a write of {lost} ({}) could not be applied to {}",
                 operation(&self.losing),
                 self.names[self.loser.other()]
             ),
@@ -257,7 +257,11 @@ impl Case<'_> {
         match (self.kind, settled_by) {
             (Some(ConflictKind::DeadLetter), _) => (
                 None,
-                "they do not, unless the record is resolved".to_owned(),
+                match self.text("status") == RecordStatus::Resolved.as_str() {
+                    true => "once the document was applied; when that was is not on record",
+                    false => "they do not, as far as this record tells",
+                }
+                .to_owned(),
             ),
             (Some(ConflictKind::Ddl), _) => (
                 None,

@@ -24,6 +24,8 @@ const VALUE_CHARS_MAX: usize = 240;
 pub enum Now {
     Equal,
     EqualToWinner,
+    /// Whether it is the winner's nobody can tell: values of that are not on record.
+    EqualAndRedacted,
     Differ,
 }
 
@@ -32,13 +34,17 @@ impl Now {
         match self {
             Now::Equal => "both sides hold the same document, written since",
             Now::EqualToWinner => "both sides hold the winning version",
+            Now::EqualAndRedacted => {
+                "both sides hold the same document; whether it is the winning version, a record \
+                 without its redacted values cannot tell"
+            }
             Now::Differ => "they differ; a write may be on its way, look again",
         }
     }
 
     fn as_str(self) -> &'static str {
         match self {
-            Now::Equal => "equal",
+            Now::Equal | Now::EqualAndRedacted => "equal",
             Now::EqualToWinner => "equal_to_winner",
             Now::Differ => "differ",
         }

@@ -5,10 +5,11 @@ use std::fmt::Write;
 use bson::DateTime;
 use comfy_table::{Table, presets};
 
-use super::status::{ClusterStatus, IndexProblem, LinkStatus, PipelineStatus, PositionStatus};
+use super::status::{ClusterStatus, IndexProblem, LinkStatus, PositionStatus};
 use crate::change::{PipelineId, Side, rfc3339};
 
 const UNKNOWN: &str = "-";
+const HOUR: u64 = 3600;
 
 /// Two small tables, clusters and pipelines, and what needs attention below them.
 pub fn to_text(status: &LinkStatus) -> String {
@@ -29,6 +30,11 @@ pub fn to_text(status: &LinkStatus) -> String {
     let _ = write!(text, "\n\n{}\n\n", clusters(status));
     let _ = writeln!(text, "{}", pipelines(status));
     for pipeline in &status.pipelines {
+        if let Some(on) = &pipeline.waiting_on {
+            let _ = writeln!(text, "\n{} waits ({on})", pipeline.id.as_str());
+        }
+    }
+    for pipeline in &status.pipelines {
         if let Some(paused) = &pipeline.paused {
             let (id, since) = (pipeline.id.as_str(), time(paused.since));
             let by = &paused.by;
@@ -39,6 +45,8 @@ pub fn to_text(status: &LinkStatus) -> String {
     if !status.unpaired_namespaces.is_empty() {
         let names = status.unpaired_namespaces.join(", ");
         let _ = writeln!(text, "\nno longer replicated: {names}");
+        let hint = "with the link stopped, `tandem resync --namespace NAME` takes one up again";
+        let _ = writeln!(text, "  hint: {hint}");
     }
     for problem in &status.index_problems {
         let IndexProblem {
@@ -121,9 +129,7 @@ fn clusters(status: &LinkStatus) -> Table {
             or_unknown(version.clone()),
             or_unknown(reachable.map(|yes| if yes { "yes" } else { "no" })),
             or_unknown(clock_skew_ms.map(|ms| format!("{ms} ms"))),
-            or_unknown(
-                oplog_window_seconds.map(|seconds| format!("{:.1} h", seconds as f64 / 3600.0)),
-            ),
+            or_unknown(oplog_window_seconds.map(window)),
         ]);
     }
     table
@@ -143,7 +149,7 @@ fn pipelines(status: &LinkStatus) -> Table {
     for pipeline in &status.pipelines {
         table.add_row([
             pipeline.id.as_str().to_owned(),
-            phase(pipeline),
+            pipeline.phase.as_str().to_owned(),
             or_unknown(pipeline.lag_seconds.map(|lag| format!("{lag:.2} s"))),
             or_unknown(pipeline.applied_through.as_ref().map(position)),
             pipeline.events_read_total.to_string(),
@@ -155,13 +161,6 @@ fn pipelines(status: &LinkStatus) -> Table {
     table
 }
 
-fn phase(pipeline: &PipelineStatus) -> String {
-    match &pipeline.waiting_on {
-        Some(on) => format!("{} ({on})", pipeline.phase.as_str()),
-        None => pipeline.phase.as_str().to_owned(),
-    }
-}
-
 fn position(position: &PositionStatus) -> String {
     let [seconds, increment] = position.ts;
     match position.wall_time {
@@ -170,6 +169,13 @@ fn position(position: &PositionStatus) -> String {
             "{} +{increment}",
             rfc3339(DateTime::from_millis(i64::from(seconds) * 1000))
         ),
+    }
+}
+
+fn window(seconds: u64) -> String {
+    match seconds {
+        0..HOUR => format!("{} min", seconds / 60),
+        HOUR.. => format!("{:.1} h", seconds as f64 / HOUR as f64),
     }
 }
 

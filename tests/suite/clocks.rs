@@ -114,3 +114,20 @@ async fn long_the_clock_of_the_replicators_host_decides_nothing() {
         tandem.stop().await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_that_is_slow_to_answer_has_no_wrong_clock() {
+    let env = TestEnv::start().await;
+    let link = env.link().extra("[conflicts]\nclock_skew_warn = \"500ms\"");
+    let mut tandem = env.streaming(&link).await;
+    // Young oplogs are looked at once a second, and the clocks with them.
+    env.b.sigstop();
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    env.b.sigcont();
+    tandem.wait_until_streaming().await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert!(!tandem.log().contains("clocks differ"), "{}", tandem.log());
+    let skew = tandem.status()["clusters"]["b"]["clock_skew_ms"].as_i64();
+    assert!(skew.is_some_and(|ms| ms.abs() < 500), "{skew:?}");
+    tandem.stop().await;
+}

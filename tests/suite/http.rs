@@ -119,10 +119,16 @@ async fn status_metrics_and_events_tell_what_the_link_does_and_a_restart_is_told
         assert!(heard.contains(part), "{heard}");
     }
 
-    let mut other = env.tandem_named("other.toml", &listening(env.link(), &address));
+    let mut of_others = listening(env.link(), &address);
+    of_others.state_dir = "other-state".to_owned();
+    let mut other = env.tandem_named("other.toml", &of_others);
     other.start();
     assert_eq!(other.wait_exit(SOON).await, 3);
     assert!(other.log().contains("cannot listen on"), "{}", other.log());
+    let same = tandem.run(&["run"]);
+    let said = String::from_utf8_lossy(&same.stderr);
+    assert_eq!(same.status.code(), Some(7), "the link runs already: {said}");
+    assert!(said.contains("another tandem runs on"), "{said}");
     assert_eq!(get(&address, "/healthz").await.status, 200);
     tandem.stop().await;
 }

@@ -78,6 +78,7 @@ async fn a_pause_under_two_way_load_outlives_kills_and_a_takeover_and_loses_noth
     tokio::time::sleep(A_WHILE).await;
 
     assert_eq!(told(&tandem, &["pause", "a-to-b"]), "a-to-b is paused\n");
+    assert_eq!(tandem.pipeline("a-to-b")["phase"], "paused", "at once");
     let paused_at = now(env.b.client()).await;
     let again = told(&tandem, &["pause", "a-to-b"]);
     assert!(
@@ -226,13 +227,24 @@ async fn a_one_way_link_has_one_direction_to_pause_and_a_bad_word_is_named() {
     env.b.sigstop();
     let all = told(&tandem, &["resume"]);
     assert!(all.contains("us does not know yet"), "{all}");
+    let all = told(&tandem, &["pause"]);
+    assert!(all.contains("us does not know yet"), "{all}");
+    assert!(!all.contains("eu does not know"), "it is there: {all}");
     env.b.sigcont();
+    told(&tandem, &["resume"]);
     wait_for("the write arrives", SOON, || raw_by_id(&env.orders_b(), 1)).await;
     tandem.stop().await;
     env.b.sigstop();
     tandem.env("TANDEM_TIMEOUTS__CONNECT", "1s");
     let all = told(&tandem, &["pause"]);
     assert!(all.contains("only this host knows"), "{all}");
+    refused(&tandem, &["run"], 4);
+    let status = tandem.status();
+    let error = status["last_error"]["message"].to_string();
+    assert!(
+        status["state"] == "failed" && error.contains("us"),
+        "{status}"
+    );
     env.b.sigcont();
     tandem.start();
     let is_so = |status: &Value| status["state"] == "paused";

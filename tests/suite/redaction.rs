@@ -108,6 +108,8 @@ async fn a_redacted_value_is_nowhere_but_in_the_documents_themselves() {
     let id = lost["id"].as_str().unwrap();
     let shown = stdout(&tandem.run(&["conflict", "show", id]));
     assert!(shown.contains('≠'), "{shown}");
+    let now = stdout(&tandem.run(&["conflict", "show", id, "--now"]));
+    assert!(now.contains("cannot tell"), "{now}");
     let refused = tandem.run(&["conflict", "restore", "--yes", id]);
     assert_eq!(refused.status.code(), Some(2));
     assert!(stderr(&refused).contains("card"), "{}", stderr(&refused));

@@ -151,3 +151,16 @@ fn people_read_what_matters() {
     let never = LinkStatus::new("eu-us", LinkState::NeverRun, names, &PipelineId::BOTH);
     assert!(to_text(&never).contains("never_run"), "{}", to_text(&never));
 }
+
+#[test]
+fn what_is_waited_for_stands_below_the_table_whatever_its_length() {
+    let mut status = running();
+    let on = format!("us: {}", "cannot read the change stream ".repeat(9));
+    status.pipelines[0].waiting_on = Some(on.clone());
+    status.clusters.a.oplog_window_seconds = Some(1_800);
+    let text = to_text(&status);
+    assert!(text.contains(&format!("\na-to-b waits ({on})\n")), "{text}");
+    assert!(text.contains("30 min"), "{text}");
+    let table = text.lines().filter(|line| line.contains("streaming"));
+    assert!(table.clone().count() == 1 && table.clone().all(|line| line.len() < 120));
+}
