@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bson::{DateTime, doc};
+use bson::DateTime;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::clock_offset::clock_offset_ms;
 use super::merge::Desk;
 use super::observer::LinkObserver;
 use super::oplog_window::OplogWindow;
@@ -30,9 +31,6 @@ const SAVE_INTERVAL: Duration = Duration::from_secs(2);
 
 /// How often the clusters' clocks and oplogs are looked at.
 const LOOK_INTERVAL: Duration = Duration::from_secs(30);
-
-/// A clock is not known better than to half of this.
-const CLOCK_ANSWER_TIME_MAX: Duration = Duration::from_secs(1);
 
 /// The status of a running link, kept up to date.
 #[derive(Clone)]
@@ -314,8 +312,8 @@ impl Monitor {
     async fn look_at_clusters(&self) {
         loop {
             let offsets = Pair::new(
-                self.clock_offset(Side::A).await,
-                self.clock_offset(Side::B).await,
+                clock_offset_ms(&self.clusters.a).await,
+                clock_offset_ms(&self.clusters.b).await,
             );
             if let (Some(a), Some(b)) = (offsets.a, offsets.b) {
                 self.shared.set_clock_skew_ms(b - a);
@@ -358,23 +356,5 @@ impl Monitor {
             );
         }
         window.seconds_left(applied.time)
-    }
-
-    /// The cluster's wall clock less ours, ms; the time of the answer is halved. None where that took
-    /// so long, to find a primary say, that it would be taken for a wrong clock.
-    async fn clock_offset(&self, side: Side) -> Option<i64> {
-        let cluster = &self.clusters[side];
-        let asked = Instant::now();
-        let reply = cluster
-            .command("admin", doc! { "hello": 1 }, "read the clock")
-            .await
-            .ok()?;
-        let took = asked.elapsed();
-        if took > CLOCK_ANSWER_TIME_MAX {
-            return None;
-        }
-        let half = took.as_millis() as i64 / 2;
-        let there = reply.get_datetime("localTime").ok()?.timestamp_millis();
-        Some(there + half - DateTime::now().timestamp_millis())
     }
 }
