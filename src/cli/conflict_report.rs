@@ -1,5 +1,6 @@
 //! `tandem conflict-report`: the writes that lost, with their whole content.
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};
 
 use super::moment::Moment;
@@ -33,13 +34,13 @@ pub struct ConflictReportArgs {
     #[arg(long, value_name = "PATTERN")]
     pub namespace: Vec<String>,
     /// Of this kind
-    #[arg(long, value_name = "KIND", value_parser = kind)]
+    #[arg(long, value_name = "KIND", value_parser = kinds())]
     pub kind: Vec<ConflictKind>,
     /// Won by this cluster: its name, a or b
     #[arg(long, value_name = "CLUSTER")]
     pub winner: Vec<String>,
-    /// In this state: logged, overturned, restored, resolved or discarded
-    #[arg(long, value_name = "STATUS", value_parser = status)]
+    /// In this state
+    #[arg(long, value_name = "STATUS", value_parser = statuses())]
     pub status: Vec<RecordStatus>,
     /// Of this document: its _id (in a text, * stands for any), or its key as extended JSON
     #[arg(long, value_name = "KEY")]
@@ -109,18 +110,17 @@ impl From<SortArg> for SortBy {
     }
 }
 
-fn kind(typed: &str) -> std::result::Result<ConflictKind, String> {
-    ConflictKind::parse(typed).ok_or_else(|| {
-        let known = ConflictKind::ALL.map(ConflictKind::as_str);
-        format!("one of {}{}", known.join(", "), suggestion(typed, known))
-    })
+/// A shell completes them, and help lists them.
+fn kinds() -> impl TypedValueParser<Value = ConflictKind> {
+    let names = ConflictKind::ALL.map(ConflictKind::as_str);
+    PossibleValuesParser::new(names)
+        .try_map(|typed| ConflictKind::parse(&typed).ok_or("not a kind"))
 }
 
-fn status(typed: &str) -> std::result::Result<RecordStatus, String> {
-    RecordStatus::parse(typed).ok_or_else(|| {
-        let known = RecordStatus::ALL.map(RecordStatus::as_str);
-        format!("one of {}{}", known.join(", "), suggestion(typed, known))
-    })
+fn statuses() -> impl TypedValueParser<Value = RecordStatus> {
+    let names = RecordStatus::ALL.map(RecordStatus::as_str);
+    PossibleValuesParser::new(names)
+        .try_map(|typed| RecordStatus::parse(&typed).ok_or("not a status"))
 }
 
 impl ConflictReportArgs {

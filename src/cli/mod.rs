@@ -22,7 +22,7 @@ pub mod verify;
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 
 use crate::change::Side;
 use crate::config::{Config, Environment, Flags};
@@ -53,7 +53,7 @@ pub struct Common {
     )]
     pub config: PathBuf,
     /// Where this host keeps the link's state, before link.state_dir
-    #[arg(long, global = true, value_name = "DIR")]
+    #[arg(long, global = true, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub state_dir: Option<PathBuf>,
     /// How log lines look
     #[arg(long, global = true, value_name = "FORMAT", default_value = "text")]

@@ -3,6 +3,7 @@
 use std::os::unix::fs::MetadataExt;
 
 use clap::Args;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 
 use super::{Common, output};
 use crate::change::PipelineId;
@@ -13,8 +14,8 @@ use crate::link::{Wanted, pause::change_from_outside};
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  tandem pause a-to-b")]
 pub struct PauseArgs {
-    /// a-to-b or b-to-a; without it every direction of the link
-    #[arg(value_name = "PIPELINE", value_parser = pipeline)]
+    /// The direction; without it every direction of the link
+    #[arg(value_name = "PIPELINE", value_parser = pipelines())]
     pub pipeline: Option<PipelineId>,
 }
 
@@ -22,14 +23,15 @@ pub struct PauseArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  tandem resume a-to-b")]
 pub struct ResumeArgs {
-    /// a-to-b or b-to-a; without it every direction of the link
-    #[arg(value_name = "PIPELINE", value_parser = pipeline)]
+    /// The direction; without it every direction of the link
+    #[arg(value_name = "PIPELINE", value_parser = pipelines())]
     pub pipeline: Option<PipelineId>,
 }
 
-fn pipeline(typed: &str) -> std::result::Result<PipelineId, String> {
-    let found = PipelineId::parse(typed);
-    found.ok_or_else(|| "it is a-to-b or b-to-a".to_owned())
+fn pipelines() -> impl TypedValueParser<Value = PipelineId> {
+    let names = PipelineId::BOTH.map(PipelineId::as_str);
+    PossibleValuesParser::new(names)
+        .try_map(|typed| PipelineId::parse(&typed).ok_or("not a direction"))
 }
 
 /// # Errors

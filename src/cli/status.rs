@@ -13,7 +13,7 @@ use crate::change::rfc3339;
 use crate::config::{Config, duration};
 use crate::error::{Error, ExitCode, Result};
 use crate::link::{pipelines_of, reporting};
-use crate::telemetry::status::{LinkStatus, to_lines, to_text};
+use crate::telemetry::status::{LinkStatus, terminal_width, to_lines, to_text};
 
 /// Tell where the link stands, whether or not it runs
 #[derive(Debug, Args)]
@@ -110,13 +110,16 @@ async fn status(config: &Config) -> Result<LinkStatus> {
 fn show(status: &LinkStatus, look: Look) -> Result<()> {
     let unwritable = |cause| Error::bug("cannot write the status as JSON").caused_by(cause);
     output::print(&match look {
-        Look::Text => output::harmless(&to_text(status)),
+        Look::Text => output::harmless(&to_text(status, terminal_width())),
         Look::Json => serde_json::to_string_pretty(status).map_err(unwritable)? + "\n",
         Look::JsonLines => serde_json::to_string(status).map_err(unwritable)? + "\n",
         Look::Lines => output::harmless(&to_lines(status, DateTime::now())),
         Look::Screen => {
             let at = rfc3339(DateTime::now());
-            let text = output::harmless(&to_text(status)) + "\n" + &at + "  (ctrl-c ends it)\n";
+            let text = output::harmless(&to_text(status, terminal_width()))
+                + "\n"
+                + &at
+                + "  (ctrl-c ends it)\n";
             format!("{TOP}{}{REST}", text.replace('\n', LINE_END))
         }
     })

@@ -19,7 +19,7 @@ use crate::verify::{Outcome, Repaired, VerifyOptions, as_json, as_table, repair,
 #[command(
     after_help = "Exits with 0 where both are equal, with 6 where they differ, and with 124 where not \
                   everything could be compared. After --repair: with 0 where nothing is left.\n\n\
-                  Example:\n  tandem verify --namespace 'shop.*' --json\n  tandem verify --repair"
+                  Examples:\n  tandem verify --namespace 'shop.*' --json\n  tandem verify --repair"
 )]
 pub struct VerifyArgs {
     /// Only this namespace; * stands for any text, /…/ is a regular expression

@@ -111,8 +111,8 @@ impl Case<'_> {
             |write: &Option<Write<'_>>| write.map_or("write", |write| write.operation).to_owned();
         match self.kind {
             Some(ConflictKind::DeadLetter) => format!(
-                "a write of {lost} ({}) could not be applied to {}",
-                operation(&self.losing),
+                "{} of {lost} could not be applied to {}",
+                with_article(&operation(&self.losing)),
                 self.names[self.loser.other()]
             ),
             Some(ConflictKind::Ddl) if self.text("winner").is_empty() => {
@@ -323,12 +323,22 @@ impl Case<'_> {
     }
 }
 
+fn with_article(noun: &str) -> String {
+    let article = if noun.starts_with(['a', 'e', 'i', 'o', 'u']) {
+        "an"
+    } else {
+        "a"
+    };
+    format!("{article} {noun}")
+}
+
 fn length(ms: i64) -> String {
     let length = Duration::from_millis(ms.unsigned_abs());
     match ms.unsigned_abs() {
         0..10_000 => format!("{ms} ms"),
         10_000..600_000 => format!("{:.1} s", length.as_secs_f64()),
-        600_000..172_800_000 => format!("{:.1} h", length.as_secs_f64() / 3600.0),
+        600_000..7_200_000 => format!("{} min", length.as_secs() / 60),
+        7_200_000..172_800_000 => format!("{:.1} h", length.as_secs_f64() / 3600.0),
         _ => format!("{:.1} days", length.as_secs_f64() / 86_400.0),
     }
 }

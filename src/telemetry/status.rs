@@ -7,7 +7,7 @@ use crate::change::{Pair, PipelineId, Position, Side};
 use crate::error::Error;
 use crate::store::{Pauses, Totals};
 
-pub use super::status_text::{to_lines, to_text};
+pub use super::status_text::{terminal_width, to_lines, to_text};
 pub use steering::{LastReload, PauseStatus, RefusedKey};
 
 /// The format of [`LinkStatus`]; raised when a field changes its meaning or goes.

@@ -3,32 +3,24 @@
 use std::fmt::Write;
 
 use bson::DateTime;
-use comfy_table::{Table, presets};
+use comfy_table::{ContentArrangement, Table, presets};
 
-use super::status::{ClusterStatus, IndexProblem, LinkStatus, PositionStatus};
+use super::status::{ClusterStatus, IndexProblem, LinkStatus, PipelineStatus, PositionStatus};
 use crate::change::{PipelineId, Side, rfc3339};
 
 const UNKNOWN: &str = "-";
-const HOUR: u64 = 3600;
 
-/// Two small tables, clusters and pipelines, and what needs attention below them.
-pub fn to_text(status: &LinkStatus) -> String {
-    let mut text = format!("link {}: {}", status.link, status.state.as_str());
-    if let Some(pid) = status.pid {
-        let _ = write!(text, ", pid {pid}");
-    }
-    if let Some(since) = status.since {
-        let _ = write!(text, ", since {}", rfc3339(since));
-    }
-    if let Some(from) = status.started_from {
-        let _ = write!(text, ", replicating from {}", rfc3339(from));
-    }
-    if let Some(PipelineId::BToA) = status.direction {
-        let (from, to) = (&status.clusters.b.name, &status.clusters.a.name);
-        let _ = write!(text, ", turned round: from {from} to {to}");
-    }
-    let _ = write!(text, "\n\n{}\n\n", clusters(status));
-    let _ = writeln!(text, "{}", pipelines(status));
+/// How wide the terminal is; none where there is none.
+pub fn terminal_width() -> Option<u16> {
+    Table::new().width()
+}
+
+/// Two small tables, clusters and pipelines, no wider than `width`, and what needs attention below
+/// them.
+pub fn to_text(status: &LinkStatus, width: Option<u16>) -> String {
+    let mut text = head(status, width);
+    let _ = write!(text, "\n\n{}\n\n", clusters(status, width));
+    let _ = writeln!(text, "{}", pipelines(status, width));
     for pipeline in &status.pipelines {
         if let Some(on) = &pipeline.waiting_on {
             let _ = writeln!(text, "\n{} waits ({on})", pipeline.id.as_str());
@@ -102,17 +94,46 @@ pub fn to_lines(status: &LinkStatus, now: DateTime) -> String {
     text
 }
 
-fn clusters(status: &LinkStatus) -> Table {
-    let mut table = plain_table(&[
+/// The link in a line, or in more where the terminal is narrow.
+fn head(status: &LinkStatus, width: Option<u16>) -> String {
+    let mut facts = vec![format!("link {}: {}", status.link, status.state.as_str())];
+    facts.extend(status.pid.map(|pid| format!("pid {pid}")));
+    let since = |time| format!("since {}", rfc3339(time));
+    facts.extend(status.since.map(since));
+    let from = |time| format!("replicating from {}", rfc3339(time));
+    facts.extend(status.started_from.map(from));
+    if let Some(PipelineId::BToA) = status.direction {
+        let (from, to) = (&status.clusters.b.name, &status.clusters.a.name);
+        facts.push(format!("turned round: from {from} to {to}"));
+    }
+    let mut text = String::new();
+    let mut taken = 0;
+    for fact in facts {
+        let more = fact.chars().count() + ", ".len();
+        if taken > 0 && width.is_some_and(|width| taken + more > usize::from(width)) {
+            text.push_str(",\n  ");
+            taken = 2;
+        } else if taken > 0 {
+            text.push_str(", ");
+        }
+        text.push_str(&fact);
+        taken += more;
+    }
+    text
+}
+
+fn clusters(status: &LinkStatus, width: Option<u16>) -> Table {
+    let header = [
         "cluster",
         "name",
         "set",
         "version",
         "reachable",
         "skew",
-        "oplog",
-    ]);
-    for side in Side::BOTH {
+        "oplog holds",
+        "time left",
+    ];
+    let row = |side: Side| {
         let ClusterStatus {
             name,
             set_name,
@@ -120,23 +141,24 @@ fn clusters(status: &LinkStatus) -> Table {
             reachable,
             clock_skew_ms,
             oplog_window_seconds,
-            oplog_seconds_left: _,
+            oplog_seconds_left,
         } = &status.clusters[side];
-        table.add_row([
+        [
             side.as_str().to_owned(),
             name.clone(),
             or_unknown(set_name.clone()),
             or_unknown(version.clone()),
             or_unknown(reachable.map(|yes| if yes { "yes" } else { "no" })),
             or_unknown(clock_skew_ms.map(|ms| format!("{ms} ms"))),
-            or_unknown(oplog_window_seconds.map(window)),
-        ]);
-    }
-    table
+            or_unknown(oplog_window_seconds.map(span)),
+            or_unknown(oplog_seconds_left.map(span)),
+        ]
+    };
+    table(header, &Side::BOTH.map(row), width)
 }
 
-fn pipelines(status: &LinkStatus) -> Table {
-    let mut table = plain_table(&[
+fn pipelines(status: &LinkStatus, width: Option<u16>) -> Table {
+    let header = [
         "pipeline",
         "phase",
         "lag",
@@ -145,9 +167,9 @@ fn pipelines(status: &LinkStatus) -> Table {
         "applied",
         "conflicts",
         "dead letters",
-    ]);
-    for pipeline in &status.pipelines {
-        table.add_row([
+    ];
+    let row = |pipeline: &PipelineStatus| {
+        [
             pipeline.id.as_str().to_owned(),
             pipeline.phase.as_str().to_owned(),
             or_unknown(pipeline.lag_seconds.map(|lag| format!("{lag:.2} s"))),
@@ -156,9 +178,28 @@ fn pipelines(status: &LinkStatus) -> Table {
             pipeline.operations_applied_total.to_string(),
             pipeline.conflicts_total.to_string(),
             pipeline.dead_letters_total.to_string(),
-        ]);
+        ]
+    };
+    let rows: Vec<_> = status.pipelines.iter().map(row).collect();
+    table(header, &rows, width)
+}
+
+/// A line for each row; where that is too wide, a column for each.
+fn table<const N: usize>(header: [&str; N], rows: &[[String; N]], width: Option<u16>) -> Table {
+    let mut wide = plain_table();
+    wide.set_header(header).add_rows(rows);
+    let fits = |line: String| width.is_none_or(|width| line.chars().count() <= usize::from(width));
+    if wide.lines().all(fits) {
+        return wide;
     }
-    table
+    let mut narrow = plain_table();
+    narrow.set_content_arrangement(ContentArrangement::Dynamic);
+    narrow.set_width(width.unwrap_or_default());
+    for (at, name) in header.into_iter().enumerate() {
+        let values = rows.iter().map(|row| row[at].clone());
+        narrow.add_row(std::iter::once(name.to_owned()).chain(values));
+    }
+    narrow
 }
 
 fn position(position: &PositionStatus) -> String {
@@ -172,17 +213,19 @@ fn position(position: &PositionStatus) -> String {
     }
 }
 
-fn window(seconds: u64) -> String {
-    match seconds {
-        0..HOUR => format!("{} min", seconds / 60),
-        HOUR.. => format!("{:.1} h", seconds as f64 / HOUR as f64),
-    }
+fn plain_table() -> Table {
+    let mut table = Table::new();
+    table.load_preset(presets::NOTHING);
+    table
 }
 
-fn plain_table(header: &[&str]) -> Table {
-    let mut table = Table::new();
-    table.load_preset(presets::NOTHING).set_header(header);
-    table
+fn span(seconds: u64) -> String {
+    match seconds {
+        ..120 => format!("{seconds} s"),
+        120..7200 => format!("{} min", seconds / 60),
+        7200..172_800 => format!("{:.1} h", seconds as f64 / 3600.0),
+        _ => format!("{:.1} d", seconds as f64 / 86_400.0),
+    }
 }
 
 fn time(time: Option<DateTime>) -> String {

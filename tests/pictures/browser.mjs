@@ -1,37 +1,37 @@
-// Looks at the dashboard of a running tandem with a real browser: complains about what is wrong with
-// it, and takes its pictures. Speaks with the browser through a pipe, so that nothing is installed.
-//
-// node browser.mjs BROWSER ADDRESS FOLDER
+// A real browser and what every page of tandem must bear: it complains of nothing, asks nobody else,
+// is readable and fits the screen. Speaks with the browser through a pipe: nothing is installed.
 
 import { spawn } from "node:child_process";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 
-const [browser, address, folder] = process.argv.slice(2);
 const WAIT_MAX = 60000;
-const PICTURE_BYTES_MAX = 200000;
+/** Of a picture in the documents. */
+export const PICTURE_BYTES_MAX = 300000;
 
-const VIEWS = [
-  { name: "dashboard-light", width: 1240, height: 1010, scheme: "light", phone: false },
-  { name: "dashboard-dark", width: 1240, height: 1010, scheme: "dark", phone: false },
-  { name: "dashboard-phone", width: 390, height: 1180, scheme: "dark", phone: true },
+/** Light, dark, and as wide as a phone. */
+export const views = (name, { high, long }) => [
+  { name: `${name}-light`, width: 1240, height: high, scheme: "light", phone: false },
+  { name: `${name}-dark`, width: 1240, height: high, scheme: "dark", phone: false },
+  { name: `${name}-phone`, width: 390, height: long, scheme: "dark", phone: true },
 ];
 
 const pause = (ms) => new Promise((done) => setTimeout(done, ms));
 
-function must(holds, what) {
+export function must(holds, what) {
   if (!holds) throw new Error(what);
 }
 
-/** A browser and one page of it. */
+/** A browser and one page of it, which may ask only for what `asks` allows. */
 class Page {
-  constructor() {
+  constructor(browser, asks) {
     this.profile = mkdtempSync(join(tmpdir(), "tandem-browser-"));
     const sandbox = process.getuid() === 0 ? ["--no-sandbox"] : [];
     const options = ["--headless=new", "--remote-debugging-pipe", "--hide-scrollbars", "--disable-gpu",
       "--no-first-run", `--user-data-dir=${this.profile}`, ...sandbox, "about:blank"];
     this.process = spawn(browser, options, { stdio: ["ignore", "ignore", "ignore", "pipe", "pipe"] });
+    this.asks = asks;
     this.waiting = new Map();
     this.complaints = [];
     this.next = 1;
@@ -67,8 +67,8 @@ class Page {
       this.complaints.push(params.args.map(({ value }) => value).join(" "));
     }
     if (method === "Log.entryAdded" && params.entry.level === "error") this.complaints.push(`${params.entry.text} ${params.entry.url ?? ""}`);
-    if (method === "Network.requestWillBeSent" && !params.request.url.startsWith(`http://${address}/`)) {
-      if (!params.request.url.startsWith("about:")) this.complaints.push(`asks somebody else: ${params.request.url}`);
+    if (method === "Network.requestWillBeSent" && !params.request.url.startsWith("about:") && !this.asks(params.request.url)) {
+      this.complaints.push(`asks somebody else: ${params.request.url}`);
     }
     return undefined;
   }
@@ -85,6 +85,26 @@ class Page {
       must(Date.now() - start < WAIT_MAX, `waited in vain: ${what}`);
       await pause(200);
     }
+  }
+
+  /** Presses what is there for a finger or a mouse. */
+  async press(selector) {
+    const middle = `(() => {
+      const element = document.querySelector(${JSON.stringify(selector)});
+      element.scrollIntoView({ block: "center" });
+      const { x, y, width, height } = element.getBoundingClientRect();
+      return { x: x + width / 2, y: y + height / 2 };
+    })()`;
+    const at = { ...(await this.look(middle)), button: "left", clickCount: 1 };
+    for (const type of ["mousePressed", "mouseReleased"]) await this.say("Input.dispatchMouseEvent", { type, ...at });
+  }
+
+  /** Types a text in the place of what a field holds. */
+  async type(selector, text) {
+    await this.press(selector);
+    await this.look(`document.querySelector(${JSON.stringify(selector)}).select()`);
+    if (text) await this.say("Input.insertText", { text });
+    else await this.say("Input.dispatchKeyEvent", { type: "keyDown", key: "Delete", code: "Delete", windowsVirtualKeyCode: 46 });
   }
 
   async view({ width, height, scheme, phone }) {
@@ -130,47 +150,39 @@ function faint() {
   return found;
 }
 
-const TOTAL = "[...document.querySelectorAll('#totals tr')].slice(0, 6).map((row) => row.innerText).join()";
-
-async function check(page, view) {
-  await page.view(view);
-  await page.say("Page.navigate", { url: `http://${address}/` });
-  await page.until("the link runs", "document.querySelector('#state')?.textContent === 'running'");
-  await page.until("charts are drawn", "[...document.querySelectorAll('.chart .line')].some((path) => path.getAttribute('d')?.includes('L'))");
-  await page.until("conflicts are listed", "document.querySelectorAll('#records tr').length > 0");
-  const before = await page.look(TOTAL);
-  await page.until("numbers move", `${TOTAL} !== ${JSON.stringify(before)}`);
+/** What can be read at all, on any screen, by anybody. */
+export async function checkReadable(page, name) {
   const wider = await page.look("document.documentElement.scrollWidth - innerWidth");
-  must(wider <= 0, `${view.name} is ${wider} pixels wider than the screen`);
+  must(wider <= 0, `${name} is ${wider} pixels wider than the screen`);
   const unreadable = await page.look(`(${faint})()`);
-  must(unreadable.length === 0, `${view.name} has faint texts: ${unreadable.join("; ")}`);
+  must(unreadable.length === 0, `${name} has faint texts: ${unreadable.slice(0, 20).join("; ")}`);
   const unnamed = await page.look("[...document.querySelectorAll('svg[role=img], section, article, [role=region]')].filter((one) => !one.getAttribute('aria-label') && !one.querySelector('h2, h3')).length");
-  must(unnamed === 0, `${unnamed} parts have no name for who cannot see them`);
+  must(unnamed === 0, `${name}: ${unnamed} parts have no name for who cannot see them`);
 }
 
-async function picture(page, { name, width, height }) {
+export async function picture(page, { name, width, height, top = 0, beyond = false }, folder, bytes_max = Infinity) {
   await page.say("Page.bringToFront");
-  const clip = { x: 0, y: 0, width, height, scale: 1 };
-  const { data } = await page.say("Page.captureScreenshot", { format: "png", clip });
+  const clip = { x: 0, y: top, width, height, scale: 1 };
+  const { data } = await page.say("Page.captureScreenshot", { format: "png", clip, captureBeyondViewport: beyond });
   const bytes = Buffer.from(data, "base64");
   const file = join(folder, `${name}.png`);
   writeFileSync(file, bytes);
   console.log(`${file}: ${Math.round(bytes.length / 1000)} kB`);
-  must(bytes.length <= PICTURE_BYTES_MAX, `${file} is too large`);
+  must(bytes.length <= bytes_max, `${file} is too large`);
 }
 
-const page = new Page();
-try {
-  await page.open();
-  for (const view of VIEWS) {
-    await check(page, view);
-    await picture(page, view);
+/** Does the work with a page, and fails where the browser has anything to complain of. */
+export async function withPage(browser, asks, work) {
+  const page = new Page(browser, asks);
+  try {
+    await page.open();
+    await work(page);
+    must(page.complaints.length === 0, "the browser complains");
+  } catch (error) {
+    console.error(`${process.argv[1]}: ${error.message}`);
+    page.complaints.forEach((complaint) => console.error(`  ${complaint}`));
+    process.exitCode = 1;
+  } finally {
+    await page.close();
   }
-  must(page.complaints.length === 0, `the browser complains: ${page.complaints.join("; ")}`);
-} catch (error) {
-  console.error(`browser.mjs: ${error.message}`);
-  page.complaints.forEach((complaint) => console.error(`  ${complaint}`));
-  process.exitCode = 1;
-} finally {
-  await page.close();
 }

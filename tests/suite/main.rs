@@ -29,6 +29,7 @@ mod oracle;
 mod outage;
 mod pause;
 mod pictures;
+mod prometheus;
 mod ranges;
 mod record_keeping;
 mod records;

@@ -1,36 +1,33 @@
-//! The dashboard in a real browser: checked, and its pictures taken.
+//! The dashboard and the report of a real link in a real browser: checked, and their pictures taken.
 
-use std::path::Path;
+mod shop;
+
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use bson::{Document, doc};
-use mongodb::Collection;
 use tokio_util::sync::CancellationToken;
 
 use crate::support::compare::assert_converged;
 use crate::support::env::TestEnv;
 use crate::support::http::{address, get};
+use crate::support::tandem::Tandem;
 use crate::support::wait::wait_for;
 
 /// Enough of a past for a curve.
 const PAST: Duration = Duration::from_secs(120);
+const SOON: Duration = Duration::from_secs(60);
+const EXTRA: &str = "[http]\nlisten = \"127.0.0.1:0\"\n[conflicts]\nredact = [\"card\"]\n";
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "takes minutes and needs a browser: scripts/pictures"]
-async fn pictures_of_the_dashboard() {
-    let browser = std::env::var("TANDEM_BROWSER").expect("TANDEM_BROWSER names a browser");
-    let folder = std::env::var("TANDEM_PICTURES").expect("TANDEM_PICTURES names a folder");
+async fn pictures_of_the_dashboard_and_of_the_report() {
     let env = TestEnv::start().await;
-    let link = env.link().extra("[http]\nlisten = \"127.0.0.1:0\"\n");
-    let tandem = env.streaming(&link).await;
+    shop::open(&env).await;
+    let tandem = env.streaming(&env.link().extra(EXTRA)).await;
     let address = address(&tandem).await;
     let stop = CancellationToken::new();
-    let applications = [
-        tokio::spawn(application(env.orders_a(), 0, stop.clone())),
-        tokio::spawn(application(env.orders_b(), 1_000_000, stop.clone())),
-    ];
-    let races = tokio::spawn(races(env.orders_a(), env.orders_b(), stop.clone()));
+    let writers = shop::writers(&env, &stop);
     tokio::time::sleep(PAST).await;
     wait_for("conflicts", PAST, || async {
         let metrics = get(&address, "/metrics").await.body;
@@ -38,68 +35,52 @@ async fn pictures_of_the_dashboard() {
         metrics.lines().find(of).map(drop)
     })
     .await;
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/pictures/browser.mjs");
+    let [pictures, others] = ["TANDEM_PICTURES", "TANDEM_PICTURES_OTHERS"].map(folder);
+    look("dashboard.mjs", &[&pictures, Path::new(&address), &others]);
+    stop.cancel();
+    for writer in writers {
+        writer.await.expect("it ended well");
+    }
+    assert_converged(&env, SOON).await;
+
+    let page = |name: &str, filters: &[&str]| write_page(&tandem, &others.join(name), filters);
+    shop::trouble(&env, &tandem).await;
+    page("report.html", &[]);
+    shop::end_trouble(&env).await;
+    shop::hostile(&env, &tandem).await;
+    shop::many(&env, &tandem).await;
+    let first = tandem.conflicts(&["--limit", "1"]);
+    let id = first[0]["id"].as_str().expect("an id");
+    page("none.html", &["--namespace", "shop.nothing"]);
+    page("one.html", &["--id", id]);
+    page("many.html", &["--namespace", shop::MANY]);
+    page("hostile.html", &["--namespace", shop::HOSTILE]);
+    look("report.mjs", &[&pictures, &others]);
+}
+
+fn write_page(tandem: &Tandem, file: &Path, filters: &[&str]) {
+    let report = [&["conflict-report", "--format", "html"], filters].concat();
+    let output = tandem.run(&report);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{stderr}");
+    std::fs::write(file, output.stdout).expect("the page is written");
+}
+
+fn folder(variable: &str) -> PathBuf {
+    let folder = std::env::var(variable);
+    folder
+        .unwrap_or_else(|_| panic!("{variable} names a folder"))
+        .into()
+}
+
+/// Has a script of tests/pictures look at what it is given.
+fn look(script: &str, arguments: &[&Path]) {
+    let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/pictures");
     let looked = Command::new("node")
-        .arg(script)
-        .args([browser, address, folder])
+        .arg(scripts.join(script))
+        .arg(folder("TANDEM_BROWSER"))
+        .args(arguments)
         .status()
         .expect("node runs");
-    assert!(looked.success(), "the browser has something to complain of");
-    stop.cancel();
-    for application in applications {
-        application.await.expect("it ended well");
-    }
-    races.await.expect("they ended well");
-    assert_converged(&env, Duration::from_secs(60)).await;
-}
-
-/// Writes orders of its own, now more and now fewer.
-async fn application(orders: Collection<Document>, first: i32, stop: CancellationToken) {
-    let mut id = first;
-    while !stop.is_cancelled() {
-        let wave = f64::from(id - first) / 700.0;
-        let some = 4 + (3.0 * wave.sin()) as i32;
-        let new = (id..id + some).map(|id| doc! { "_id": id, "items": 3, "state": "new" });
-        orders.insert_many(new).await.expect("inserted");
-        for paid in id..id + some - 1 {
-            let set = doc! { "$set": { "state": "paid" } };
-            let paid = orders.update_one(doc! { "_id": paid }, set);
-            paid.await.expect("updated");
-        }
-        if id % 3 == 0 {
-            let gone = orders.delete_one(doc! { "_id": id - some });
-            gone.await.expect("deleted");
-        }
-        id += some;
-        tokio::time::sleep(Duration::from_millis(40)).await;
-    }
-}
-
-/// From time to time both sides write the same order at the same moment.
-async fn races(a: Collection<Document>, b: Collection<Document>, stop: CancellationToken) {
-    for race in 0.. {
-        let id = 5_000_000 + race;
-        let by = |side: &str| doc! { "_id": id, "taken_by": side };
-        if race % 3 > 0 {
-            a.insert_one(by("nobody")).await.expect("inserted");
-            tokio::time::sleep(Duration::from_millis(1500)).await;
-        }
-        let which = doc! { "_id": id };
-        let taken = doc! { "$set": { "taken_by": "eu" } };
-        match race % 3 {
-            0 => drop(tokio::join!(a.insert_one(by("eu")), b.insert_one(by("us")))),
-            1 => drop(tokio::join!(
-                a.update_one(which.clone(), taken),
-                b.update_one(which, doc! { "$set": { "taken_by": "us" } })
-            )),
-            _ => drop(tokio::join!(
-                a.update_one(which.clone(), taken),
-                b.delete_one(which)
-            )),
-        }
-        tokio::select! {
-            () = stop.cancelled() => return,
-            () = tokio::time::sleep(Duration::from_secs(5)) => {}
-        }
-    }
+    assert!(looked.success(), "{script} has something to complain of");
 }

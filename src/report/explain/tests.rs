@@ -129,7 +129,8 @@ fn lengths_are_told_in_the_unit_that_people_think_in() {
         (0, "0 ms"),
         (9_999, "9999 ms"),
         (12_300, "12.3 s"),
-        (5_400_000, "1.5 h"),
+        (5_400_000, "90 min"),
+        (9_000_000, "2.5 h"),
         (864_000_000, "10.0 days"),
     ] {
         assert_eq!(length(ms), expected);

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use bson::RawDocument;
 
-use super::{safe, time};
+use super::{plain, safe, time};
 use crate::change::Pair;
 use crate::report::csv_rows::cell;
 use crate::report::explain::explain;
@@ -37,7 +37,7 @@ pub(super) fn write(out: &mut String, record: &RawDocument, names: &Pair<String>
         id_of(&id),
         time(&text("logged_at")),
         safe(&text("namespace")),
-        safe(&cut(&text("document_key"), KEY_CHARS_MAX)),
+        safe(&cut(&plain::key(&text("document_key")), KEY_CHARS_MAX)),
         safe(&kind.replace('_', " ")),
         safe(&winner),
         id_of(&status),
@@ -68,7 +68,15 @@ fn write_sides(out: &mut String, record: &RawDocument, names: &Pair<String>) {
         safe(&won)
     );
     for name in ["operation", "wall_time", "cluster_time", "version"] {
-        let of = |side: &str| safe(&cell(record, &[side, name]));
+        if name == "version" && versions_are_wall_times(record) {
+            continue;
+        }
+        let of = |side: &str| match (name, cell(record, &[side, name])) {
+            (_, none) if none.is_empty() => "-".to_owned(),
+            ("wall_time", at) => time(&at),
+            ("cluster_time", at) => safe(&at.trim_matches(['[', ']']).replace(',', ", ")),
+            (_, text) => safe(&text),
+        };
         let shown = name.replace('_', " ");
         let _ = writeln!(
             out,
@@ -78,6 +86,19 @@ fn write_sides(out: &mut String, record: &RawDocument, names: &Pair<String>) {
         );
     }
     out.push_str("</tbody></table></div>\n");
+}
+
+/// They are, unless a field of the documents is the version.
+fn versions_are_wall_times(record: &RawDocument) -> bool {
+    let mut sides = ["losing", "winning"]
+        .into_iter()
+        .filter_map(|side| record.get_document(side).ok());
+    sides.all(|side| {
+        let wall = side
+            .get_datetime("wall_time")
+            .map(bson::DateTime::timestamp_millis);
+        side.get_i64("version").ok() == wall.ok()
+    })
 }
 
 fn write_fields(out: &mut String, record: &RawDocument, names: &Pair<String>) {
@@ -116,19 +137,19 @@ fn write_row(out: &mut String, row: &Field, headings: [&String; 2]) {
         Differs::OnlyLosing => ("lost", "only in the losing version"),
         Differs::OnlyWinning => ("won", "only in the winning version"),
     };
-    let value = |value: &Option<String>| match value {
-        Some(value) => format!("<code>{}</code>", safe(value)),
+    let [losing, winning] = plain::sides(row).map(|value| match value {
+        Some(value) => format!("<code>{}</code>", safe(&value)),
         None => "<em>absent</em>".to_owned(),
-    };
+    });
     let _ = writeln!(
         out,
         "<tr class=\"{class}\"><td title=\"{differs}\">{}</td><th scope=\"row\">{}</th><td data-of=\"{}\">{}</td><td data-of=\"{}\">{}</td></tr>",
         mark(row.differs),
         safe(&row.path),
         safe(headings[0]),
-        value(&row.losing),
+        losing,
         safe(headings[1]),
-        value(&row.winning)
+        winning
     );
 }
 

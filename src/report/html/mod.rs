@@ -1,7 +1,9 @@
 //! The report as one page that needs nothing else: it opens offline, and nothing in it is obeyed.
 
 mod chart;
+mod counts;
 mod detail;
+mod plain;
 #[cfg(test)]
 mod tests;
 
@@ -9,6 +11,7 @@ use std::fmt::Write;
 
 use bson::spec::BinarySubtype;
 use bson::{Binary, Bson, RawDocument};
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use self::chart::Timeline;
@@ -60,14 +63,14 @@ impl Page {
     pub(super) fn finish(mut self) -> String {
         let mut out = String::with_capacity(self.listed.len() + 64 * 1024);
         self.write_head(&mut out);
-        self.write_counts(&mut out);
+        counts::write(&mut out, &self.summary, &self.head);
         let timeline = std::mem::take(&mut self.timeline);
         self.write_charts(&mut out, timeline);
         self.write_list(&mut out);
         let _ = write!(
             out,
-            "<footer>tandem {}, link {}. Documents are canonical extended JSON. \
-             This page loads nothing and sends nothing.</footer>\n<script>{SCRIPT}</script>\n</body>\n</html>\n",
+            "<footer>tandem {}, link {}. Values are shown for people; each record below them has \
+             its documents as canonical extended JSON. This page loads nothing and sends nothing.</footer>\n<script>{SCRIPT}</script>\n</body>\n</html>\n",
             env!("CARGO_PKG_VERSION"),
             safe(&self.head.link)
         );
@@ -110,102 +113,49 @@ impl Page {
         );
     }
 
-    fn write_counts(&self, out: &mut String) {
-        let of = |status: &str| self.summary.by_status.get(status).copied().unwrap_or(0);
-        let letters = self
-            .summary
-            .by_kind
-            .get("dead_letter")
-            .copied()
-            .unwrap_or(0);
-        let mut card = |class: &str, number: String, name: &str, why: &str| {
-            let _ = writeln!(
-                out,
-                "<div class=\"card {class}\"><b>{number}</b><span>{name}</span><small>{why}</small></div>"
-            );
-        };
-        card(
-            "",
-            grouped(self.summary.total),
-            "records",
-            "one for each losing write",
-        );
-        card(
-            "lost",
-            grouped(of("logged")),
-            "still lost",
-            "kept on record only",
-        );
-        card(
-            "good",
-            grouped(of("overturned")),
-            "overturned",
-            "a later write held it",
-        );
-        card(
-            "good",
-            grouped(of("restored")),
-            "restored",
-            "somebody brought it back",
-        );
-        if letters > 0 {
-            card(
-                "bad",
-                grouped(letters),
-                "dead letters",
-                "could not be applied",
-            );
-        }
-        if let Some(writes) = self.summary.writes {
-            let read = format!("of {} writes read", grouped(writes.read_total));
-            let share = match writes.share_text() {
-                text if text.is_empty() => "-".to_owned(),
-                text => text,
-            };
-            card("", share, "lost of all writes", &read);
-        }
-        let end = out.len();
-        let start = out.find("<div class=\"card ").unwrap_or(end);
-        out.insert_str(start, "<section class=\"cards\">\n");
-        out.push_str("</section>\n");
-    }
-
     fn write_charts(&self, out: &mut String, timeline: Timeline) {
         if self.summary.total == 0 {
             return;
         }
         out.push_str("<section class=\"charts\">\n");
         timeline.write(out, &self.head.names);
-        for (heading, counts) in [
-            ("By namespace", &self.summary.by_namespace),
-            ("By kind", &self.summary.by_kind),
-        ] {
-            let rows = counts.iter().map(|(name, count)| (name.clone(), *count));
-            chart::bars(out, heading, rows.collect(), self.summary.total);
-        }
+        let namespaces = self.summary.by_namespace.iter();
+        let namespaces = namespaces.map(|(name, count)| (name.clone(), *count));
+        let kinds = self.summary.by_kind.iter();
+        let kinds = kinds.map(|(kind, count)| (kind.replace('_', " "), *count));
         let top = self.summary.top_documents().into_iter();
-        let top = top.map(|top| (format!("{} {}", top.namespace, top.document_key), top.count));
-        chart::bars(
-            out,
-            "Documents with most conflicts",
-            top.collect(),
-            self.summary.total,
-        );
+        let top = top.take(chart::ROWS_MAX).map(|top| {
+            let key = match top.document_key {
+                Value::String(beginning) => beginning,
+                whole => plain::key(&whole.to_string()),
+            };
+            (format!("{} {key}", top.namespace), top.count)
+        });
+        for (heading, rows) in [
+            ("By namespace", namespaces.collect()),
+            ("By kind", kinds.collect()),
+            ("Documents with most conflicts", top.collect()),
+        ] {
+            chart::bars(out, heading, rows, self.summary.total);
+        }
         out.push_str("</section>\n");
     }
 
     fn write_list(&self, out: &mut String) {
         let total = self.summary.total;
         if total == 0 {
-            out.push_str(
-                "<main><p class=\"none\">No conflict matches. Nothing was lost.</p></main>\n",
-            );
+            let none = if self.head.filters.is_empty() {
+                "No conflict is on record: no write was lost."
+            } else {
+                "No conflict matches the filters."
+            };
+            let _ = writeln!(out, "<main><p class=\"none\">{none}</p></main>");
             return;
         }
         let _ = write!(
             out,
             "<main>\n<div class=\"tools\">\n<h2>Each conflict</h2>\n\
-             <input id=\"search\" type=\"search\" placeholder=\"Search keys, values, reasons…\" aria-label=\"Search\" hidden>\n\
+             <input id=\"search\" type=\"search\" placeholder=\"Search…\" aria-label=\"Search keys, values and reasons\" hidden>\n\
              <button id=\"open\" type=\"button\" hidden>Open all</button>\n\
              <p id=\"found\" aria-live=\"polite\"></p>\n</div>\n"
         );

@@ -1,8 +1,9 @@
 //! The page as a browser reads it, without one: nothing in it is markup but tandem's own.
 
-use bson::{DateTime, RawDocumentBuf, rawdoc};
+use bson::{DateTime, Document, RawDocumentBuf, rawdoc};
 
 use super::*;
+use crate::report::Writes;
 
 /// What a browser, a spreadsheet or a reader could be led astray by.
 const HOSTILE: &str = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\"' =cmd|'/c calc'!A1 \u{202e}\u{1b}[31m&amp;";
@@ -126,8 +127,14 @@ fn many_conflicts_are_counted_all_and_told_up_to_a_bound() {
 #[test]
 fn no_conflict_makes_a_page_that_says_so() {
     let text = page(0, 20, "");
-    assert!(text.contains("No conflict matches"));
+    assert!(text.contains("no write was lost"));
     assert!(!text.contains("<figure"));
+    let mut head = head();
+    head.filters = vec!["namespace shop.nothing".into()];
+    head.writes = Some(Writes::new(2000, 30));
+    let text = Page::new(&head, 20).finish();
+    assert!(text.contains("No conflict matches the filters"));
+    assert!(text.contains("<b>1.50 %</b>") && text.contains("of 2,000 read, whatever the filters"));
 }
 
 #[test]
@@ -153,5 +160,55 @@ fn numbers_are_grouped() {
     assert_eq!(
         [0, 999, 1000, 1_234_567].map(grouped),
         ["0", "999", "1,000", "1,234,567"]
+    );
+}
+
+#[test]
+fn a_short_time_is_told_in_seconds_and_never_goes_on_after_its_end() {
+    let mut page = Page::new(&head(), 10);
+    for second in 0..3 {
+        let mut record = Document::try_from(record(0, "orders").as_ref()).unwrap();
+        let at = DateTime::from_millis(1_700_000_000_000 + second * 1000);
+        record.insert("logged_at", at);
+        page.push(&RawDocumentBuf::try_from(&record).unwrap());
+    }
+    let text = page.finish();
+    assert!(text.contains("conflicts by second, 2023-11-14 UTC"));
+    assert!(
+        text.contains("<span>22:13:22</span></div></div>"),
+        "the last bar is at the end"
+    );
+}
+
+#[test]
+fn one_of_anything_is_called_one() {
+    let text = page(1, 10, "orders");
+    assert!(text.contains("<b>1</b><span>record</span>"));
+    let mut page = Page::new(&head(), 10);
+    for n in 0..300 {
+        let namespace = if n < 9 {
+            format!("of{n}")
+        } else {
+            "orders".to_owned()
+        };
+        page.push(&record(n, &namespace));
+    }
+    let text = page.finish();
+    assert!(text.contains("<em>2 others</em>"));
+    assert!(text.contains("&lt;1 %"), "a few of many are not none");
+}
+
+#[test]
+fn values_and_keys_are_shown_as_people_write_them() {
+    let text = page(1, 10, "orders");
+    let (shown, _) = text.split_once("class=\"raw\"").unwrap();
+    assert!(shown.contains("<b>shop.orders</b> <code>orders</code>"));
+    assert!(
+        !shown.contains("$number"),
+        "no type where it does not matter"
+    );
+    assert!(
+        text.contains("&quot;$numberLong&quot;"),
+        "the record has them"
     );
 }

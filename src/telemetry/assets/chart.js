@@ -15,10 +15,10 @@ function draw(tag, attributes = {}) {
   return element;
 }
 
-/** The smallest round number that is not below. */
+/** The smallest number that is not below and whose half is round too. */
 function roundUp(value) {
   const unit = 10 ** Math.floor(Math.log10(value));
-  return [1, 1.5, 2, 3, 4, 5, 6, 8, 10].map((times) => times * unit).find((round) => round >= value * 0.999);
+  return [1, 2, 3, 4, 5, 6, 8, 10].map((times) => times * unit).find((round) => round >= value * 0.999);
 }
 
 /**

@@ -83,7 +83,7 @@ function wayCard(pipeline) {
     parts.figures[figure] = make("b", "", "–");
     figures.append(make("div", "", parts.figures[figure], make("span", "", figure)));
   }
-  const card = make("article", "card way", make("div", "row", parts.name, parts.phase), figures, parts.waiting);
+  const card = make("article", "card way", make("div", "row", parts.name, parts.waiting, parts.phase), figures);
   card.dataset.way = pipeline;
   by("ways").append(card);
   return parts;
@@ -233,9 +233,10 @@ function recordRow(record) {
   const kind = make("span", "tag", KINDS[record.kind] ?? words(record.kind));
   if (record.kind === "dead_letter") kind.dataset.tone = "bad";
   const document = make("td", "document", `${record.namespace} `, make("code", "", record.key));
+  const winner = make("td", "winner", record.winner ?? "–");
   const why = make("td", "", record.reason);
   if (record.status !== "logged") why.append(`, ${record.status}`);
-  const row = make("tr", "", time, make("td", "", kind), document, make("td", "", record.winner ?? "–"), why);
+  const row = make("tr", "", time, make("td", "", kind), document, winner, why);
   row.dataset.id = record.id;
   row.dataset.status = record.status;
   return row;

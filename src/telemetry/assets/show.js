@@ -8,12 +8,12 @@ export const count = (value) => (value == null ? "–" : whole.format(value));
 export function rate(value) {
   if (value == null) return "–";
   if (value >= 10000) return short.format(value);
-  return value > 0 && value < 10 ? value.toFixed(1) : whole.format(value);
+  return value >= 0.05 && value < 10 ? value.toFixed(1) : whole.format(value);
 }
 
 export function seconds(value) {
   if (value == null) return "–";
-  if (value === 0) return "0 s";
+  if (value < 0.05) return "0 s";
   if (value < 10) return `${value.toFixed(1)} s`;
   return value < 120 ? `${Math.round(value)} s` : span(value);
 }

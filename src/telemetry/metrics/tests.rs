@@ -108,5 +108,26 @@ fn every_metric_is_documented_and_whatever_the_documents_name_exists() {
     let of_table = named(metrics);
     let unknown: Vec<_> = of_table.iter().filter(is_unknown).collect();
     assert_eq!(unknown, [""; 0]);
-    serde_json::from_str::<serde_json::Value>(grafana).expect("JSON");
+}
+
+#[test]
+fn the_grafana_dashboard_can_be_imported_and_no_panel_lies_on_another() {
+    let text = include_str!("../../../docs/grafana/dashboard.json");
+    let dashboard: serde_json::Value = serde_json::from_str(text).expect("JSON");
+    assert!(dashboard["schemaVersion"].as_u64() >= Some(36));
+    let variables = &dashboard["templating"]["list"];
+    assert_eq!(variables[0]["type"], "datasource");
+    let source = format!("${{{}}}", variables[0]["name"].as_str().unwrap());
+    let (mut ids, mut taken) = (BTreeSet::new(), BTreeSet::new());
+    for panel in dashboard["panels"].as_array().unwrap() {
+        let title = &panel["title"];
+        assert!(ids.insert(panel["id"].as_u64().unwrap()), "{title}: its id");
+        assert_eq!(panel["datasource"]["uid"], source.as_str(), "{title}");
+        let [x, y, w, h] =
+            ["x", "y", "w", "h"].map(|name| panel["gridPos"][name].as_u64().unwrap());
+        assert!(x + w <= 24, "{title} is out of the grid");
+        for cell in (x..x + w).flat_map(|x| (y..y + h).map(move |y| (x, y))) {
+            assert!(taken.insert(cell), "{title} lies on another one");
+        }
+    }
 }

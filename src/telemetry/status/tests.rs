@@ -130,7 +130,7 @@ fn people_read_what_matters() {
     status.unpaired_namespaces = vec!["shop.old".into()];
     let error = Error::unreachable("cannot reach us");
     status.last_error = Some(LastError::new(&error, DateTime::from_millis(0)));
-    let text = to_text(&status);
+    let text = to_text(&status, None);
     for part in [
         "eu-us",
         "running",
@@ -149,7 +149,35 @@ fn people_read_what_matters() {
     }
     let names = Pair::new("eu", "us");
     let never = LinkStatus::new("eu-us", LinkState::NeverRun, names, &PipelineId::BOTH);
-    assert!(to_text(&never).contains("never_run"), "{}", to_text(&never));
+    assert!(
+        to_text(&never, None).contains("never_run"),
+        "{}",
+        to_text(&never, None)
+    );
+}
+
+#[test]
+fn a_narrow_terminal_has_a_column_for_each_pipeline_and_no_torn_line() {
+    let mut status = running();
+    status.started_from = Some(DateTime::from_millis(1_700_000_000_000));
+    status.clusters.a.oplog_window_seconds = Some(200);
+    status.clusters.a.oplog_seconds_left = Some(400_000);
+    let widest = |text: &str| {
+        text.lines()
+            .map(|line| line.trim_end().chars().count())
+            .max()
+    };
+    assert!(
+        widest(&to_text(&status, None)) > Some(80),
+        "nothing is folded"
+    );
+    for width in [80, 48] {
+        let text = to_text(&status, Some(width));
+        assert!(widest(&text) <= Some(width.into()), "{width}:\n{text}");
+        for part in ["dead letters", "0.25 s", "3 min", "4.6 d"] {
+            assert!(text.contains(part), "{part} at {width}:\n{text}");
+        }
+    }
 }
 
 #[test]
@@ -158,9 +186,9 @@ fn what_is_waited_for_stands_below_the_table_whatever_its_length() {
     let on = format!("us: {}", "cannot read the change stream ".repeat(9));
     status.pipelines[0].waiting_on = Some(on.clone());
     status.clusters.a.oplog_window_seconds = Some(1_800);
-    let text = to_text(&status);
+    let text = to_text(&status, None);
     assert!(text.contains(&format!("\na-to-b waits ({on})\n")), "{text}");
     assert!(text.contains("30 min"), "{text}");
     let table = text.lines().filter(|line| line.contains("streaming"));
-    assert!(table.clone().count() == 1 && table.clone().all(|line| line.len() < 120));
+    assert!(table.clone().count() == 1 && table.clone().all(|line| line.len() < 130));
 }
