@@ -127,14 +127,20 @@ impl Filters {
 
     /// Whether the same holds for two collections.
     pub fn treat_alike(&self, one: &Namespace, other: &Namespace) -> bool {
-        self.index_of(one) == self.index_of(other)
+        self.number_of(one) == self.number_of(other)
+    }
+
+    /// Whether collections are asked about by other names than the patterns are about.
+    pub fn are_renamed(&self) -> bool {
+        self.of_b.is_some()
     }
 
     fn of(&self, namespace: &Namespace) -> Option<&Filter> {
-        self.filters.get(self.index_of(namespace)?)
+        self.filters.get(self.number_of(namespace)?)
     }
 
-    fn index_of(&self, namespace: &Namespace) -> Option<usize> {
+    /// The filter that counts for a collection, by its place among all.
+    pub fn number_of(&self, namespace: &Namespace) -> Option<usize> {
         let renames = self.of_b.as_ref();
         let on_a = renames.and_then(|renames| renames.on_a(Side::B, namespace));
         let name = on_a.as_ref().unwrap_or(namespace).as_str();

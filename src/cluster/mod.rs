@@ -89,6 +89,21 @@ impl Cluster {
         }
     }
 
+    /// The same cluster, where one call may take as long as this.
+    pub fn waiting(&self, operation_timeout: Duration) -> Self {
+        Self {
+            operation_timeout,
+            ..self.clone()
+        }
+    }
+
+    /// Whether its primary answers at once.
+    pub async fn answers(&self) -> bool {
+        let doing = format!("ask {}", self.name);
+        let ping = self.command("admin", doc! { "ping": 1 }, &doing);
+        ping.await.is_ok()
+    }
+
     /// Runs a command on the primary within `timeouts.operation`.
     ///
     /// `doing` completes the sentence "cannot …" and names the cluster.

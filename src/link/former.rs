@@ -3,14 +3,18 @@
 
 use bson::{Timestamp, Uuid};
 
+use super::initial_sync::survey::included;
 use super::observer::LinkObserver;
 use super::start::{Connected, Started};
-use crate::change::{Filters, Position, Side};
+use crate::change::{Filters, Pair, Position, Side};
 use crate::cluster::Cluster;
 use crate::config::Config;
 use crate::error::{Error, Result};
-use crate::pipeline::{Exchange, Pause};
-use crate::source::{Decoder, Moment, Observed, Observer, Origin, Reader, StreamFilter, Until};
+use crate::pipeline::{Exchange, Pause, is_simple, uuid_in};
+use crate::source::{
+    Decoder, LeftOut, Moment, Observed, Observer, Origin, Reader, SimpleCollection, StreamFilter,
+    Until,
+};
 
 /// One cluster, and from where on it is read.
 pub(super) struct SideHistory {
@@ -19,6 +23,7 @@ pub(super) struct SideHistory {
     cluster: Cluster,
     tags: Vec<Uuid>,
     from: Position,
+    left_out: LeftOut,
     recover_to: Timestamp,
     single_writes_are_whole: bool,
 }
@@ -37,6 +42,7 @@ impl SideHistory {
             cluster: connected.clusters[side].clone(),
             tags: started.tags[side].iter().copied().collect(),
             from: started.read_from[side].clone(),
+            left_out: started.left_out[side].clone(),
             recover_to: started.recover_to[side],
             single_writes_are_whole: connected.servers[side].single_writes_are_whole(),
         }
@@ -75,21 +81,21 @@ impl SideHistory {
 
     fn reader<O: Observer>(&self, origin: Origin, observer: O) -> Reader<O> {
         let config = &self.config;
-        let filters = match config.link.mode.sends(self.side) {
-            true => config.filters.on(self.side, config.namespaces.renames()),
-            false => Filters::default(),
-        };
         let decoder = Decoder::new(
             self.side,
             config.conflicts.tie,
             config.namespaces.clone(),
-            filters,
+            filters_of(config, self.side),
             config.conflicts.version_field.clone(),
             self.tags.iter().copied().collect(),
         );
         let filter = StreamFilter {
             side: self.side,
             namespaces: config.namespaces.clone(),
+            left_out: match origin {
+                Origin::Applications { .. } => self.left_out.clone(),
+                Origin::Tandem { .. } => LeftOut::default(),
+            },
             origin,
         };
         Reader::new(
@@ -101,6 +107,36 @@ impl SideHistory {
             self.single_writes_are_whole,
         )
     }
+}
+
+/// The filters of a source, by the names that collections have there; a target has none.
+fn filters_of(config: &Config, side: Side) -> Filters {
+    match config.link.mode.sends(side) {
+        true => config.filters.on(side, config.namespaces.renames()),
+        false => Filters::default(),
+    }
+}
+
+/// What the servers leave out of the streams, by the collections that there are now.
+///
+/// # Errors
+/// As the clusters say.
+pub(super) async fn left_out(config: &Config, clusters: &Pair<Cluster>) -> Result<Pair<LeftOut>> {
+    let mut left_out = Pair::new(LeftOut::default(), LeftOut::default());
+    for side in Side::BOTH {
+        let filters = filters_of(config, side);
+        if filters.is_empty() {
+            continue;
+        }
+        let found = included(&clusters[side], &config.namespaces).await?;
+        let simple = found.into_iter().filter(|(_, entry)| is_simple(entry));
+        let with_uuid = simple.filter_map(|(name, entry)| {
+            let uuid = uuid_in(entry.get_document("info").ok()?, "uuid")?;
+            Some(SimpleCollection { name, uuid })
+        });
+        left_out[side] = LeftOut::of(&filters, &with_uuid.collect::<Vec<_>>());
+    }
+    Ok(left_out)
 }
 
 impl Observer for FormerWrites<'_> {

@@ -7,6 +7,7 @@ use bson::{DateTime, Timestamp, Uuid};
 
 use super::check::{must_be_granted, must_be_understood};
 use super::first_start::{FirstSync, first_positions, make_ready, tell_of_first, wall_time};
+use super::former::left_out;
 use super::history::{FoundCheckpoint, History, highest_epoch, notes, session_ids};
 use super::identity::{ServerFacts, identity_of, must_differ, must_match};
 use super::initial_sync::{drop_included, make_missing, must_be_empty};
@@ -25,7 +26,7 @@ use crate::cluster::{Cluster, Connect};
 use crate::config::Config;
 use crate::error::{Class, Error, Result};
 use crate::resolve::{Ledger, Rules};
-use crate::source::oldest_entry;
+use crate::source::{LeftOut, oldest_entry};
 use crate::store::Store;
 use crate::target::{Checkpoint, TagSession};
 
@@ -59,6 +60,8 @@ pub struct Started {
     /// Positions on each cluster from which its reader resumes.
     pub read_from: Pair<Position>,
     pub recover_to: Pair<Timestamp>,
+    /// What the servers leave out of the streams, since the link's filters say so.
+    pub left_out: Pair<LeftOut>,
     /// From when a first start replicates.
     pub started_from: Option<DateTime>,
     /// A copy has not come to its end.
@@ -156,6 +159,7 @@ async fn prepare(
     let former = tags.clone();
     let lanes = open_lanes(config, own, &writers, &history, store, &mut tags).await?;
     let recover_to = Pair::new(own.a.operation_time().await?, own.b.operation_time().await?);
+    let left_out = left_out(config, &connected.clusters).await?;
     let mut ledger = restore(config, own, &history, recover_to).await?;
     let initial_sync = history.is_copying();
     if initial_sync {
@@ -175,6 +179,7 @@ async fn prepare(
         tags,
         former,
         recover_to,
+        left_out,
         started_from,
         initial_sync,
         merge,

@@ -1,11 +1,13 @@
 //! Reading a cluster: its change stream, and documents as of a moment.
 
 mod decode;
+mod left_out;
 mod reader;
 mod snapshot;
 mod stream;
 
 pub use decode::{DdlEvent, Decoded, Decoder, Observed};
+pub use left_out::{LeftOut, SimpleCollection};
 pub use reader::{Moment, Observer, Origin, Reader, StreamFilter, Until};
 pub use snapshot::{Place, read_at};
 pub use stream::{has_entries, oldest_entry};

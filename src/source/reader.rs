@@ -6,8 +6,10 @@
 use std::time::Duration;
 
 use bson::{Timestamp, Uuid};
+use tokio::time::Instant;
 
 use super::decode::{Decoded, Decoder, Observed};
+use super::left_out::LeftOut;
 use super::stream::{Stream, documents, post_batch_token, proven_by};
 use crate::change::{NamespaceFilter, Position, Side};
 use crate::cluster::{Batch, Cluster};
@@ -19,6 +21,7 @@ use crate::fault::Fault;
 pub struct StreamFilter {
     pub side: Side,
     pub namespaces: NamespaceFilter,
+    pub left_out: LeftOut,
     pub origin: Origin,
 }
 
@@ -74,6 +77,25 @@ pub struct Reader<O> {
     open: Vec<Decoded>,
     /// One plain write makes exactly one event of its time (servers before 8).
     single_writes_are_whole: bool,
+    patience: Patience,
+}
+
+/// How long the server may take for one batch. It answers once it has found an event that passes,
+/// or has come to the end: behind a backlog of which nothing passes that takes as long as it takes.
+#[derive(Clone, Copy)]
+struct Patience {
+    time_max: Duration,
+    asked_at: Instant,
+}
+
+/// To go through the largest of oplogs.
+const PATIENCE_MAX: Duration = Duration::from_secs(3600);
+
+impl Patience {
+    fn begin(&mut self) -> Duration {
+        self.asked_at = Instant::now();
+        self.time_max
+    }
 }
 
 /// When a reader stops by itself.
@@ -96,6 +118,10 @@ impl<O: Observer> Reader<O> {
         from: Position,
         single_writes_are_whole: bool,
     ) -> Self {
+        let patience = Patience {
+            time_max: cluster.operation_timeout,
+            asked_at: Instant::now(),
+        };
         Self {
             cluster,
             decoder,
@@ -105,6 +131,7 @@ impl<O: Observer> Reader<O> {
             complete: from,
             open: Vec::new(),
             single_writes_are_whole,
+            patience,
         }
     }
 
@@ -124,6 +151,7 @@ impl<O: Observer> Reader<O> {
                 Err(error) => return Err(error),
             };
             self.observer.reachable(self.cluster.side, Some(&error));
+            self.learn_patience().await;
             let wait = pause(false);
             tracing::warn!(cluster = %self.cluster.name, %error, wait_ms = wait.as_millis() as u64, "change stream broke, opening again");
             tokio::time::sleep(wait.min(REOPEN_BACKOFF_MAX)).await;
@@ -134,7 +162,9 @@ impl<O: Observer> Reader<O> {
         let side = self.cluster.side;
         self.opened_at = self.complete.time;
         self.open.clear();
-        let mut stream = Stream::open(&self.cluster, self.complete.time, &self.filter).await?;
+        let from = self.complete.time;
+        let time_max = self.patience.begin();
+        let mut stream = Stream::open(&self.cluster, from, &self.filter, time_max).await?;
         loop {
             if let Until::Passed(time) = until
                 && self.complete.time >= time
@@ -142,10 +172,14 @@ impl<O: Observer> Reader<O> {
                 return Ok(());
             }
             self.observer.room(side).await;
-            let batch = stream.next().await?;
+            let batch = stream.next(self.patience.begin()).await?;
             pause(true);
             self.observer.reachable(side, None);
             let moments = self.take(&batch, stream.token_is_proof())?;
+            let is_at_end = moments.iter().all(|moment| moment.observed.is_empty());
+            if is_at_end && self.open.is_empty() {
+                self.patience.time_max = self.cluster.operation_timeout;
+            }
             if !moments.is_empty() {
                 self.observer.observe(side, moments).await?;
             }
@@ -153,6 +187,17 @@ impl<O: Observer> Reader<O> {
                 self.observer.needs_marker(side);
             }
         }
+    }
+
+    /// Where only the stream of a cluster that is well has taken too long, it may take longer.
+    async fn learn_patience(&mut self) {
+        let Patience { time_max, asked_at } = self.patience;
+        if asked_at.elapsed() < time_max || !self.cluster.answers().await {
+            return;
+        }
+        self.patience.time_max = (time_max * 2).min(PATIENCE_MAX.max(time_max));
+        let time_max_s = self.patience.time_max.as_secs_f64();
+        tracing::info!(cluster = %self.cluster.name, time_max_s, "the cluster is well, its change stream may take longer");
     }
 
     /// The whole cluster times that a batch completes.

@@ -28,9 +28,16 @@ impl Stream {
     /// Opens at the time of `from`. The caller drops what is not past it: a resume token must not
     /// be used once the filter has changed (280).
     ///
+    /// The first answer comes within `time_max`.
+    ///
     /// # Errors
     /// A lost resume point (286) is a history error.
-    pub async fn open(cluster: &Cluster, from: Timestamp, filter: &StreamFilter) -> Result<Self> {
+    pub async fn open(
+        cluster: &Cluster,
+        from: Timestamp,
+        filter: &StreamFilter,
+        time_max: Duration,
+    ) -> Result<Self> {
         let stage = rawdoc! { "$changeStream": {
             "allChangesForCluster": true,
             "showExpandedEvents": true,
@@ -50,7 +57,8 @@ impl Stream {
             await_time_max: AWAIT_TIME_MAX,
             batch_documents_max: BATCH_EVENTS_MAX,
         };
-        let cursor = cluster.open("admin", command, kind, &doing).await?;
+        let patient = cluster.waiting(time_max);
+        let cursor = patient.open("admin", command, kind, &doing).await?;
         Ok(Self {
             cursor,
             cluster: cluster.clone(),
@@ -58,13 +66,14 @@ impl Stream {
         })
     }
 
-    /// The next batch, which may be empty.
+    /// The next batch, which may be empty, within `time_max`.
     ///
     /// # Errors
     /// As the server says; the stream has to be opened again.
-    pub async fn next(&mut self) -> Result<Batch> {
+    pub async fn next(&mut self, time_max: Duration) -> Result<Batch> {
         let doing = format!("read the change stream of {}", self.cluster.name);
-        let batch = self.cluster.within(&doing, self.cursor.next()).await?;
+        let patient = self.cluster.waiting(time_max);
+        let batch = patient.within(&doing, self.cursor.next()).await?;
         self.batches += 1;
         batch.ok_or_else(|| Error::unreachable(format!("cannot {doing}: the cursor was closed")))
     }
@@ -115,8 +124,8 @@ pub fn proven_by(token: &str) -> Option<Position> {
 }
 
 impl StreamFilter {
-    /// Drops writes of another origin and databases that no pattern can name, on the server. The commit
-    /// echo and the markers always pass.
+    /// Drops writes of another origin, databases that no pattern can name and what the filters leave
+    /// out, on the server. The commit echo and the markers always pass.
     fn stage(&self) -> Result<RawDocumentBuf> {
         let own = rawdoc! {
             "ns.db": self.namespaces.own_database(),
@@ -139,6 +148,9 @@ impl StreamFilter {
         let mut origin = RawDocumentBuf::new();
         origin.append(operator, ids);
         wanted.append(cstr!("lsid.id"), origin);
+        if !self.left_out.is_nothing() {
+            wanted.append(cstr!("$and"), self.left_out.conditions());
+        }
         Ok(rawdoc! { "$match": { "$or": [own, wanted] } })
     }
 

@@ -1,6 +1,7 @@
 //! Documents, fields and operations that are not replicated.
 
 mod beside;
+mod pushed;
 
 use std::time::Duration;
 

@@ -138,6 +138,21 @@ pub fn too_long(cluster: &Cluster) -> String {
     )
 }
 
+/// Whether an entry of `listCollections` is a collection that compares values by the simple
+/// collation. That stays so for its UUID.
+pub fn is_simple(entry: &Document) -> bool {
+    let options = entry.get_document("options").ok();
+    entry.get_str("type").is_ok_and(|kind| kind == "collection")
+        && options.and_then(locale).is_none()
+}
+
+/// Of a default collation that is not the simple one.
+fn locale(options: &Document) -> Option<&str> {
+    let collation = options.get_document("collation").ok()?;
+    let locale = collation.get_str("locale").unwrap_or_default();
+    (locale != "simple").then_some(locale)
+}
+
 /// Why a collection cannot be kept in step.
 pub fn unsupported(kind: &str, options: &Document, mode: Mode) -> Option<&'static str> {
     match kind {
@@ -148,12 +163,9 @@ pub fn unsupported(kind: &str, options: &Document, mode: Mode) -> Option<&'stati
     if options.get_bool("capped").unwrap_or(false) {
         return Some("capped collections cannot be written in transactions");
     }
-    let locale = options
-        .get_document("collation")
-        .and_then(|collation| collation.get_str("locale"));
-    match (locale, mode) {
-        (Ok("simple") | Err(_), _) | (Ok(_), Mode::OneWay { .. }) => None,
-        (Ok(_), Mode::TwoWay) => Some("its default collation is not simple"),
+    match (locale(options), mode) {
+        (None, _) | (Some(_), Mode::OneWay { .. }) => None,
+        (Some(_), Mode::TwoWay) => Some("its default collation is not simple"),
     }
 }
 

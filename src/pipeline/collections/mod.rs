@@ -6,7 +6,9 @@ mod listing;
 mod names;
 mod stored;
 
-pub use listing::{Listed, create, indexes, list, name_of, too_long, unsupported};
+pub use listing::{
+    Listed, create, indexes, is_simple, list, name_of, too_long, unsupported, uuid_in,
+};
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
