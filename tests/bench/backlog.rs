@@ -1,5 +1,7 @@
 //! The work: documents that are there before, and the operations that wait to be drained.
 
+use std::collections::BTreeMap;
+
 use bson::{Document, doc};
 use mongodb::{Client, Collection};
 
@@ -37,6 +39,31 @@ pub struct Backlog {
     pub operations: usize,
     pub document_bytes: usize,
     pub place: Place,
+    pub keys: Keys,
+    pub index: Index,
+    /// Documents are spread over so many, by their keys.
+    pub collections: usize,
+}
+
+/// Which documents the updates are about.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Keys {
+    Spread,
+    /// The n-th most frequent one is drawn in proportion to n^-0.99, as YCSB does.
+    Zipf,
+    /// Every tenth update is about the same document.
+    OneHot,
+    /// Both sides write documents of their own, but for so many operations of a hundred.
+    Shared {
+        percent: usize,
+    },
+}
+
+/// What the collections have beside the index of `_id`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Index {
+    None,
+    Unique,
 }
 
 /// Where the backlog is, and in which mode it drains.
@@ -55,6 +82,24 @@ impl Backlog {
             operations,
             document_bytes,
             place: Place::OneSide,
+            keys: Keys::Spread,
+            index: Index::None,
+            collections: 1,
+        }
+    }
+
+    pub fn with_keys(self, keys: Keys) -> Self {
+        Self { keys, ..self }
+    }
+
+    pub fn with_index(self, index: Index) -> Self {
+        Self { index, ..self }
+    }
+
+    pub fn over_collections(self, collections: usize) -> Self {
+        Self {
+            collections,
+            ..self
         }
     }
 
@@ -86,14 +131,45 @@ impl Backlog {
 
     /// Writes what is there before, the same on every server.
     pub async fn prepare(&self, client: &Client) {
+        if self.index == Index::Unique {
+            for collection in 0..self.collections {
+                let index = doc! { "key": { "number": 1 }, "name": "number_1", "unique": true };
+                let name = name_of(collection);
+                run(client, doc! { "createIndexes": name, "indexes": [index] }).await;
+            }
+        }
         self.insert(client, 0..self.documents_before()).await;
     }
 
-    /// Writes inserts under keys that the other side's backlog has not.
+    /// Writes the other side's backlog: inserts under other keys, updates of other documents but for
+    /// those that are shared.
     pub async fn write_elsewhere(&self, client: &Client) {
         const OTHER_KEYS: usize = 1 << 32;
-        self.insert(client, OTHER_KEYS..OTHER_KEYS + self.operations)
-            .await;
+        match self.shape {
+            Shape::Inserts | Shape::Mix => {
+                let keys = OTHER_KEYS..OTHER_KEYS + self.operations;
+                self.insert(client, keys).await;
+            }
+            Shape::Updates => self.update(client, &self.keys_of(Half::Upper)).await,
+        }
+    }
+
+    /// The documents that the updates are about, in their order.
+    fn keys_of(&self, half: Half) -> Vec<usize> {
+        let before = self.documents_before();
+        let zipf = Zipf::new(before);
+        let key = |n: usize| match self.keys {
+            Keys::Spread => scatter(n, before),
+            Keys::Zipf => zipf.key(n),
+            Keys::OneHot if n.is_multiple_of(10) => 0,
+            Keys::OneHot => scatter(n, before),
+            Keys::Shared { percent } if n % 100 < percent => scatter(n, before),
+            Keys::Shared { .. } => match half {
+                Half::Lower => scatter(n, before / 2),
+                Half::Upper => before / 2 + scatter(n, before / 2),
+            },
+        };
+        (0..self.operations).map(key).collect()
     }
 
     /// Writes the backlog.
@@ -101,10 +177,7 @@ impl Backlog {
         let before = self.documents_before();
         match self.shape {
             Shape::Inserts => self.insert(client, before..before + self.operations).await,
-            Shape::Updates => {
-                let keys: Vec<usize> = (0..self.operations).map(|n| scatter(n, before)).collect();
-                self.update(client, &keys).await;
-            }
+            Shape::Updates => self.update(client, &self.keys_of(Half::Lower)).await,
             Shape::Mix => self.write_mix(client, before).await,
         }
     }
@@ -130,25 +203,38 @@ impl Backlog {
     }
 
     async fn insert(&self, client: &Client, keys: std::ops::Range<usize>) {
-        let orders: Collection<Document> = client.database("shop").collection("orders");
         let all: Vec<usize> = keys.collect();
         for some in all.chunks(COMMAND_OPERATIONS) {
-            let documents = some.iter().map(|key| self.document(*key));
-            orders.insert_many(documents).await.expect("inserted");
+            for (name, keys) in self.by_collection(some) {
+                let documents = keys.iter().map(|key| self.document(*key));
+                let orders: Collection<Document> = client.database("shop").collection(&name);
+                orders.insert_many(documents).await.expect("inserted");
+            }
         }
     }
 
     async fn update(&self, client: &Client, keys: &[usize]) {
         for some in keys.chunks(COMMAND_OPERATIONS) {
-            let statements: Vec<Document> = some
-                .iter()
-                .map(|key| {
-                    let change = doc! { "$inc": { "version": 1 }, "$set": { "state": "paid", "totals.net": *key as f64 } };
-                    doc! { "q": { "_id": *key as i64 }, "u": change }
-                })
-                .collect();
-            run(client, doc! { "update": "orders", "updates": statements }).await;
+            for (name, keys) in self.by_collection(some) {
+                let statements: Vec<Document> = keys
+                    .iter()
+                    .map(|key| {
+                        let change = doc! { "$inc": { "version": 1 }, "$set": { "state": "paid", "totals.net": *key as f64 } };
+                        doc! { "q": { "_id": *key as i64 }, "u": change }
+                    })
+                    .collect();
+                run(client, doc! { "update": name, "updates": statements }).await;
+            }
         }
+    }
+
+    fn by_collection(&self, keys: &[usize]) -> BTreeMap<String, Vec<usize>> {
+        let mut parts: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+        for key in keys {
+            let name = name_of(key % self.collections);
+            parts.entry(name).or_default().push(*key);
+        }
+        parts
     }
 
     fn document(&self, key: usize) -> Document {
@@ -158,12 +244,65 @@ impl Backlog {
             "state": "new",
             "version": 1,
         };
+        if self.index == Index::Unique {
+            document.insert("number", key as i64);
+        }
         let Some(text_bytes) = self.document_bytes.checked_sub(FIXED_BYTES + 1) else {
             return document;
         };
         document.insert("totals", doc! { "net": 1.5, "tax": 0.3 });
         document.insert("text", text(key, text_bytes));
         document
+    }
+}
+
+/// Which of both sides' documents.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Half {
+    Lower,
+    Upper,
+}
+
+/// The first one is the one that everybody else looks at.
+pub fn name_of(collection: usize) -> String {
+    match collection {
+        0 => "orders".to_owned(),
+        number => format!("orders{number}"),
+    }
+}
+
+/// Draws keys in proportion to n^-0.99, by the formula of Gray et al. that YCSB uses.
+struct Zipf {
+    keys: usize,
+    zeta: f64,
+}
+
+impl Zipf {
+    const THETA: f64 = 0.99;
+
+    fn new(keys: usize) -> Self {
+        let zeta = Self::zeta(keys);
+        Self { keys, zeta }
+    }
+
+    fn zeta(keys: usize) -> f64 {
+        (1..=keys).map(|n| (n as f64).powf(-Self::THETA)).sum()
+    }
+
+    fn key(&self, number: usize) -> usize {
+        let alpha = 1.0 / (1.0 - Self::THETA);
+        let keys = self.keys as f64;
+        let eta = (1.0 - (2.0 / keys).powf(1.0 - Self::THETA)) / (1.0 - Self::zeta(2) / self.zeta);
+        let chance = (next(next(number as u64)) >> 11) as f64 / (1_u64 << 53) as f64;
+        let scaled = chance * self.zeta;
+        if scaled < 1.0 {
+            return 0;
+        }
+        if scaled < 1.0 + 0.5_f64.powf(Self::THETA) {
+            return 1;
+        }
+        let rank = keys * (eta * chance - eta + 1.0).powf(alpha);
+        (rank as usize).min(self.keys - 1)
     }
 }
 

@@ -13,11 +13,11 @@ use mongodb::{Client, ClientSession};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use crate::OPLOG_MEGABYTES;
 use crate::backlog::Backlog;
 use crate::mongod::{Mongod, MongodOptions};
 use crate::report::Bare;
 use crate::through_tandem::own_cpu_seconds;
+use crate::{CACHE_GIGABYTES, OPLOG_MEGABYTES};
 
 /// As tandem has them by default.
 const LANES: usize = 4;
@@ -131,6 +131,7 @@ impl Pair {
 async fn prepared(backlog: &Backlog, name: &str) -> Mongod {
     let mongod = Mongod::start(MongodOptions {
         oplog_megabytes: OPLOG_MEGABYTES,
+        cache_gigabytes: CACHE_GIGABYTES,
         ..MongodOptions::named(name)
     })
     .await;

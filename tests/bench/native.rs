@@ -8,7 +8,7 @@ use crate::backlog::Backlog;
 use crate::mongod::{Mongod, MongodOptions};
 use crate::report::Drain;
 use crate::wait::wait_for;
-use crate::{DRAIN_TIME_MAX, OPLOG_MEGABYTES};
+use crate::{CACHE_GIGABYTES, DRAIN_TIME_MAX, OPLOG_MEGABYTES};
 
 const SET: &str = "native";
 const POLL: Duration = Duration::from_millis(5);
@@ -18,6 +18,7 @@ const SYNC_TIME_MAX: Duration = Duration::from_secs(120);
 pub async fn drain(backlog: &Backlog) -> Drain {
     let options = MongodOptions {
         oplog_megabytes: OPLOG_MEGABYTES,
+        cache_gigabytes: CACHE_GIGABYTES,
         ..MongodOptions::named(SET)
     };
     let (primary, secondary) = tokio::join!(

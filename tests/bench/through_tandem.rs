@@ -2,23 +2,36 @@
 
 use std::time::{Duration, Instant};
 
-use bson::doc;
+use bson::{Document, doc};
+use mongodb::Collection;
 
-use crate::backlog::{Backlog, Place};
+use crate::backlog::{Backlog, Place, name_of};
 use crate::env::TestEnv;
-use crate::mongod::MongodOptions;
+use crate::mongod::{Mongod, MongodOptions};
 use crate::report::{Drain, Resources};
-use crate::{DRAIN_TIME_MAX, OPLOG_MEGABYTES};
+use crate::{CACHE_GIGABYTES, DRAIN_TIME_MAX, OPLOG_MEGABYTES};
 
 const POLL: Duration = Duration::from_millis(10);
 
 /// Ticks of a second in /proc; 100 on every Linux.
 const TICKS_PER_SECOND: f64 = 100.0;
 
+/// What a link is told beside what is usual; lines of the table `apply`.
+#[derive(Debug, Clone, Default)]
+pub struct Settings {
+    pub lanes: Option<u32>,
+    pub apply: String,
+}
+
 /// One whole `tandem run --until-caught-up`: start, take over, read, apply, stop.
 pub async fn drain(backlog: &Backlog) -> Drain {
+    drain_with(backlog, &Settings::default()).await
+}
+
+pub async fn drain_with(backlog: &Backlog, settings: &Settings) -> Drain {
     let options = |name| MongodOptions {
         oplog_megabytes: OPLOG_MEGABYTES,
+        cache_gigabytes: CACHE_GIGABYTES,
         ..MongodOptions::named(name)
     };
     let env = TestEnv::start_with(options("eu-set"), options("us-set")).await;
@@ -30,6 +43,11 @@ pub async fn drain(backlog: &Backlog) -> Drain {
         Place::OneWay => env.link().one_way(),
         Place::OneSide | Place::BothSides => env.link(),
     };
+    let link = match settings.lanes {
+        Some(lanes) => link.lanes(lanes),
+        None => link,
+    };
+    let link = link.extra(&settings.apply);
     let mut tandem = env.streaming(&link).await;
     tandem.stop().await;
     backlog.write(env.a.client()).await;
@@ -49,12 +67,15 @@ pub async fn drain(backlog: &Backlog) -> Drain {
     let time = started.elapsed();
     let code = tandem.wait_exit(DRAIN_TIME_MAX).await;
     assert_eq!(code, 0, "{}", tandem.log());
-    let totals = ["a", "b"].map(|side| match side {
-        "a" => env.orders_a(),
-        _ => env.orders_b(),
-    });
-    let [a, b] = totals.map(|orders| async move { orders.count_documents(doc! {}).await });
-    assert_eq!(a.await.expect("counted"), b.await.expect("counted"));
+    for collection in 0..backlog.collections {
+        let count = |side: &Mongod| {
+            let collection = name_of(collection);
+            let shop = side.client().database("shop");
+            let orders: Collection<Document> = shop.collection(&collection);
+            async move { orders.count_documents(doc! {}).await.expect("counted") }
+        };
+        assert_eq!(count(&env.a).await, count(&env.b).await);
+    }
     Drain {
         time,
         resources: Some(resources),
