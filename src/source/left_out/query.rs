@@ -72,7 +72,7 @@ fn is_path(name: &str) -> bool {
         && name.split('.').count() < DEPTH_MAX
 }
 
-/// What stands at a field: a value, or operators.
+/// What stands at a field, or in `$all`: a value, or operators.
 fn is_known_test(value: RawBsonRef<'_>) -> bool {
     match value {
         RawBsonRef::Document(inner) if begins_with_operator(inner) => are_known_operators(inner),
@@ -93,15 +93,8 @@ fn is_known_operator(name: &str, value: RawBsonRef<'_>) -> bool {
         ("$not", RawBsonRef::Document(inner)) => are_known_operators(inner),
         ("$not", RawBsonRef::RegularExpression(_)) => true,
         ("$elemMatch", RawBsonRef::Document(inner)) => is_known_of_element(inner),
-        ("$all", RawBsonRef::Array(items)) => each_of(items, is_known_test_of_all),
+        ("$all", RawBsonRef::Array(items)) => each_of(items, is_known_test),
         (name, _) => OPERATORS.contains(&name),
-    }
-}
-
-fn is_known_test_of_all(item: RawBsonRef<'_>) -> bool {
-    match item {
-        RawBsonRef::Document(inner) if begins_with_operator(inner) => are_known_operators(inner),
-        _ => true,
     }
 }
 
