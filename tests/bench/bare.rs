@@ -14,8 +14,8 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::backlog::Backlog;
-use crate::mongod::{Mongod, MongodOptions};
 use crate::report::Bare;
+use crate::support::mongod::{Mongod, MongodOptions};
 use crate::through_tandem::own_cpu_seconds;
 use crate::{CACHE_GIGABYTES, OPLOG_MEGABYTES};
 

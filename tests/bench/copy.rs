@@ -1,28 +1,7 @@
 //! How fast an initial sync copies, beside a bare loop that finds raw batches and inserts them, and
 //! `mongodump | mongorestore` where both are on the PATH.
 
-// Of these the benchmark needs only a part.
-#[allow(dead_code)]
-#[path = "../suite/support/env.rs"]
-mod env;
-#[allow(dead_code)]
-#[path = "../suite/support/mongod.rs"]
-mod mongod;
-#[allow(dead_code)]
-#[path = "../suite/support/pool.rs"]
-mod pool;
-#[allow(dead_code)]
-#[path = "../suite/support/processes.rs"]
-mod processes;
-#[allow(dead_code)]
-#[path = "../suite/support/proxy.rs"]
-mod proxy;
-#[allow(dead_code)]
-#[path = "../suite/support/tandem.rs"]
-mod tandem;
-#[allow(dead_code)]
-#[path = "../suite/support/wait.rs"]
-mod wait;
+mod support;
 
 use std::time::{Duration, Instant};
 
@@ -31,8 +10,8 @@ use futures_util::TryStreamExt;
 use mongodb::{Client, Collection};
 use tokio::task::JoinSet;
 
-use env::TestEnv;
-use mongod::MongodOptions;
+use support::env::TestEnv;
+use support::mongod::MongodOptions;
 
 const MEGABYTE: u64 = 1024 * 1024;
 

@@ -7,8 +7,8 @@ use bson::{Document, doc};
 use mongodb::Collection;
 use tokio::task::JoinSet;
 
-use crate::env::TestEnv;
-use crate::mongod::MongodOptions;
+use crate::support::env::TestEnv;
+use crate::support::mongod::MongodOptions;
 
 /// Of each side.
 const WRITES_PER_SECOND: u32 = 1000;

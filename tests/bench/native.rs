@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 use bson::{Document, Timestamp, doc};
 
 use crate::backlog::Backlog;
-use crate::mongod::{Mongod, MongodOptions};
 use crate::report::Drain;
-use crate::wait::wait_for;
+use crate::support::mongod::{Mongod, MongodOptions};
+use crate::support::wait::wait_for;
 use crate::{CACHE_GIGABYTES, DRAIN_TIME_MAX, OPLOG_MEGABYTES};
 
 const SET: &str = "native";

@@ -3,35 +3,15 @@
 
 mod cases;
 mod latency;
+mod support;
 
 // Of these the benchmark needs only a part.
 #[allow(dead_code)]
 mod backlog;
 #[allow(dead_code)]
-#[path = "../suite/support/env.rs"]
-mod env;
-#[allow(dead_code)]
-#[path = "../suite/support/mongod.rs"]
-mod mongod;
-#[allow(dead_code)]
-#[path = "../suite/support/pool.rs"]
-mod pool;
-#[allow(dead_code)]
-#[path = "../suite/support/processes.rs"]
-mod processes;
-#[allow(dead_code)]
-#[path = "../suite/support/proxy.rs"]
-mod proxy;
-#[allow(dead_code)]
 mod report;
 #[allow(dead_code)]
-#[path = "../suite/support/tandem.rs"]
-mod tandem;
-#[allow(dead_code)]
 mod through_tandem;
-#[allow(dead_code)]
-#[path = "../suite/support/wait.rs"]
-mod wait;
 
 use std::process::ExitCode;
 use std::time::Duration;

@@ -6,9 +6,9 @@ use bson::{Document, doc};
 use mongodb::Collection;
 
 use crate::backlog::{Backlog, Place, name_of};
-use crate::env::TestEnv;
-use crate::mongod::{Mongod, MongodOptions};
 use crate::report::{Drain, Resources};
+use crate::support::env::TestEnv;
+use crate::support::mongod::{Mongod, MongodOptions};
 use crate::{CACHE_GIGABYTES, DRAIN_TIME_MAX, OPLOG_MEGABYTES};
 
 const POLL: Duration = Duration::from_millis(10);
