@@ -131,10 +131,12 @@ impl Backlog {
 
     /// Writes what is there before, the same on every server.
     pub async fn prepare(&self, client: &Client) {
-        if self.index == Index::Unique {
-            for collection in 0..self.collections {
+        for collection in 0..self.collections {
+            // What is measured is documents: each new collection is a barrier.
+            let name = name_of(collection);
+            run(client, doc! { "create": &name }).await;
+            if self.index == Index::Unique {
                 let index = doc! { "key": { "number": 1 }, "name": "number_1", "unique": true };
-                let name = name_of(collection);
                 run(client, doc! { "createIndexes": name, "indexes": [index] }).await;
             }
         }
