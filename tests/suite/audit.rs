@@ -86,6 +86,7 @@ async fn a_report_tells_how_much_was_lost_why_and_what_exactly() {
     filters_combine_and_pages_are_sorted(&tandem);
     one_conflict_is_told_in_full(&tandem, &records);
     a_mistyped_name_is_answered_with_the_nearest_one(&tandem);
+    a_check_names_the_nearest_collection_where_a_pattern_names_none(&env);
 
     tandem.stop().await;
     let page = tandem.run(&["conflict-report", "--format", "html", "--limit", "2"]);
@@ -190,6 +191,23 @@ fn one_conflict_is_told_in_full(tandem: &Tandem, records: &[Value]) {
     let unknown = tandem.run(&["conflict", "show", "0123"]);
     assert_eq!(unknown.status.code(), Some(2));
     assert!(stderr(&unknown).contains("hint:"), "{}", stderr(&unknown));
+}
+
+fn a_check_names_the_nearest_collection_where_a_pattern_names_none(env: &TestEnv) {
+    let lines = |include: &[&str]| {
+        let mut link = env.link();
+        link.include = include.iter().map(|name| (*name).to_owned()).collect();
+        link.state_dir = "never-run".to_owned();
+        let checked = env.tandem_named("mistyped.toml", &link).run(&["check"]);
+        let lines = stdout(&checked);
+        let found = lines.lines().filter(|line| line.contains("names no coll"));
+        found.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let found = lines(&["shpo.*"]);
+    assert!(found[0].contains("shpo.* names no collection of either side; did you mean shop.*?"));
+    assert!(lines(&["shop.*", "bank.*"])[0].contains("bank.* names no collection of either side"));
+    // That nothing is included is told for each side.
+    assert!(lines(&["bank.*"]).is_empty());
 }
 
 fn a_mistyped_name_is_answered_with_the_nearest_one(tandem: &Tandem) {
