@@ -23,6 +23,8 @@ pub enum Fault {
     LateRecords,
     /// The sessions of former processes are ended at the start alone.
     EndedOnce,
+    /// A reader hands over what it has read while commits of unknown time may be older.
+    HastyReader,
 }
 
 #[cfg(debug_assertions)]
@@ -54,6 +56,7 @@ impl Fault {
             Fault::NoUuid => "no_uuid",
             Fault::LateRecords => "late_records",
             Fault::EndedOnce => "ended_once",
+            Fault::HastyReader => "hasty_reader",
         }
     }
 }

@@ -155,6 +155,8 @@ impl Observer for FormerWrites<'_> {
 
     async fn room(&self, _: Side) {}
 
+    async fn commits_known(&self, _: Side) {}
+
     fn needs_marker(&self, side: Side) {
         self.exchange.ask_for_marker(side);
     }

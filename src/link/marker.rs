@@ -11,7 +11,7 @@ use crate::change::Side;
 use crate::pipeline::Shared;
 
 /// One marker serves everybody who waits; more of them would only load the cluster.
-const INTERVAL_MIN: Duration = Duration::from_millis(5);
+const INTERVAL_MIN: Duration = Duration::from_millis(1);
 
 /// After a failure: the cluster is away, and the reader says so.
 const INTERVAL_AFTER_FAILURE: Duration = Duration::from_millis(500);

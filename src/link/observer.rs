@@ -1,16 +1,16 @@
 //! Takes what the readers read: documents to the exchange, changes of collections to the record.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bson::{DateTime, Uuid};
 
 use super::own::Own;
-use crate::change::{DocumentKey, Namespace, Pair, PipelineId, SharedEvent, Side};
+use crate::change::{DocumentKey, Namespace, Pair, SharedEvent, Side};
 use crate::config::ConflictsConfig;
 use crate::ddl::{Ddl, Seen, put_on_record};
 use crate::error::{Error, Result};
+use crate::fault::Fault;
 use crate::pipeline::{HandedOver, Shared, insist};
 use crate::source::{DdlEvent, Moment, Observed, Observer};
 use crate::telemetry::status::IndexProblem;
@@ -21,8 +21,6 @@ pub struct LinkObserver {
     shared: Arc<Shared>,
     own: Pair<Own>,
     ddl: Arc<Ddl>,
-    /// Lanes by the `_id` of their checkpoint document.
-    lanes: Arc<HashMap<String, (PipelineId, usize)>>,
     /// Why a cluster's stream is broken; none while it works.
     broken: Arc<Mutex<Pair<Option<String>>>>,
     /// A version that is further ahead of this host's clock stops the link.
@@ -38,14 +36,12 @@ impl LinkObserver {
         shared: Arc<Shared>,
         own: Pair<Own>,
         ddl: Arc<Ddl>,
-        lanes: HashMap<String, (PipelineId, usize)>,
         conflicts: &ConflictsConfig,
     ) -> Self {
         Self {
             shared,
             own,
             ddl,
-            lanes: Arc::new(lanes),
             broken: Arc::default(),
             future_max: conflicts.future_max,
             warned_at: Arc::default(),
@@ -66,7 +62,6 @@ impl LinkObserver {
     fn take(&self, side: Side, moment: Moment, ddl: &mut Vec<DdlEvent>) -> Result<HandedOver> {
         let mut handed = HandedOver {
             local: Vec::new(),
-            echoes: Vec::new(),
             through: moment.through,
         };
         let now_ms = DateTime::now().timestamp_millis();
@@ -78,7 +73,6 @@ impl LinkObserver {
                     self.check_version(side, event.version.wall_time_ms, now_ms)?;
                     handed.local.push(event);
                 }
-                Observed::Echo(id) => handed.echoes.extend(self.lanes.get(&*id).copied()),
                 Observed::Ddl(event) => ddl.push(event),
                 Observed::Own(_) | Observed::Passing => {}
             }
@@ -254,6 +248,12 @@ impl Observer for LinkObserver {
 
     async fn room(&self, side: Side) {
         self.shared.exchange.wait_for_room(side).await;
+    }
+
+    async fn commits_known(&self, side: Side) {
+        if !Fault::HastyReader.is_on() {
+            self.shared.exchange.wait_commits_known(side).await;
+        }
     }
 
     fn needs_marker(&self, side: Side) {

@@ -176,7 +176,7 @@ async fn replicate(
         tasks::share(config, connected, store, ledger, counts, reloads).await?;
     let relane = relane::is_due(config, &started, &steering.pausing);
     let ddl = Ddl::load(config, own, &shared.collections, started.recover_to).await?;
-    let observer = observer(config, connected, &shared, &started, &ddl);
+    let observer = observer(config, connected, &shared, &ddl);
     let (epoch, started_at) = (started.epoch(), started.recover_to);
     let mut rest = Tasks::new();
     let work = &options.work;
@@ -305,14 +305,12 @@ fn observer(
     config: &Config,
     connected: &Connected,
     shared: &Arc<Shared>,
-    started: &Started,
     ddl: &Arc<Ddl>,
 ) -> LinkObserver {
     LinkObserver::new(
         shared.clone(),
         connected.own.clone(),
         ddl.clone(),
-        started.lane_ids(),
         &config.conflicts,
     )
 }

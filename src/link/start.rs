@@ -318,17 +318,6 @@ impl Started {
             .first()
             .map_or(0, |(_, checkpoint)| checkpoint.epoch)
     }
-
-    /// Lanes by the `_id` of their checkpoint document.
-    pub fn lane_ids(&self) -> HashMap<String, (PipelineId, usize)> {
-        let mut ids = HashMap::new();
-        for pipeline in PipelineId::BOTH {
-            for (index, (_, checkpoint)) in self.lanes[pipeline.source()].iter().enumerate() {
-                ids.insert(checkpoint.id.clone(), (pipeline, index));
-            }
-        }
-        ids
-    }
 }
 
 fn applied_of(checkpoints: &[FoundCheckpoint]) -> Vec<AppliedThrough> {

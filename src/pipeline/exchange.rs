@@ -1,17 +1,16 @@
 //! Where the readers hand over what they read and the lanes pick up what to do.
 
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bson::Timestamp;
 use tokio::sync::Notify;
 
+use super::commits::{Commits, LaneId};
 use crate::change::{DocumentKey, Namespace, Pair, PipelineId, Position, SharedEvent, Side};
 use crate::error::Result;
-use crate::resolve::{
-    BatchLimits, Caution, Copied, Ledger, Next, NoteToClear, Plan, SettleRequest,
-};
+use crate::resolve::{BatchLimits, Caution, Copied, Ledger, Next, NoteToClear, SettleRequest};
 
 /// The ledger with its bells: every change that somebody may wait for rings one.
 pub struct Exchange {
@@ -25,7 +24,9 @@ pub struct Exchange {
     needed: Mutex<Pair<Timestamp>>,
     room: Pair<Notify>,
     work: Pair<Vec<Notify>>,
-    landed: Pair<Vec<Notify>>,
+    pub(super) landed: Pair<Vec<Notify>>,
+    /// By the cluster that they are on.
+    pub(super) commits: Pair<Commits>,
     notes_to_clear: Mutex<Vec<NoteToClear>>,
     notes: Notify,
 }
@@ -34,8 +35,6 @@ pub struct Exchange {
 #[derive(Debug)]
 pub struct HandedOver {
     pub local: Vec<SharedEvent>,
-    /// Lanes of this link whose commit has come back.
-    pub echoes: Vec<(PipelineId, usize)>,
     pub through: Position,
 }
 
@@ -51,7 +50,7 @@ struct Bells {
 }
 
 /// How long a waiter relies on the stream alone before it asks for a marker.
-const PATIENCE: Duration = Duration::from_millis(2);
+pub(super) const PATIENCE: Duration = Duration::from_millis(2);
 
 /// A reader without room looks again after this time, even if no bell has rung.
 const ROOM_INTERVAL: Duration = Duration::from_millis(20);
@@ -73,6 +72,7 @@ impl Exchange {
             room: Pair::default(),
             work: bells(),
             landed: bells(),
+            commits: Pair::default(),
             notes_to_clear: Mutex::default(),
             notes: Notify::new(),
         }
@@ -125,7 +125,8 @@ impl Exchange {
             let mut ledger = self.ledger();
             let spooled = ledger.spooled(side);
             for moment in moments {
-                take(&mut ledger, side, moment, &mut bells)?;
+                let commits = self.commits[side].take_through(moment.through.time);
+                take(&mut ledger, side, commits, moment, &mut bells)?;
             }
             if spooled == 0 && ledger.spooled(side) > 0 {
                 tracing::info!(
@@ -239,27 +240,6 @@ impl Exchange {
         self.wake_all();
     }
 
-    /// A plan is about to be committed. Returns whether it may be.
-    pub fn begin(&self, plan: Arc<Plan>) -> bool {
-        self.ledger().begin(plan)
-    }
-
-    /// The plan's transaction will never be committed.
-    pub fn abandon(&self, pipeline: PipelineId, lane: usize) {
-        self.ledger().abandon(pipeline, lane);
-    }
-
-    pub fn is_in_flight(&self, pipeline: PipelineId, lane: usize) -> bool {
-        self.ledger().is_in_flight(pipeline, lane)
-    }
-
-    /// Returns once the lane's commit has come back on the target's stream.
-    pub async fn wait_landed(&self, pipeline: PipelineId, lane: usize) {
-        while self.is_in_flight(pipeline, lane) {
-            self.landed[pipeline.source()][lane].notified().await;
-        }
-    }
-
     /// Returns when there may be something for the lane to do.
     pub async fn wait_for_work(&self, pipeline: PipelineId, lane: usize, at_most: Duration) {
         let bell = self.work[pipeline.source()][lane].notified();
@@ -321,7 +301,7 @@ impl Exchange {
         }
     }
 
-    fn has_room(&self, side: Side) -> bool {
+    pub(super) fn has_room(&self, side: Side) -> bool {
         let needed = lock(&self.needed)[side];
         let ledger = self.ledger();
         needed > ledger.complete_of(side).time || ledger.has_room(side)
@@ -347,22 +327,29 @@ impl Exchange {
     }
 }
 
-fn take(ledger: &mut Ledger, side: Side, moment: HandedOver, bells: &mut Bells) -> Result<()> {
+/// Commits come first: none has the time of an event, and those that are later come with a later
+/// moment.
+fn take(
+    ledger: &mut Ledger,
+    side: Side,
+    commits: Vec<(Timestamp, LaneId)>,
+    moment: HandedOver,
+    bells: &mut Bells,
+) -> Result<()> {
     let could_apply = who_may_apply(ledger);
-    let time = moment.through.time;
-    for event in moment.local {
-        let lane = ledger.lane_of(side, &event.key);
-        if ledger.observe(side, event)? && !bells.work.contains(&lane) {
-            bells.work.push(lane);
-        }
-    }
-    for (pipeline, lane) in moment.echoes {
+    for (time, (pipeline, lane)) in commits {
         let landed = ledger.landed(pipeline, lane, time)?;
         let refilled = landed.refilled.into_iter();
         bells.refilled.extend(refilled.map(|lane| (pipeline, lane)));
         bells.notes.extend(landed.notes_to_clear);
         bells.everybody |= landed.asked;
         bells.landed.push((pipeline, lane));
+    }
+    for event in moment.local {
+        let lane = ledger.lane_of(side, &event.key);
+        if ledger.observe(side, event)? && !bells.work.contains(&lane) {
+            bells.work.push(lane);
+        }
     }
     ledger.complete(side, moment.through);
     bells.complete = true;

@@ -2,6 +2,7 @@
 
 mod caution;
 mod collections;
+mod commits;
 mod compose;
 mod counters;
 mod exchange;
@@ -120,8 +121,11 @@ impl Lane {
             return Err(Refusal::Unseen { at: None, code: 0 });
         }
         stopwatch.lap(Step::Write);
-        let outcome = transaction.commit().await;
-        self.settle(outcome).await?;
+        let exchange = &self.shared.exchange;
+        let outcome = exchange
+            .with_marker_behind(plan.pipeline, transaction.commit())
+            .await;
+        self.settle(plan, outcome).await?;
         stopwatch.lap(Step::Commit);
         self.waits_on(Some("commit echo"));
         let exchange = &self.shared.exchange;

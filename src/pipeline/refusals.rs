@@ -15,18 +15,29 @@ use crate::target::{Refusal, Settled, WriteError, settle};
 const OTHER_LANES_INTERVAL: Duration = Duration::from_millis(5);
 
 impl Lane {
-    /// A commit without a clear answer is asked for until there is one.
-    pub(super) async fn settle(&mut self, outcome: Result<()>) -> Result<(), Refusal> {
-        let Err(mut unclear) = outcome else {
-            return Ok(());
+    /// A commit without a clear answer is asked for until there is one. Its time is known then.
+    pub(super) async fn settle(
+        &mut self,
+        plan: &Plan,
+        outcome: Result<Timestamp>,
+    ) -> Result<(), Refusal> {
+        let exchange = &self.shared.exchange;
+        let mut unclear = match outcome {
+            Ok(at) => {
+                exchange.committed(self.pipeline, self.index, at);
+                return Ok(());
+            }
+            Err(unclear) => unclear,
         };
         loop {
             self.waits_on(Some(&unclear.to_string()));
-            if !self.shared.exchange.is_in_flight(self.pipeline, self.index) {
-                return Ok(());
-            }
-            match settle(&mut self.session, &self.shared.database, &self.checkpoint).await {
-                Ok(Settled::Committed) => return Ok(()),
+            let after = plan.fence.time;
+            let database = &self.shared.database;
+            match settle(&mut self.session, database, &self.checkpoint, after).await {
+                Ok(Settled::Committed(at)) => {
+                    exchange.committed(self.pipeline, self.index, at);
+                    return Ok(());
+                }
                 Ok(Settled::Fenced) => return Err(Refusal::Fenced),
                 Ok(Settled::NotCommitted) => {
                     self.shared.exchange.abandon(self.pipeline, self.index);

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bson::Timestamp;
 use tokio_util::sync::CancellationToken;
 
 use super::retry::Pause;
@@ -133,10 +134,13 @@ impl Witness {
             transaction.abort().await;
             return Err(Refusal::Unseen { at: None, code: 0 });
         }
-        if let Err(error) = transaction.commit().await {
-            self.settle(error).await?;
-        }
-        self.shared.exchange.wait_landed(self.pipeline, 0).await;
+        let at = match transaction.commit().await {
+            Ok(at) => at,
+            Err(error) => self.settle(&plan, error).await?,
+        };
+        let exchange = &self.shared.exchange;
+        exchange.committed(self.pipeline, 0, at);
+        exchange.wait_landed(self.pipeline, 0).await;
         self.checkpoint.sequence += 1;
         let stored = StoredCheckpoint {
             pipeline: self.pipeline,
@@ -151,15 +155,14 @@ impl Witness {
             .map_err(Refusal::Failed)
     }
 
-    async fn settle(&mut self, mut unclear: Error) -> Result<(), Refusal> {
+    async fn settle(&mut self, plan: &Plan, mut unclear: Error) -> Result<Timestamp, Refusal> {
         let mut outages = Pause::of_outages();
         loop {
             tracing::debug!(%unclear, "a commit of unknown outcome");
-            if !self.shared.exchange.is_in_flight(self.pipeline, 0) {
-                return Ok(());
-            }
-            match settle(&mut self.session, &self.shared.database, &self.checkpoint).await {
-                Ok(Settled::Committed) => return Ok(()),
+            // It is on the cluster that the plan has read.
+            let (database, after) = (&self.shared.database, plan.read_at.time);
+            match settle(&mut self.session, database, &self.checkpoint, after).await {
+                Ok(Settled::Committed(at)) => return Ok(at),
                 Ok(Settled::Fenced) => return Err(Refusal::Fenced),
                 Ok(Settled::NotCommitted) => {
                     self.shared.exchange.abandon(self.pipeline, 0);

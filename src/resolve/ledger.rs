@@ -202,8 +202,8 @@ impl Ledger {
             .is_some()
     }
 
-    /// The commit echo has been read at time `at` of the target. Nothing happens if no plan is in
-    /// flight: the echo of a former process.
+    /// The reader has come past the commit, which took place at `at`. Nothing happens if no plan is
+    /// in flight.
     ///
     /// # Errors
     /// As the spool says.
@@ -262,6 +262,15 @@ impl Ledger {
     /// In one-way mode the target's writes stay live until the source wins over them.
     pub(super) fn keeps_pending(&self, side: Side) -> bool {
         !self.rules.mode.sends(side)
+    }
+
+    /// The cluster that the pipeline's transactions are on: where nothing is applied, they only keep
+    /// its progress, next to what it is about.
+    pub fn lands_on(&self, pipeline: PipelineId) -> Side {
+        match self.keeps_pending(pipeline.source()) {
+            true => pipeline.source(),
+            false => pipeline.target(),
+        }
     }
 
     /// The events of a plan over which the other side has not won yet.

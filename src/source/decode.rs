@@ -18,8 +18,6 @@ pub enum Observed {
     Local(SharedEvent),
     /// A write of tandem itself; only seen without the origin filter.
     Own(DocumentKey),
-    /// The commit echo of the lane whose checkpoint document has this `_id`.
-    Echo(Arc<str>),
     /// A change of an included collection itself.
     Ddl(DdlEvent),
     /// Anything else; it only tells how far the stream has come.
@@ -142,7 +140,7 @@ impl Decoder {
             return Observed::Passing;
         };
         let Some(namespace) = self.included(names) else {
-            return self.own_event(parts, names);
+            return Observed::Passing;
         };
         let Some(key) = parts.key.and_then(|key| DocumentKey::of(&namespace, key)) else {
             return Observed::Passing;
@@ -168,24 +166,6 @@ impl Decoder {
                 false => raw.to_owned(),
             },
         }))
-    }
-
-    /// A checkpoint moved by a commit is the echo of that commit; other state of ours just passes.
-    fn own_event(&self, parts: &Parts<'_>, names: &RawDocument) -> Observed {
-        let of = |name: &str| names.get_str(name).ok();
-        let moved = parts
-            .update
-            .is_some_and(|update| set_by(update, "sequence").is_some());
-        if !moved
-            || of("db") != Some(self.filter.own_database())
-            || of("coll") != Some("checkpoints")
-        {
-            return Observed::Passing;
-        }
-        match parts.key.and_then(|key| key.get_str("_id").ok()) {
-            Some(id) => Observed::Echo(id.into()),
-            None => Observed::Passing,
-        }
     }
 
     fn ddl_event(

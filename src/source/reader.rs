@@ -8,7 +8,7 @@ use std::time::Duration;
 use bson::{Timestamp, Uuid};
 use tokio::time::Instant;
 
-use super::decode::{Decoded, Decoder, Observed};
+use super::decode::{Decoded, Decoder};
 use super::left_out::LeftOut;
 use super::stream::{Stream, documents, post_batch_token, proven_by};
 use crate::change::{NamespaceFilter, Position, Side};
@@ -54,6 +54,10 @@ pub trait Observer: Send + Sync {
 
     /// Returns once there is room for more.
     fn room(&self, side: Side) -> impl Future<Output = ()> + Send;
+
+    /// Returns once it is known when every commit of tandem took place that was under way on `side`
+    /// when it was asked.
+    fn commits_known(&self, side: Side) -> impl Future<Output = ()> + Send;
 
     /// Events were read whose time is not complete and nothing else is coming: something must be
     /// written for the stream to pass them.
@@ -175,6 +179,8 @@ impl<O: Observer> Reader<O> {
             let batch = stream.next(self.patience.begin()).await?;
             pause(true);
             self.observer.reachable(side, None);
+            // What was read now may be older or newer than those.
+            self.observer.commits_known(side).await;
             let moments = self.take(&batch, stream.token_is_proof())?;
             let is_at_end = moments.iter().all(|moment| moment.observed.is_empty());
             if is_at_end && self.open.is_empty() {
@@ -252,11 +258,7 @@ impl<O: Observer> Reader<O> {
     }
 
     fn is_whole(&self, event: &Decoded) -> bool {
-        match event.observed {
-            Observed::Echo(_) => true,
-            _ if Fault::EarlyComplete.is_on() => true,
-            _ => self.single_writes_are_whole && event.single_write,
-        }
+        Fault::EarlyComplete.is_on() || (self.single_writes_are_whole && event.single_write)
     }
 
     fn close(&mut self) -> Moment {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bson::{RawDocument, RawDocumentBuf, Timestamp, cstr, doc, rawdoc};
+use bson::{RawArrayBuf, RawDocument, RawDocumentBuf, Timestamp, Uuid, cstr, doc, rawdoc};
 
 use super::reader::{Origin, StreamFilter};
 use crate::change::{Position, fixed_database};
@@ -44,9 +44,9 @@ impl Stream {
             "showRawUpdateDescription": true,
             "startAtOperationTime": from,
         } };
-        let mut pipeline = bson::RawArrayBuf::new();
+        let mut pipeline = RawArrayBuf::new();
         pipeline.push(stage);
-        pipeline.push(filter.stage()?);
+        pipeline.push(filter.stage());
         let mut command = RawDocumentBuf::new();
         command.append(cstr!("aggregate"), 1);
         command.append(cstr!("pipeline"), pipeline);
@@ -125,43 +125,56 @@ pub fn proven_by(token: &str) -> Option<Position> {
 
 impl StreamFilter {
     /// Drops writes of another origin, databases that no pattern can name and what the filters leave
-    /// out, on the server. The commit echo and the markers always pass.
-    fn stage(&self) -> Result<RawDocumentBuf> {
-        let own = rawdoc! {
-            "ns.db": self.namespaces.own_database(),
-            "ns.coll": { "$in": ["checkpoints", "markers"] },
-        };
+    /// out, on the server. Markers always pass.
+    fn stage(&self) -> RawDocumentBuf {
+        let own = self.namespaces.own_database();
+        let markers = rawdoc! { "ns.db": own, "ns.coll": "markers" };
         let mut wanted = match self.databases() {
             Some(names) => rawdoc! { "ns.db": { "$in": names } },
-            None => {
-                rawdoc! { "ns.db": { "$nin": ["admin", "config", "local", self.namespaces.own_database()] } }
-            }
+            None => rawdoc! { "ns.db": { "$nin": ["admin", "config", "local", own] } },
         };
-        let (sessions, operator) = match &self.origin {
-            Origin::Applications { hidden } => (hidden, cstr!("$nin")),
-            Origin::Tandem { sessions } => (sessions, cstr!("$in")),
-        };
-        let mut ids = bson::RawArrayBuf::new();
-        for id in sessions {
-            ids.push(bson::Binary::from(*id));
-        }
-        let mut origin = RawDocumentBuf::new();
-        origin.append(operator, ids);
-        wanted.append(cstr!("lsid.id"), origin);
         if !self.left_out.is_nothing() {
             wanted.append(cstr!("$and"), self.left_out.conditions());
         }
-        Ok(rawdoc! { "$match": { "$or": [own, wanted] } })
+        let filter = match &self.origin {
+            // The origin stands alone beside everything else: only so does the server drop a
+            // transaction as a whole, before it makes events of its operations.
+            Origin::Applications { hidden } => {
+                let mut filter = rawdoc! { "lsid.id": { "$nin": ids(hidden) } };
+                filter.append(cstr!("$or"), either(markers, wanted));
+                filter
+            }
+            Origin::Tandem { sessions } => {
+                wanted.append(cstr!("lsid.id"), rawdoc! { "$in": ids(sessions) });
+                rawdoc! { "$or": either(markers, wanted) }
+            }
+        };
+        rawdoc! { "$match": filter }
     }
 
     /// The databases that the include patterns name on this side, where none leaves that part open.
-    fn databases(&self) -> Option<bson::RawArrayBuf> {
-        let mut names = bson::RawArrayBuf::new();
+    fn databases(&self) -> Option<RawArrayBuf> {
+        let mut names = RawArrayBuf::new();
         for pattern in self.namespaces.patterns(self.side) {
             names.push(fixed_database(pattern)?.as_str());
         }
         Some(names)
     }
+}
+
+fn ids(sessions: &[Uuid]) -> RawArrayBuf {
+    let mut ids = RawArrayBuf::new();
+    for id in sessions {
+        ids.push(bson::Binary::from(*id));
+    }
+    ids
+}
+
+fn either(one: RawDocumentBuf, other: RawDocumentBuf) -> RawArrayBuf {
+    let mut either = RawArrayBuf::new();
+    either.push(one);
+    either.push(other);
+    either
 }
 
 /// The time of the oldest entry in a cluster's oplog.

@@ -1,16 +1,20 @@
 //! A commit of unknown outcome: has it landed, and can it still land?
 
-use bson::{DateTime, doc, rawdoc};
+use std::time::Duration;
+
+use bson::{DateTime, RawArrayBuf, RawDocumentBuf, Timestamp, cstr, doc, rawdoc};
 
 use super::checkpoint::Checkpoint;
 use super::session::{Snapshot, TagSession};
 use super::transaction::Transaction;
+use crate::cluster::{Cluster, CursorKind};
 use crate::error::{Error, Result};
 
 /// Whether a commit of unknown outcome is there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Settled {
-    Committed,
+    /// It is there since this time.
+    Committed(Timestamp),
     NotCommitted,
     Fenced,
 }
@@ -18,7 +22,8 @@ pub enum Settled {
 /// Finds out what became of a commit of unknown outcome.
 ///
 /// First a newer transaction number on the same session makes a held commit fail for good, and its
-/// majority write proves the primary's term; only then is the checkpoint read.
+/// majority write proves the primary's term; only then is the checkpoint read. It can only have
+/// landed after the time `after`.
 ///
 /// # Errors
 /// Where the cluster does not answer: ask again.
@@ -26,6 +31,7 @@ pub async fn settle(
     session: &mut TagSession,
     database: &str,
     from: &Checkpoint,
+    after: Timestamp,
 ) -> Result<Settled> {
     let name = session.cluster().name.clone();
     let doing = format!("settle a commit on {name}");
@@ -57,8 +63,62 @@ pub async fn settle(
     let number = |name: &str| found.and_then(|found| found.get_i64(name).ok());
     Ok(match (number("epoch"), number("sequence")) {
         (Some(epoch), _) if epoch != from.epoch => Settled::Fenced,
-        (Some(_), Some(sequence)) if sequence == from.sequence + 1 => Settled::Committed,
+        (Some(_), Some(sequence)) if sequence == from.sequence + 1 => {
+            Settled::Committed(landed_at(&cluster, database, from, after).await?)
+        }
         (Some(_), Some(sequence)) if sequence == from.sequence => Settled::NotCommitted,
         _ => Settled::Fenced,
     })
+}
+
+const AWAIT_TIME_MAX: Duration = Duration::from_millis(500);
+
+/// When the checkpoint was moved on from `from`, as the change stream of its collection tells.
+async fn landed_at(
+    cluster: &Cluster,
+    database: &str,
+    from: &Checkpoint,
+    after: Timestamp,
+) -> Result<Timestamp> {
+    let doing = format!("find the time of a commit on {}", cluster.name);
+    let mut pipeline = RawArrayBuf::new();
+    pipeline.push(rawdoc! { "$changeStream": {
+        "startAtOperationTime": after,
+        "showRawUpdateDescription": true,
+    } });
+    pipeline.push(rawdoc! { "$match": {
+        "ns.coll": "checkpoints",
+        "documentKey._id": from.id.as_str(),
+        "rawUpdateDescription.diff.u.sequence": from.sequence + 1,
+    } });
+    let mut command = RawDocumentBuf::new();
+    command.append(cstr!("aggregate"), "checkpoints");
+    command.append(cstr!("pipeline"), pipeline);
+    command.append(cstr!("cursor"), rawdoc! {});
+    command.append(cstr!("readConcern"), rawdoc! { "level": "majority" });
+    let kind = CursorKind::Awaiting {
+        await_time_max: AWAIT_TIME_MAX,
+        batch_documents_max: 1,
+    };
+    let find = async {
+        let mut cursor = cluster.open(database, command, kind, &doing).await?;
+        while let Some(batch) = cluster.within(&doing, cursor.next()).await? {
+            let slices = batch.doc_slices();
+            let events = slices.map_err(|error| Error::bug(&doing).caused_by(error))?;
+            let first = events
+                .into_iter()
+                .find_map(|event| event.ok()?.as_document()?.get_timestamp("clusterTime").ok());
+            if let Some(at) = first {
+                return Ok(at);
+            }
+        }
+        Err(Error::unreachable(format!(
+            "cannot {doing}: the cursor was closed"
+        )))
+    };
+    let limit = cluster.operation_timeout;
+    let late = || Error::unreachable(format!("cannot {doing}: it takes too long"));
+    tokio::time::timeout(limit, find)
+        .await
+        .unwrap_or_else(|_| Err(late()))
 }

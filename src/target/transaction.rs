@@ -290,11 +290,12 @@ impl<'a> Transaction<'a> {
         self.session.abort().await;
     }
 
-    /// Commits with majority.
+    /// Commits with majority. Returns when it took place: the `operationTime` of the reply is the
+    /// time of the transaction's entry in the oplog, as long as no commit is sent twice.
     ///
     /// # Errors
     /// The outcome is unknown then: ask [`super::settle()`].
-    pub async fn commit(self) -> Result<()> {
+    pub async fn commit(self) -> Result<Timestamp> {
         let doing = self.session.doing("commit on");
         let reply = self
             .session
@@ -305,7 +306,8 @@ impl<'a> Transaction<'a> {
             Ok(_) => Err(Error::unreachable(format!(
                 "cannot {doing}: no majority yet"
             ))),
-            Err(_) => Ok(()),
+            Err(_) => operation_time(&reply)
+                .ok_or_else(|| Error::bug("a reply without an operation time")),
         }
     }
 }

@@ -159,3 +159,9 @@ fn without_the_fence_it_is_noticed() {
 fn where_the_sessions_of_a_dead_process_are_ended_once_only_it_is_noticed() {
     assert!(schedules_until_noticed("ended_once", 300).is_some());
 }
+
+#[cfg(debug_assertions)]
+#[test]
+fn a_reader_that_does_not_wait_for_the_times_of_commits_is_noticed() {
+    assert!(schedules_until_noticed("hasty_reader", 300).is_some());
+}

@@ -1,0 +1,207 @@
+//! The commits under way on one cluster, and when those that are answered took place.
+//!
+//! The stream leaves tandem's own transactions out, so that the server need not make an event of
+//! every operation in them. Their place among the other events is the `operationTime` of the
+//! commit's reply: that of its entry in the oplog. What a reader has read since a commit was sent
+//! may be older or newer than it, and waits until that time is known.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bson::Timestamp;
+use tokio::sync::Notify;
+
+use super::exchange::{Exchange, PATIENCE};
+use crate::change::{PipelineId, Side};
+use crate::resolve::Plan;
+
+/// By then a commit that was sent has its place in the oplog, as a rule.
+const MARKER_DELAY: Duration = Duration::from_millis(1);
+
+/// A lane of one of the pipelines.
+pub type LaneId = (PipelineId, usize);
+
+#[derive(Default)]
+pub struct Commits {
+    state: Mutex<State>,
+    answered: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    /// How many were begun so far.
+    begun: u64,
+    /// Those of unknown outcome or time, each with its number.
+    open: Vec<(LaneId, u64)>,
+    /// Those that the reader has not passed yet.
+    landed: BTreeMap<Timestamp, LaneId>,
+}
+
+impl Commits {
+    /// A commit is about to be sent.
+    pub fn begin(&self, lane: LaneId) {
+        let mut state = self.state();
+        state.begun += 1;
+        let number = state.begun;
+        state.open.push((lane, number));
+    }
+
+    /// It took place at `at`.
+    pub fn landed(&self, lane: LaneId, at: Timestamp) {
+        let mut state = self.state();
+        state.close(lane);
+        state.landed.insert(at, lane);
+        drop(state);
+        self.answered.notify_waiters();
+    }
+
+    /// It did not take place, and never will.
+    pub fn abandon(&self, lane: LaneId) {
+        self.state().close(lane);
+        self.answered.notify_waiters();
+    }
+
+    /// Returns once the times of all that were begun before are known.
+    pub async fn known(&self) {
+        let begun = self.state().begun;
+        loop {
+            // Before the look, so that nothing is answered in between.
+            let answered = self.answered.notified();
+            if !self.state().open.iter().any(|(_, number)| *number <= begun) {
+                return;
+            }
+            answered.await;
+        }
+    }
+
+    /// Those up to `time`, in order, once.
+    pub fn take_through(&self, time: Timestamp) -> Vec<(Timestamp, LaneId)> {
+        let mut state = self.state();
+        let mut taken = Vec::new();
+        while let Some(first) = state.landed.first_entry().filter(|one| *one.key() <= time) {
+            taken.push(first.remove_entry());
+        }
+        taken
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn close(&mut self, lane: LaneId) {
+        self.open.retain(|(open, _)| *open != lane);
+    }
+}
+
+impl Exchange {
+    /// A plan is about to be committed. Returns whether it may be.
+    pub fn begin(&self, plan: Arc<Plan>) -> bool {
+        let lane = (plan.pipeline, plan.lane);
+        let mut ledger = self.ledger();
+        let may_be = ledger.begin(plan);
+        if may_be {
+            self.commits[ledger.lands_on(lane.0)].begin(lane);
+        }
+        may_be
+    }
+
+    /// Awaits a commit, and has a marker written right behind it: nothing in the stream tells of the
+    /// commit itself, and both become durable together.
+    pub async fn with_marker_behind<T>(
+        &self,
+        pipeline: PipelineId,
+        commit: impl Future<Output = T>,
+    ) -> T {
+        let mut commit = std::pin::pin!(commit);
+        if let Ok(outcome) = tokio::time::timeout(MARKER_DELAY, &mut commit).await {
+            return outcome;
+        }
+        self.ask_for_marker(self.ledger().lands_on(pipeline));
+        commit.await
+    }
+
+    /// The plan's transaction was committed at `at`.
+    pub fn committed(&self, pipeline: PipelineId, lane: usize, at: Timestamp) {
+        self.commits_of(pipeline).landed((pipeline, lane), at);
+    }
+
+    /// The plan's transaction will never be committed.
+    pub fn abandon(&self, pipeline: PipelineId, lane: usize) {
+        self.ledger().abandon(pipeline, lane);
+        self.commits_of(pipeline).abandon((pipeline, lane));
+    }
+
+    fn commits_of(&self, pipeline: PipelineId) -> &Commits {
+        let side = self.ledger().lands_on(pipeline);
+        &self.commits[side]
+    }
+
+    /// Returns once it is known when every commit took place that was under way on `side`: what was
+    /// read there before may be handed over then.
+    pub async fn wait_commits_known(&self, side: Side) {
+        self.commits[side].known().await;
+    }
+
+    pub fn is_in_flight(&self, pipeline: PipelineId, lane: usize) -> bool {
+        self.ledger().is_in_flight(pipeline, lane)
+    }
+
+    /// Returns once the reader has passed the lane's commit, and everything before it is known.
+    pub async fn wait_landed(&self, pipeline: PipelineId, lane: usize) {
+        let side = self.ledger().lands_on(pipeline);
+        while self.is_in_flight(pipeline, lane) {
+            let bell = self.landed[pipeline.source()][lane].notified();
+            // Nothing in the stream tells of the commit itself.
+            if tokio::time::timeout(PATIENCE, bell).await.is_err() && self.has_room(side) {
+                self.ask_for_marker(side);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    const fn at(time: u32) -> Timestamp {
+        Timestamp { time, increment: 1 }
+    }
+
+    const FIRST: LaneId = (PipelineId::AToB, 0);
+    const SECOND: LaneId = (PipelineId::AToB, 1);
+
+    #[test]
+    fn what_was_read_waits_for_the_commits_begun_before_and_for_no_later_ones() {
+        let commits = Commits::default();
+        assert!(commits.known().now_or_never().is_some());
+        commits.begin(FIRST);
+        let mut known = Box::pin(commits.known());
+        assert!(known.as_mut().now_or_never().is_none());
+        commits.begin(SECOND);
+        commits.landed(FIRST, at(5));
+        assert!(known.now_or_never().is_some());
+        assert!(commits.known().now_or_never().is_none());
+        commits.abandon(SECOND);
+        assert!(commits.known().now_or_never().is_some());
+    }
+
+    #[test]
+    fn what_has_landed_is_passed_once_and_in_order() {
+        let commits = Commits::default();
+        commits.begin(FIRST);
+        commits.begin(SECOND);
+        commits.landed(FIRST, at(7));
+        commits.landed(SECOND, at(5));
+        assert_eq!(commits.take_through(at(4)), []);
+        assert_eq!(
+            commits.take_through(at(7)),
+            [(at(5), SECOND), (at(7), FIRST)]
+        );
+        assert_eq!(commits.take_through(at(9)), []);
+    }
+}
