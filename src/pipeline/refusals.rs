@@ -39,9 +39,12 @@ impl Lane {
                     return Ok(());
                 }
                 Ok(Settled::Fenced) => return Err(Refusal::Fenced),
-                Ok(Settled::NotCommitted) => {
+                Ok(Settled::NotCommitted(at)) => {
                     self.shared.exchange.abandon(self.pipeline, self.index);
-                    return Err(Refusal::Unseen { at: None, code: 0 });
+                    return Err(Refusal::Unseen {
+                        at: Some(at),
+                        code: 0,
+                    });
                 }
                 Err(error) if error.is_retryable() => unclear = error,
                 Err(error) => return Err(Refusal::Failed(error)),

@@ -164,7 +164,7 @@ impl Witness {
             match settle(&mut self.session, database, &self.checkpoint, after).await {
                 Ok(Settled::Committed(at)) => return Ok(at),
                 Ok(Settled::Fenced) => return Err(Refusal::Fenced),
-                Ok(Settled::NotCommitted) => {
+                Ok(Settled::NotCommitted(_)) => {
                     self.shared.exchange.abandon(self.pipeline, 0);
                     return Err(Refusal::Unseen { at: None, code: 0 });
                 }

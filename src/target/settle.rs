@@ -15,7 +15,9 @@ use crate::error::{Error, Result};
 pub enum Settled {
     /// It is there since this time.
     Committed(Timestamp),
-    NotCommitted,
+    /// It is not, and never will be. The session has written something else at this time: a
+    /// transaction on it must not run at an older snapshot.
+    NotCommitted(Timestamp),
     Fenced,
 }
 
@@ -46,7 +48,7 @@ pub async fn settle(
         newer.abort().await;
         return Err(Error::unreachable(format!("cannot {doing}: {refused}")));
     }
-    newer.commit().await?;
+    let settled_at = newer.commit().await?;
     let command = doc! {
         "find": "checkpoints",
         "filter": { "_id": from.id.as_str() },
@@ -66,7 +68,7 @@ pub async fn settle(
         (Some(_), Some(sequence)) if sequence == from.sequence + 1 => {
             Settled::Committed(landed_at(&cluster, database, from, after).await?)
         }
-        (Some(_), Some(sequence)) if sequence == from.sequence => Settled::NotCommitted,
+        (Some(_), Some(sequence)) if sequence == from.sequence => Settled::NotCommitted(settled_at),
         _ => Settled::Fenced,
     })
 }
