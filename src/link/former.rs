@@ -157,6 +157,10 @@ impl Observer for FormerWrites<'_> {
 
     async fn commits_known(&self, _: Side) {}
 
+    fn why_unclear(&self, _: Side) -> Option<String> {
+        None
+    }
+
     fn needs_marker(&self, side: Side) {
         self.exchange.ask_for_marker(side);
     }

@@ -256,6 +256,10 @@ impl Observer for LinkObserver {
         }
     }
 
+    fn why_unclear(&self, side: Side) -> Option<String> {
+        self.shared.exchange.why_unclear(side)
+    }
+
     fn needs_marker(&self, side: Side) {
         self.shared.exchange.ask_for_marker(side);
     }

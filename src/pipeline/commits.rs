@@ -14,6 +14,7 @@ use tokio::sync::Notify;
 
 use super::exchange::{Exchange, PATIENCE};
 use crate::change::{PipelineId, Side};
+use crate::error::Error;
 use crate::resolve::Plan;
 
 /// By then a commit that was sent has its place in the oplog, as a rule.
@@ -32,10 +33,17 @@ pub struct Commits {
 struct State {
     /// How many were begun so far.
     begun: u64,
-    /// Those of unknown outcome or time, each with its number.
-    open: Vec<(LaneId, u64)>,
+    /// Those of unknown outcome or time.
+    open: Vec<Open>,
     /// Those that the reader has not passed yet.
     landed: BTreeMap<Timestamp, LaneId>,
+}
+
+struct Open {
+    lane: LaneId,
+    number: u64,
+    /// Why it is not settled yet.
+    unclear: Option<String>,
 }
 
 impl Commits {
@@ -44,7 +52,28 @@ impl Commits {
         let mut state = self.state();
         state.begun += 1;
         let number = state.begun;
-        state.open.push((lane, number));
+        let unclear = None;
+        state.open.push(Open {
+            lane,
+            number,
+            unclear,
+        });
+    }
+
+    /// Its outcome could not be told, for this reason.
+    pub fn unclear(&self, lane: LaneId, reason: String) {
+        let mut state = self.state();
+        let open = state.open.iter_mut().find(|open| open.lane == lane);
+        if let Some(open) = open {
+            open.unclear = Some(reason);
+        }
+    }
+
+    /// Why the outcome of some commit is not known.
+    pub fn why_unclear(&self) -> Option<String> {
+        let state = self.state();
+        let mut reasons = state.open.iter().filter_map(|open| open.unclear.clone());
+        reasons.next()
     }
 
     /// It took place at `at`.
@@ -68,7 +97,7 @@ impl Commits {
         loop {
             // Before the look, so that nothing is answered in between.
             let answered = self.answered.notified();
-            if !self.state().open.iter().any(|(_, number)| *number <= begun) {
+            if !self.state().open.iter().any(|open| open.number <= begun) {
                 return;
             }
             answered.await;
@@ -92,7 +121,7 @@ impl Commits {
 
 impl State {
     fn close(&mut self, lane: LaneId) {
-        self.open.retain(|(open, _)| *open != lane);
+        self.open.retain(|open| open.lane != lane);
     }
 }
 
@@ -126,6 +155,17 @@ impl Exchange {
     /// The plan's transaction was committed at `at`.
     pub fn committed(&self, pipeline: PipelineId, lane: usize, at: Timestamp) {
         self.commits_of(pipeline).landed((pipeline, lane), at);
+    }
+
+    /// What became of the plan's transaction could not be told.
+    pub fn unclear(&self, pipeline: PipelineId, lane: usize, error: &Error) {
+        let reason = error.to_string();
+        self.commits_of(pipeline).unclear((pipeline, lane), reason);
+    }
+
+    /// Why it is not known what became of a commit on `side`.
+    pub fn why_unclear(&self, side: Side) -> Option<String> {
+        self.commits[side].why_unclear()
     }
 
     /// The plan's transaction will never be committed.
@@ -188,6 +228,17 @@ mod tests {
         assert!(commits.known().now_or_never().is_none());
         commits.abandon(SECOND);
         assert!(commits.known().now_or_never().is_some());
+    }
+
+    #[test]
+    fn it_is_said_why_a_commit_is_not_settled_until_it_is() {
+        let commits = Commits::default();
+        commits.begin(FIRST);
+        assert_eq!(commits.why_unclear(), None);
+        commits.unclear(FIRST, "no disk space".to_owned());
+        assert_eq!(commits.why_unclear().as_deref(), Some("no disk space"));
+        commits.abandon(FIRST);
+        assert_eq!(commits.why_unclear(), None);
     }
 
     #[test]

@@ -31,6 +31,8 @@ impl Lane {
         };
         loop {
             self.waits_on(Some(&unclear.to_string()));
+            let exchange = &self.shared.exchange;
+            exchange.unclear(self.pipeline, self.index, &unclear);
             let after = plan.fence.time;
             let database = &self.shared.database;
             match settle(&mut self.session, database, &self.checkpoint, after).await {
@@ -40,7 +42,7 @@ impl Lane {
                 }
                 Ok(Settled::Fenced) => return Err(Refusal::Fenced),
                 Ok(Settled::NotCommitted(at)) => {
-                    self.shared.exchange.abandon(self.pipeline, self.index);
+                    exchange.abandon(self.pipeline, self.index);
                     return Err(Refusal::Unseen {
                         at: Some(at),
                         code: 0,

@@ -159,6 +159,7 @@ impl Witness {
         let mut outages = Pause::of_outages();
         loop {
             tracing::debug!(%unclear, "a commit of unknown outcome");
+            self.shared.exchange.unclear(self.pipeline, 0, &unclear);
             // It is on the cluster that the plan has read.
             let (database, after) = (&self.shared.database, plan.read_at.time);
             match settle(&mut self.session, database, &self.checkpoint, after).await {

@@ -59,6 +59,9 @@ pub trait Observer: Send + Sync {
     /// when it was asked.
     fn commits_known(&self, side: Side) -> impl Future<Output = ()> + Send;
 
+    /// Why it is not known of some commit on `side`.
+    fn why_unclear(&self, side: Side) -> Option<String>;
+
     /// Events were read whose time is not complete and nothing else is coming: something must be
     /// written for the stream to pass them.
     fn needs_marker(&self, side: Side);
@@ -179,8 +182,7 @@ impl<O: Observer> Reader<O> {
             let batch = stream.next(self.patience.begin()).await?;
             pause(true);
             self.observer.reachable(side, None);
-            // What was read now may be older or newer than those.
-            self.observer.commits_known(side).await;
+            self.wait_commits_known().await;
             let moments = self.take(&batch, stream.token_is_proof())?;
             let is_at_end = moments.iter().all(|moment| moment.observed.is_empty());
             if is_at_end && self.open.is_empty() {
@@ -192,6 +194,22 @@ impl<O: Observer> Reader<O> {
             if !self.open.is_empty() {
                 self.observer.needs_marker(side);
             }
+        }
+    }
+
+    /// What was read now may be older or newer than the commits under way. One that is not settled
+    /// in time is told as a broken stream: nothing that was read is of use before.
+    async fn wait_commits_known(&self) {
+        let Cluster { side, name, .. } = &self.cluster;
+        let mut known = std::pin::pin!(self.observer.commits_known(*side));
+        let in_time = tokio::time::timeout(self.cluster.operation_timeout, &mut known).await;
+        if in_time.is_err() {
+            let why = self.observer.why_unclear(*side);
+            let what = || format!("the outcome of a commit on {name} is not known");
+            let error = Error::unreachable(why.unwrap_or_else(what));
+            self.observer.reachable(*side, Some(&error));
+            known.await;
+            self.observer.reachable(*side, None);
         }
     }
 

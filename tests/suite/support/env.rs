@@ -137,7 +137,11 @@ impl TestEnv {
     /// The same with a configuration file of another name, for a second process.
     pub fn tandem_named(&self, file: &str, link: &LinkConfig) -> Tandem {
         let path = self.dir.path().join(file);
-        std::fs::write(&path, link.to_toml()).expect("the configuration can be written");
+        // Another command may be reading the one that is there.
+        let file = tempfile::NamedTempFile::new_in(self.dir.path()).expect("a file can be made");
+        std::fs::write(&file, link.to_toml()).expect("the configuration can be written");
+        file.persist(&path)
+            .expect("the configuration can take its place");
         Tandem::new(path)
     }
 
