@@ -102,7 +102,9 @@ impl Worker {
             () = self.keep_readers_going() => {}
         }
         let kept = self
-            .insist(Side::A, || collections.set_one_lane(collection, true))
+            .insist(Side::A, || {
+                collections.set_one_lane(vec![(collection.clone(), true)])
+            })
             .await;
         {
             let mut ledger = exchange.ledger();

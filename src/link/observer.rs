@@ -115,17 +115,35 @@ impl LinkObserver {
         }
     }
 
-    /// A namespace that is seen for the first time gets its lanes before its first event.
-    async fn route(&self, handed: &HandedOver) -> Result<()> {
-        for event in &handed.local {
+    /// Namespaces that are seen for the first time get their lanes before their first event.
+    async fn route(&self, handed: &[HandedOver]) -> Result<()> {
+        let exchange = &self.shared.exchange;
+        let mut new: Vec<Namespace> = Vec::new();
+        let mut before = None;
+        for event in handed.iter().flat_map(|handed| &handed.local) {
             let namespace = event.key.namespace();
-            if self.shared.exchange.is_routed(namespace) {
-                continue;
+            if before != Some(namespace) && !exchange.is_routed(namespace) {
+                new.push(namespace.clone());
             }
-            let single = insist(|| self.shared.collections.needs_one_lane(namespace)).await?;
-            self.shared.exchange.route(namespace.clone(), single);
+            before = Some(namespace);
+        }
+        if new.is_empty() {
+            return Ok(());
+        }
+        new.sort();
+        new.dedup();
+        let collections = &self.shared.collections;
+        insist(|| collections.route(&new)).await?;
+        for namespace in new {
+            let single = collections.is_in_one_lane(&namespace);
+            exchange.route(namespace, single);
         }
         Ok(())
+    }
+
+    async fn hand_over(&self, side: Side, handed: Vec<HandedOver>) -> Result<()> {
+        self.route(&handed).await?;
+        self.shared.exchange.hand_over(side, handed)
     }
 
     /// The write's own wall time is no measure: it is as wrong as its server's clock.
@@ -235,15 +253,14 @@ impl Observer for LinkObserver {
             if !ddl.is_empty() {
                 // What came before must not wait for the record of the change.
                 let before = std::mem::take(&mut ready);
-                self.shared.exchange.hand_over(side, before)?;
+                self.hand_over(side, before).await?;
                 for event in &ddl {
                     insist(|| self.take_ddl(side, event)).await?;
                 }
             }
-            self.route(&handed).await?;
             ready.push(handed);
         }
-        self.shared.exchange.hand_over(side, ready)
+        self.hand_over(side, ready).await
     }
 
     async fn room(&self, side: Side) {

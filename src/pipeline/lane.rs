@@ -256,23 +256,20 @@ impl Lane {
         &self,
         plan: &Plan,
     ) -> Result<HashMap<Namespace, Pair<CollectionInfo>>, Refusal> {
+        let decisions = plan.decisions.iter();
+        let namespaces: HashSet<&Namespace> = decisions.map(|one| one.key.namespace()).collect();
+        let collections = &self.shared.collections;
+        let pairings = collections
+            .pair_all(&namespaces, self.pipeline.source())
+            .await;
         let mut pairs = HashMap::new();
-        let namespaces: HashSet<&Namespace> = plan
-            .decisions
-            .iter()
-            .map(|decision| decision.key.namespace())
-            .collect();
-        for namespace in namespaces {
-            let pairing = self
-                .shared
-                .collections
-                .pair(namespace, self.pipeline.source());
-            match pairing.await.map_err(Refusal::Failed)? {
+        for (namespace, pairing) in pairings.map_err(Refusal::Failed)? {
+            match pairing {
                 Pairing::Paired(pair) => {
-                    pairs.insert(namespace.clone(), pair);
+                    pairs.insert(namespace, pair);
                 }
                 Pairing::Unpaired => {
-                    self.shared.exchange.ledger().unpair(namespace.clone());
+                    self.shared.exchange.ledger().unpair(namespace);
                     return Err(Refusal::Unseen { at: None, code: 0 });
                 }
                 Pairing::Unclear => {

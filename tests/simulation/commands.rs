@@ -207,7 +207,8 @@ fn list_databases(replica: &Replica) -> Outcome {
 
 fn list_collections(replica: &Replica, database: &str, command: &Document) -> Outcome {
     let filter = command.get_document("filter").ok();
-    let wanted = filter.and_then(|filter| filter.get_str("name").ok());
+    let wanted = filter.and_then(|filter| filter.get_document("name").ok());
+    let wanted = wanted.and_then(|wanted| wanted.get_array("$in").ok());
     let uuid = filter.and_then(|filter| filter.get("info.uuid"));
     let listed = replica.collections.iter().filter_map(|(namespace, found)| {
         let name = namespace.strip_prefix(database)?.strip_prefix('.')?;
@@ -215,7 +216,8 @@ fn list_collections(replica: &Replica, database: &str, command: &Document) -> Ou
             "name": name, "type": "collection", "options": {}, "info": { "uuid": found.uuid },
         };
         let is_of = |uuid: &Bson| *uuid == Bson::from(found.uuid);
-        let is_wanted = wanted.is_none_or(|wanted| wanted == name) && uuid.is_none_or(is_of);
+        let is_wanted =
+            wanted.is_none_or(|wanted| wanted.contains(&name.into())) && uuid.is_none_or(is_of);
         is_wanted.then_some(entry)
     });
     cursor(listed.collect())

@@ -1,10 +1,19 @@
 //! What a cluster says about a collection: its UUID, options and indexes.
 
+use std::collections::{BTreeMap, HashMap};
+
 use bson::{Document, Uuid, doc};
+use futures_util::future::try_join_all;
 
 use crate::change::{Mode, NAMESPACE_BYTES_MAX, Namespace};
 use crate::cluster::{Cluster, errors};
 use crate::error::{Error, Result};
+
+/// Names in one command.
+const NAMES_MAX: usize = 1000;
+
+/// Commands about one collection each that are under way at once.
+const AT_ONCE_MAX: usize = 8;
 
 /// A collection or view as it is now.
 #[derive(Debug, Clone)]
@@ -17,6 +26,15 @@ pub struct Listed {
 }
 
 impl Listed {
+    fn of(found: &Document) -> Self {
+        let info = found.get_document("info").ok();
+        Self {
+            uuid: info.and_then(|info| uuid_in(info, "uuid")),
+            kind: found.get_str("type").unwrap_or("collection").to_owned(),
+            options: found.get_document("options").cloned().unwrap_or_default(),
+        }
+    }
+
     /// Why it cannot be replicated.
     pub fn unsupported(&self, mode: Mode) -> Option<&'static str> {
         unsupported(&self.kind, &self.options, mode)
@@ -26,19 +44,41 @@ impl Listed {
 /// # Errors
 /// As the cluster says.
 pub async fn list(cluster: &Cluster, namespace: &Namespace) -> Result<Option<Listed>> {
-    let doing = format!("list {namespace} on {}", cluster.name);
-    let command = doc! { "listCollections": 1, "filter": { "name": namespace.collection() } };
-    let reply = cluster
-        .command(namespace.database(), command, &doing)
-        .await?;
-    Ok(first_batch(&reply).into_iter().next().map(|found| Listed {
-        uuid: found
-            .get_document("info")
-            .ok()
-            .and_then(|info| uuid_in(info, "uuid")),
-        kind: found.get_str("type").unwrap_or("collection").to_owned(),
-        options: found.get_document("options").cloned().unwrap_or_default(),
-    }))
+    let mut found = list_all(cluster, std::slice::from_ref(namespace)).await?;
+    Ok(found.remove(namespace))
+}
+
+/// Those of the collections and views that are there.
+///
+/// # Errors
+/// As the cluster says.
+pub async fn list_all(
+    cluster: &Cluster,
+    namespaces: &[Namespace],
+) -> Result<HashMap<Namespace, Listed>> {
+    let mut by_database: BTreeMap<&str, Vec<&Namespace>> = BTreeMap::new();
+    for namespace in namespaces {
+        let of_database = by_database.entry(namespace.database());
+        of_database.or_default().push(namespace);
+    }
+    let mut listed = HashMap::new();
+    for (database, namespaces) in by_database {
+        for some in namespaces.chunks(NAMES_MAX) {
+            let names: Vec<&str> = some.iter().map(|one| one.collection()).collect();
+            let doing = match some {
+                [one] => format!("list {one} on {}", cluster.name),
+                _ => format!("list collections of {database} on {}", cluster.name),
+            };
+            // The server looks up equal names and goes through all collections otherwise.
+            let command = doc! { "listCollections": 1, "filter": { "name": { "$in": names } } };
+            let found = cluster.all(database, command, &doing).await?;
+            listed.extend(found.into_iter().filter_map(|found| {
+                let name = Namespace::new(database, found.get_str("name").ok()?);
+                Some((name, Listed::of(&found)))
+            }));
+        }
+    }
+    Ok(listed)
 }
 
 /// All indexes of a collection; none where there is nothing under the name, or a view.
@@ -68,15 +108,36 @@ pub async fn name_of(cluster: &Cluster, database: &str, uuid: Uuid) -> Result<Op
     Ok(name.map(|name| Namespace::new(database, &name)))
 }
 
-/// The indexes of one collection, whatever has its name by now; none where it is gone.
+/// The indexes of each collection, whatever has its name by now; none where it is gone. One whose
+/// UUID is not known is what has the name.
 ///
 /// # Errors
-/// Retryable where its name changes again and again; as the cluster says.
-pub async fn indexes_of(
+/// Retryable where a name changes again and again; as the cluster says.
+pub async fn indexes_of_all(
     cluster: &Cluster,
-    namespace: &Namespace,
-    uuid: Uuid,
-) -> Result<Vec<Document>> {
+    places: &[(Namespace, Option<Uuid>)],
+) -> Result<Vec<Vec<Document>>> {
+    let mut found = Vec::with_capacity(places.len());
+    for some in places.chunks(AT_ONCE_MAX) {
+        let asked: Vec<_> = some
+            .iter()
+            .map(|(name, _)| indexes(cluster, name))
+            .collect();
+        found.extend(try_join_all(asked).await?);
+    }
+    let names: Vec<_> = places.iter().map(|(name, _)| name.clone()).collect();
+    let now = list_all(cluster, &names).await?;
+    for ((name, uuid), found) in places.iter().zip(&mut found) {
+        let is_it = now.get(name).is_some_and(|listed| listed.uuid == *uuid);
+        if let Some(uuid) = uuid.filter(|_| !is_it) {
+            *found = indexes_of(cluster, name, uuid).await?;
+        }
+    }
+    Ok(found)
+}
+
+/// The indexes of one collection, whatever has its name by now; none where it is gone.
+async fn indexes_of(cluster: &Cluster, namespace: &Namespace, uuid: Uuid) -> Result<Vec<Document>> {
     const TRIES: usize = 3;
     let mut name = namespace.clone();
     for _ in 0..TRIES {
@@ -127,6 +188,21 @@ pub async fn create(cluster: &Cluster, namespace: &Namespace, options: &Document
         Err(error) if errors::code_of(&error) == Some(NAMESPACE_EXISTS) => Ok(()),
         Err(error) => Err(error),
     }
+}
+
+/// Creates collections with the options of their counterparts.
+///
+/// # Errors
+/// As the cluster says.
+pub async fn create_all(cluster: &Cluster, missing: &[(Namespace, Document)]) -> Result<()> {
+    for some in missing.chunks(AT_ONCE_MAX) {
+        let each = some.iter();
+        let asked: Vec<_> = each
+            .map(|(name, options)| create(cluster, name, options))
+            .collect();
+        try_join_all(asked).await?;
+    }
+    Ok(())
 }
 
 /// Why a collection gets no counterpart of a name that is too long.

@@ -4,11 +4,14 @@ mod follow;
 mod identity;
 mod listing;
 mod names;
+mod pairing;
+mod routing;
 mod stored;
 
 pub use listing::{
     Listed, create, indexes, is_simple, list, name_of, too_long, unsupported, uuid_in,
 };
+pub use pairing::Pairing;
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -19,19 +22,7 @@ use crate::change::{Mode, Namespace, Pair, Renames, Side};
 use crate::cluster::Cluster;
 use crate::config::Config;
 use crate::error::Result;
-use crate::target::CollectionInfo;
-use identity::{Entry, Identities, State};
-use listing::{indexes_of, is_collated, unique_fields};
-
-/// What is known about a namespace.
-#[derive(Debug, Clone)]
-pub enum Pairing {
-    Paired(Pair<CollectionInfo>),
-    /// Its events are passed over.
-    Unpaired,
-    /// The collection is gone from its source or has been replaced: the reader will tell.
-    Unclear,
-}
+use identity::{Identities, State};
 
 /// All paired and unpaired collections of a link. Namespaces are lasting names, but where a
 /// cluster is named beside them.
@@ -95,121 +86,14 @@ impl Collections {
         drop(self.changing.lock().await);
     }
 
-    /// The pair of a namespace. Where the collection is missing on the other side, it is created
-    /// with its options first.
-    ///
-    /// # Errors
-    /// As the clusters say.
-    pub async fn pair(&self, namespace: &Namespace, source: Side) -> Result<Pairing> {
-        if let Some(State::Paired(pair)) = self.known().get(namespace).map(|entry| &entry.state) {
-            return Ok(Pairing::Paired(pair.clone()));
-        }
-        let _changing = self.changing.lock().await;
-        let entry = self.known().entry(namespace).clone();
-        let uuids = match entry.state {
-            State::Paired(pair) => return Ok(Pairing::Paired(pair)),
-            State::Unpaired | State::Dropped => return Ok(Pairing::Unpaired),
-            State::Stored(uuids) => uuids,
-            State::Seen => match self.make_pair(namespace, source, &entry).await? {
-                Some(uuids) => uuids,
-                None if self.is_unpaired(namespace) => return Ok(Pairing::Unpaired),
-                None => return Ok(Pairing::Unclear),
-            },
-        };
-        let info = Pair::new(
-            self.info(&entry.names.a, Side::A, uuids.a).await?,
-            self.info(&entry.names.b, Side::B, uuids.b).await?,
-        );
-        self.known().entry(namespace).state = State::Paired(info.clone());
-        Ok(Pairing::Paired(info))
-    }
-
-    async fn make_pair(
-        &self,
-        namespace: &Namespace,
-        source: Side,
-        entry: &Entry,
-    ) -> Result<Option<Pair<Uuid>>> {
-        let target = source.other();
-        let from = self.list(&entry.names[source], source).await?;
-        let reason = from.as_ref().and_then(|from| from.unsupported(self.mode));
-        let there = from.as_ref().and_then(|from| from.uuid);
-        let expected = entry.uuids[source];
-        let uuid = match (there, expected, reason) {
-            (Some(there), Some(expected), _) if there != expected && !entry.gone[source] => {
-                return Ok(None);
-            }
-            (_, _, Some(reason)) => {
-                self.set_unpaired(namespace, reason).await?;
-                return Ok(None);
-            }
-            (Some(there), None, None) => there,
-            (_, Some(expected), None) => expected,
-            (None, None, None) => return Ok(None),
-        };
-        let mut to = self.list(&entry.names[target], target).await?;
-        if let (None, Some(from)) = (&to, from.filter(|from| from.uuid == Some(uuid))) {
-            if entry.names[target].is_too_long() {
-                let reason = too_long(&self.clusters[target]);
-                self.set_unpaired(namespace, &reason).await?;
-                return Ok(None);
-            }
-            create(&self.clusters[target], &entry.names[target], &from.options).await?;
-            to = self.list(&entry.names[target], target).await?;
-        }
-        let Some(to) = to else {
-            if entry.gone[source] {
-                self.set_unpaired(namespace, "it was gone before it could be paired")
-                    .await?;
-            }
-            return Ok(None);
-        };
-        if let Some(reason) = to.unsupported(self.mode) {
-            self.set_unpaired(namespace, reason).await?;
-            return Ok(None);
-        }
-        let Some(counterpart) = to.uuid else {
-            return Ok(None);
-        };
-        let holder = self.of_uuid(target, counterpart);
-        if holder.is_some_and(|holder| holder != *namespace) {
-            let name = &self.clusters[target].name;
-            let reason = format!("another collection has its name on {name}");
-            self.set_unpaired(namespace, &reason).await?;
-            return Ok(None);
-        }
-        let mut uuids = Pair::new(uuid, uuid);
-        uuids[target] = counterpart;
-        self.set_paired(namespace, uuids).await?;
-        Ok(Some(uuids))
-    }
-
     /// Puts a pair on record; what was known of its indexes is read again.
     ///
     /// # Errors
     /// As the clusters say.
     pub async fn put_pair(&self, namespace: &Namespace, uuids: Pair<Uuid>) -> Result<()> {
         let _changing = self.changing.lock().await;
-        self.set_paired(namespace, uuids).await?;
+        self.set_paired(&[(namespace.clone(), uuids)]).await?;
         self.known().entry(namespace).settling = false;
-        Ok(())
-    }
-
-    async fn set_paired(&self, namespace: &Namespace, uuids: Pair<Uuid>) -> Result<()> {
-        let Entry {
-            names, followed, ..
-        } = self.known().entry(namespace).clone();
-        let state = doc! {
-            "state": "paired", "a": uuids.a, "b": uuids.b,
-            "name_a": names.a.as_str(), "name_b": names.b.as_str(),
-            "followed_a": followed.a, "followed_b": followed.b,
-        };
-        self.save(namespace, state).await?;
-        let mut known = self.known();
-        for side in Side::BOTH {
-            known.set_uuid(namespace, side, uuids[side]);
-        }
-        known.entry(namespace).state = State::Stored(uuids);
         Ok(())
     }
 
@@ -226,43 +110,11 @@ impl Collections {
             "name_a": entry.names.a.as_str(), "name_b": entry.names.b.as_str(),
             "over_a": over_at.a, "over_b": over_at.b,
         };
-        self.save(namespace, state).await?;
+        self.save(vec![(namespace.clone(), state)]).await?;
         let mut known = self.known();
         let entry = known.entry(namespace);
         entry.state = State::Dropped;
         entry.over_at = Some(over_at);
-        Ok(())
-    }
-
-    /// Whether all documents of a namespace must share a lane, as a unique index or a collation on
-    /// either side asks for. Decided when its first event is read, and the same ever after.
-    ///
-    /// # Errors
-    /// As the clusters say.
-    pub async fn needs_one_lane(&self, namespace: &Namespace) -> Result<bool> {
-        if let Some(known) = self.routed().get(namespace) {
-            return Ok(*known);
-        }
-        let mut single = false;
-        for side in Side::BOTH {
-            let (name, uuid) = self.place(namespace, side);
-            let indexes = match uuid {
-                Some(uuid) => indexes_of(&self.clusters[side], &name, uuid).await?,
-                None => indexes(&self.clusters[side], &name).await?,
-            };
-            single |= !unique_fields(&indexes).is_empty() || is_collated(&indexes);
-        }
-        self.set_one_lane(namespace, single).await?;
-        Ok(single)
-    }
-
-    /// Puts on record whether a namespace is kept in one lane.
-    ///
-    /// # Errors
-    /// As the clusters say.
-    pub async fn set_one_lane(&self, namespace: &Namespace, single: bool) -> Result<()> {
-        self.save(namespace, doc! { "single_lane": single }).await?;
-        self.routed().insert(namespace.clone(), single);
         Ok(())
     }
 
@@ -297,7 +149,7 @@ impl Collections {
             "state": "unpaired", "reason": reason,
             "name_a": names.a.as_str(), "name_b": names.b.as_str(),
         };
-        self.save(namespace, state).await?;
+        self.save(vec![(namespace.clone(), state)]).await?;
         self.known().entry(namespace).state = State::Unpaired;
         Ok(())
     }
@@ -337,20 +189,6 @@ impl Collections {
         let there = known.entries();
         let there = there.filter(|(_, entry)| entry.names[side].database() == database);
         there.map(|(namespace, _)| namespace.clone()).collect()
-    }
-
-    async fn list(&self, namespace: &Namespace, side: Side) -> Result<Option<Listed>> {
-        list(&self.clusters[side], namespace).await
-    }
-
-    async fn info(&self, name: &Namespace, side: Side, uuid: Uuid) -> Result<CollectionInfo> {
-        let indexes = indexes_of(&self.clusters[side], name, uuid).await?;
-        Ok(CollectionInfo {
-            name: name.clone(),
-            uuid,
-            unique_fields: unique_fields(&indexes),
-            collated: is_collated(&indexes),
-        })
     }
 
     fn known(&self) -> MutexGuard<'_, Identities> {

@@ -9,6 +9,9 @@ use crate::change::{Namespace, Pair, Position, Renames, Side};
 use crate::cluster::errors;
 use crate::error::{Error, Result};
 
+/// In one command.
+const STATEMENTS_MAX: usize = 1000;
+
 impl Collections {
     /// Reads what a former process has paired, unpaired and dropped. Returns what is passed over.
     ///
@@ -105,18 +108,26 @@ impl Collections {
         cluster.all(&self.database, command, &doing).await
     }
 
-    pub(super) async fn save(&self, namespace: &Namespace, state: Document) -> Result<()> {
-        let mut set = doc! { "link": &self.link, "namespace": namespace.as_str() };
-        set.extend(state);
+    /// Puts on record what is known of namespaces, on both clusters.
+    pub(super) async fn save(&self, states: Vec<(Namespace, Document)>) -> Result<()> {
+        for states in states.chunks(STATEMENTS_MAX) {
+            self.save_some(states).await?;
+        }
+        Ok(())
+    }
+
+    async fn save_some(&self, states: &[(Namespace, Document)]) -> Result<()> {
+        let statement = |(namespace, state): &(Namespace, Document)| {
+            let mut set = doc! { "link": &self.link, "namespace": namespace.as_str() };
+            set.extend(state.clone());
+            doc! { "q": { "_id": self.id(namespace) }, "u": { "$set": set }, "upsert": true }
+        };
+        let statements: Vec<Document> = states.iter().map(statement).collect();
         let mut refused = None;
         for side in Side::BOTH {
             let command = doc! {
                 "update": "collections",
-                "updates": [{
-                    "q": { "_id": self.id(namespace) },
-                    "u": { "$set": set.clone() },
-                    "upsert": true,
-                }],
+                "updates": &statements,
                 "writeConcern": { "w": "majority" },
             };
             match self.write(side, command).await {
