@@ -15,8 +15,8 @@ use tokio::task::JoinSet;
 
 use crate::backlog::Backlog;
 use crate::report::Bare;
+use crate::resources::own_cpu_seconds;
 use crate::support::mongod::{Mongod, MongodOptions};
-use crate::through_tandem::own_cpu_seconds;
 use crate::{CACHE_GIGABYTES, OPLOG_MEGABYTES};
 
 /// As tandem has them by default.

@@ -4,6 +4,7 @@
 mod bare;
 mod native;
 mod report;
+mod resources;
 mod support;
 
 // Of these the benchmark needs only a part.

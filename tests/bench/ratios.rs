@@ -11,6 +11,8 @@ mod backlog;
 #[allow(dead_code)]
 mod report;
 #[allow(dead_code)]
+mod resources;
+#[allow(dead_code)]
 mod through_tandem;
 
 use std::process::ExitCode;

@@ -3,13 +3,7 @@
 use std::time::Duration;
 
 use crate::backlog::Backlog;
-
-/// What one process has taken for a drain.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Resources {
-    pub peak_megabytes: f64,
-    pub cpu_seconds: f64,
-}
+use crate::resources::Resources;
 
 /// One backlog, drained once.
 #[derive(Debug, Clone, Copy)]

@@ -1,0 +1,152 @@
+//! A long conflict log: how fast it takes records, and how long reports of it take.
+
+mod support;
+
+// Of these the benchmark needs only a part.
+#[allow(dead_code)]
+mod resources;
+
+use std::process::{ExitCode, Stdio};
+use std::time::{Duration, Instant};
+
+use bson::oid::ObjectId;
+use bson::{DateTime, RawDocumentBuf, Timestamp, rawdoc};
+use resources::Resources;
+use support::env::TestEnv;
+use support::tandem::Tandem;
+use tandem::store::Store;
+
+const RECORDS: usize = 1_000_000;
+const DOCUMENT_BYTES: usize = 500;
+/// Put at once, as one transaction of a lane does.
+const AT_ONCE: usize = 100;
+/// Between the records of two steps the rate is told.
+const STEP: usize = 100_000;
+/// What the log of an hour's run holds.
+const SPREAD: Duration = Duration::from_secs(3600);
+
+/// Records of each namespace: one in so many.
+const NAMESPACES: usize = 100;
+
+const POLL: Duration = Duration::from_millis(1);
+const REPORT_TIME_MAX: Duration = Duration::from_secs(600);
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let records = std::env::args().skip(1).find(|word| word != "--bench");
+    let records = match records.map(|word| word.parse()) {
+        None => RECORDS,
+        Some(Ok(records)) => records,
+        Some(Err(_)) => {
+            eprintln!("usage: scripts/bench log [RECORDS]");
+            return ExitCode::from(2);
+        }
+    };
+    let env = TestEnv::start().await;
+    let link = env.link();
+    let mut tandem = env.streaming(&link).await;
+    tandem.stop().await;
+    let first = fill(&env, records);
+    println!("\n| `conflict-report` of {records} records | s | peak memory, MB |\n|---|---:|---:|");
+    let last_minute = first + SPREAD - Duration::from_secs(60);
+    let since = DateTime::from_system_time(last_minute)
+        .try_to_rfc3339_string()
+        .expect("a time of our days");
+    for (what, words) in [
+        ("of the last minute", &["--since", &since][..]),
+        (
+            "of one namespace in a hundred",
+            &["--namespace", "shop.orders7"][..],
+        ),
+        ("of one document", &["--key", "777"][..]),
+        ("summary of all", &["--summary"][..]),
+        ("all as JSON", &["--format", "json"][..]),
+        ("all as CSV", &["--format", "csv"][..]),
+        ("all as HTML", &["--format", "html"][..]),
+    ] {
+        let (time, peak) = report(&tandem, words).await;
+        println!("| {what} | {:.2} | {peak:.0} |", time.as_secs_f64());
+    }
+    ExitCode::SUCCESS
+}
+
+/// Returns the time of the first record.
+fn fill(env: &TestEnv, records: usize) -> std::time::SystemTime {
+    let store = Store::open(&env.path("state")).expect("the store of the link");
+    let first = std::time::SystemTime::now() - SPREAD;
+    println!("| records | records/s since the row before |\n|---:|---:|");
+    let mut started = Instant::now();
+    for from in (0..records).step_by(AT_ONCE) {
+        let numbers = from..records.min(from + AT_ONCE);
+        let some: Vec<RawDocumentBuf> = numbers
+            .map(|number| {
+                record(
+                    number,
+                    first + SPREAD.mul_f64(number as f64 / records as f64),
+                )
+            })
+            .collect();
+        store.put_records(&some).expect("records are put");
+        let done = from + some.len();
+        if done.is_multiple_of(STEP) {
+            let rate = STEP as f64 / started.elapsed().as_secs_f64();
+            println!("| {done} | {rate:.0} |");
+            started = Instant::now();
+        }
+    }
+    store.flush().expect("the store is on disk");
+    first
+}
+
+fn record(number: usize, at: std::time::SystemTime) -> RawDocumentBuf {
+    let at = DateTime::from_system_time(at);
+    let id = i64::try_from(number).expect("not that many");
+    let time = Timestamp {
+        time: 1_700_000_000,
+        increment: 1 + number as u32,
+    };
+    let document = rawdoc! { "_id": id, "text": "x".repeat(DOCUMENT_BYTES) };
+    rawdoc! {
+        "_id": ObjectId::new().to_hex(),
+        "logged_at": at,
+        "pipeline": "a-to-b",
+        "namespace": format!("shop.orders{}", number % NAMESPACES),
+        "document_key": { "_id": id },
+        "kind": "update_origin_differs",
+        "policy": "last-write-wins",
+        "winner": "us",
+        "winner_cluster": "b",
+        "reason": "it was written later",
+        "winning": {
+            "operation": "update", "cluster_time": time, "wall_time": at, "version": at,
+            "document": document.clone(),
+        },
+        "losing": {
+            "operation": "update", "cluster_time": time, "wall_time": at, "version": at,
+            "change": { "updatedFields": { "text": "y".repeat(50) } }, "document": document,
+        },
+        "clock_skew_ms": 0_i64,
+        "status": "logged",
+    }
+}
+
+/// How long one report takes, and its peak memory in megabytes.
+async fn report(tandem: &Tandem, words: &[&str]) -> (Duration, f64) {
+    let mut arguments = vec!["conflict-report"];
+    arguments.extend(words);
+    let mut command = tandem.command(&[], &arguments);
+    command.stdout(Stdio::null());
+    let started = Instant::now();
+    let mut child = command.spawn().expect("tandem starts");
+    let mut resources = Resources::default();
+    let status = loop {
+        resources = Resources::of(child.id()).unwrap_or(resources);
+        if let Some(status) = child.try_wait().expect("the process is ours") {
+            break status;
+        }
+        assert!(started.elapsed() < REPORT_TIME_MAX, "the report never ends");
+        tokio::time::sleep(POLL).await;
+    };
+    assert!(status.success(), "{words:?}: {status}");
+    (started.elapsed(), resources.peak_megabytes)
+}
