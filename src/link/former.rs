@@ -155,6 +155,8 @@ impl Observer for FormerWrites<'_> {
 
     async fn room(&self, _: Side) {}
 
+    fn is_behind(&self, _: Side, _: bool) {}
+
     async fn commits_known(&self, _: Side) {}
 
     fn why_unclear(&self, _: Side) -> Option<String> {

@@ -267,6 +267,10 @@ impl Observer for LinkObserver {
         self.shared.exchange.wait_for_room(side).await;
     }
 
+    fn is_behind(&self, side: Side, behind: bool) {
+        self.shared.exchange.set_behind(side, behind);
+    }
+
     async fn commits_known(&self, side: Side) {
         if !Fault::HastyReader.is_on() {
             self.shared.exchange.wait_commits_known(side).await;

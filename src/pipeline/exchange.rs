@@ -1,6 +1,7 @@
 //! Where the readers hand over what they read and the lanes pick up what to do.
 
 use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -18,6 +19,8 @@ pub struct Exchange {
     routed: Mutex<HashSet<Namespace>>,
     /// Rung for all who wait, in the order in which they came: the same in every run of a simulation.
     complete: Pair<Notify>,
+    /// The reader has more to read than it has handed over.
+    behind: Pair<AtomicBool>,
     /// Somebody waits for a time that only a written marker makes the stream pass.
     marker_wanted: Pair<Notify>,
     /// How far each reader must come whatever it has to hold for that.
@@ -67,6 +70,7 @@ impl Exchange {
             complete: Pair::default(),
             ledger: Mutex::new(ledger),
             routed: Mutex::default(),
+            behind: Pair::default(),
             marker_wanted: Pair::default(),
             needed: Mutex::new(Pair::new(NEVER, NEVER)),
             room: Pair::default(),
@@ -299,6 +303,16 @@ impl Exchange {
             let bell = self.room[side].notified();
             let _ = tokio::time::timeout(ROOM_INTERVAL, bell).await;
         }
+    }
+
+    pub fn set_behind(&self, side: Side, behind: bool) {
+        self.behind[side].store(behind, Ordering::Relaxed);
+    }
+
+    /// Whether more events of `side` are about to come into the queues.
+    pub fn fills_up(&self, side: Side) -> bool {
+        let is_behind = self.behind[side].load(Ordering::Relaxed);
+        is_behind && self.has_room(side) && self.ledger().spooled(side) == 0
     }
 
     pub(super) fn has_room(&self, side: Side) -> bool {

@@ -65,6 +65,9 @@ const TIME_MAX: Duration = Duration::from_secs(50);
 /// How long a lane sleeps at most before it looks around.
 const LOOK_AROUND_INTERVAL: Duration = Duration::from_millis(200);
 
+/// A batch may wait so many times longer for more where it is known to come.
+const FILL_TIMES_IN_A_BACKLOG: u32 = 20;
+
 /// How often a lane that waits for more looks whether the other lanes still commit.
 const FILL_STEP: Duration = Duration::from_millis(1);
 
@@ -116,9 +119,11 @@ impl Lane {
     }
 
     /// Waits for more events while other lanes of the pipeline commit: the server is busy with them
-    /// anyway. A lane on its own never waits.
+    /// anyway. A lane on its own waits only in a backlog, where events are late already: few large
+    /// transactions get through it sooner than many small ones.
     async fn fill(&self) {
         let exchange = &self.shared.exchange;
+        let source = self.pipeline.source();
         let others_commit = || {
             (0..self.settings.lanes)
                 .any(|lane| lane != self.index && exchange.is_in_flight(self.pipeline, lane))
@@ -128,9 +133,18 @@ impl Lane {
             let ledger = exchange.ledger();
             ledger.has_short_batch(self.pipeline, self.index, limits)
         };
-        let until = Instant::now() + self.settings.batch_fill_time_max;
-        while Instant::now() < until && others_commit() && is_short() {
-            let left = until.saturating_duration_since(Instant::now());
+        let time_max = self.settings.batch_fill_time_max;
+        let began = Instant::now();
+        while is_short() {
+            let fills_up = exchange.fills_up(source);
+            let time_max = match fills_up {
+                true => time_max * FILL_TIMES_IN_A_BACKLOG,
+                false => time_max,
+            };
+            let left = time_max.saturating_sub(began.elapsed());
+            if left.is_zero() || !(fills_up || others_commit()) {
+                break;
+            }
             tokio::time::sleep(left.min(FILL_STEP)).await;
         }
     }

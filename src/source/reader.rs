@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::decode::{Decoded, Decoder};
 use super::left_out::LeftOut;
-use super::stream::{Stream, documents, post_batch_token, proven_by};
+use super::stream::{BATCH_EVENTS_MAX, Stream, documents, post_batch_token, proven_by};
 use crate::change::{NamespaceFilter, Position, Side};
 use crate::cluster::{Batch, Cluster};
 use crate::error::{Error, Result};
@@ -55,6 +55,9 @@ pub trait Observer: Send + Sync {
     /// Returns once there is room for more.
     fn room(&self, side: Side) -> impl Future<Output = ()> + Send;
 
+    /// Whether the stream of `side` has more events than were read up to now.
+    fn is_behind(&self, side: Side, behind: bool);
+
     /// Returns once it is known when every commit of tandem took place that was under way on `side`
     /// when it was asked.
     fn commits_known(&self, side: Side) -> impl Future<Output = ()> + Send;
@@ -92,17 +95,20 @@ pub struct Reader<O> {
 #[derive(Clone, Copy)]
 struct Patience {
     time_max: Duration,
-    asked_at: Instant,
+    /// The last answer, or the lack of one.
+    took: Duration,
 }
 
 /// To go through the largest of oplogs.
 const PATIENCE_MAX: Duration = Duration::from_secs(3600);
 
-impl Patience {
-    fn begin(&mut self) -> Duration {
-        self.asked_at = Instant::now();
-        self.time_max
-    }
+/// A batch of so many bytes is full whatever number of events it has.
+const FULL_BYTES: usize = 8 * 1024 * 1024;
+
+async fn timed<T>(answer: impl Future<Output = T>) -> (T, Duration) {
+    let asked_at = Instant::now();
+    let answer = answer.await;
+    (answer, asked_at.elapsed())
 }
 
 /// When a reader stops by itself.
@@ -127,7 +133,7 @@ impl<O: Observer> Reader<O> {
     ) -> Self {
         let patience = Patience {
             time_max: cluster.operation_timeout,
-            asked_at: Instant::now(),
+            took: Duration::ZERO,
         };
         Self {
             cluster,
@@ -166,35 +172,66 @@ impl<O: Observer> Reader<O> {
     }
 
     async fn read(&mut self, until: Until, pause: &mut impl FnMut(bool) -> Duration) -> Result<()> {
-        let side = self.cluster.side;
         self.opened_at = self.complete.time;
         self.open.clear();
-        let from = self.complete.time;
-        let time_max = self.patience.begin();
-        let mut stream = Stream::open(&self.cluster, from, &self.filter, time_max).await?;
-        loop {
-            if let Until::Passed(time) = until
-                && self.complete.time >= time
-            {
-                return Ok(());
-            }
-            self.observer.room(side).await;
-            let batch = stream.next(self.patience.begin()).await?;
-            pause(true);
-            self.observer.reachable(side, None);
-            self.wait_commits_known().await;
-            let moments = self.take(&batch, stream.token_is_proof())?;
-            let is_at_end = moments.iter().all(|moment| moment.observed.is_empty());
-            if is_at_end && self.open.is_empty() {
-                self.patience.time_max = self.cluster.operation_timeout;
-            }
-            if !moments.is_empty() {
-                self.observer.observe(side, moments).await?;
-            }
-            if !self.open.is_empty() {
-                self.observer.needs_marker(side);
-            }
+        let mut stream = self.open_stream().await?;
+        if matches!(until, Until::Passed(time) if self.complete.time >= time) {
+            return Ok(());
         }
+        let mut next = timed(stream.next(self.patience.time_max)).await;
+        loop {
+            self.patience.took = next.1;
+            let batch = next.0?;
+            pause(true);
+            let token_is_proof = stream.token_is_proof();
+            let time_max = self.patience.time_max;
+            let handed;
+            (handed, next) = match until {
+                // The server makes the next batch while this one goes its way.
+                Until::Cancelled => {
+                    let next = timed(stream.next(time_max));
+                    tokio::join!(self.hand_over(&batch, token_is_proof), next)
+                }
+                Until::Passed(time) => {
+                    let handed = self.hand_over(&batch, token_is_proof).await;
+                    if self.complete.time >= time {
+                        return handed;
+                    }
+                    (handed, timed(stream.next(time_max)).await)
+                }
+            };
+            handed?;
+        }
+    }
+
+    async fn open_stream(&mut self) -> Result<Stream> {
+        let (from, time_max) = (self.complete.time, self.patience.time_max);
+        let opening = Stream::open(&self.cluster, from, &self.filter, time_max);
+        let (stream, took) = timed(opening).await;
+        self.patience.took = took;
+        stream
+    }
+
+    async fn hand_over(&mut self, batch: &Batch, token_is_proof: bool) -> Result<()> {
+        let side = self.cluster.side;
+        self.observer.reachable(side, None);
+        self.observer.room(side).await;
+        self.wait_commits_known().await;
+        let moments = self.take(batch, token_is_proof)?;
+        let events: usize = moments.iter().map(|moment| moment.observed.len()).sum();
+        let is_full = events + self.open.len() >= BATCH_EVENTS_MAX as usize
+            || batch.as_raw_document().as_bytes().len() >= FULL_BYTES;
+        self.observer.is_behind(side, is_full);
+        if events == 0 && self.open.is_empty() {
+            self.patience.time_max = self.cluster.operation_timeout;
+        }
+        if !moments.is_empty() {
+            self.observer.observe(side, moments).await?;
+        }
+        if !self.open.is_empty() {
+            self.observer.needs_marker(side);
+        }
+        Ok(())
     }
 
     /// What was read now may be older or newer than the commits under way. One that is not settled
@@ -215,8 +252,8 @@ impl<O: Observer> Reader<O> {
 
     /// Where only the stream of a cluster that is well has taken too long, it may take longer.
     async fn learn_patience(&mut self) {
-        let Patience { time_max, asked_at } = self.patience;
-        if asked_at.elapsed() < time_max || !self.cluster.answers().await {
+        let Patience { time_max, took } = self.patience;
+        if took < time_max || !self.cluster.answers().await {
             return;
         }
         self.patience.time_max = (time_max * 2).min(PATIENCE_MAX.max(time_max));

@@ -15,7 +15,7 @@ const AWAIT_TIME_MAX: Duration = Duration::from_millis(500);
 
 /// Events in a batch. More would make fewer round trips, but what is read at once is held beside
 /// what waits in the queues: at 16 MB, small events would take some 100 MB until they are decoded.
-const BATCH_EVENTS_MAX: u32 = 1000;
+pub const BATCH_EVENTS_MAX: u32 = 1000;
 
 /// An open change stream of a whole cluster.
 pub struct Stream {
