@@ -25,6 +25,10 @@ pub enum Fault {
     EndedOnce,
     /// A reader hands over what it has read while commits of unknown time may be older.
     HastyReader,
+    /// A lane decides again before its reader has passed what settling a commit has written.
+    EarlyRetry,
+    /// A start takes the epoch that it finds for its own, and does not look for its lease again.
+    TrustingStart,
 }
 
 #[cfg(debug_assertions)]
@@ -57,6 +61,8 @@ impl Fault {
             Fault::LateRecords => "late_records",
             Fault::EndedOnce => "ended_once",
             Fault::HastyReader => "hasty_reader",
+            Fault::EarlyRetry => "early_retry",
+            Fault::TrustingStart => "trusting_start",
         }
     }
 }

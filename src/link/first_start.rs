@@ -8,9 +8,13 @@ use super::own::Own;
 use super::run::Work;
 use super::takeover::lanes_of;
 use crate::change::{Pair, PipelineId, Side};
+use crate::cluster::errors;
 use crate::config::{Config, InitialSync, START_AT};
 use crate::error::{Error, Result};
 use crate::source::oldest_entry;
+
+/// Of an `_id` that is there already.
+const DUPLICATE_KEY: i32 = 11000;
 
 /// What a first start does about what both clusters hold.
 pub(super) enum FirstSync {
@@ -109,8 +113,9 @@ pub(super) async fn make_ready(
     sync: &FirstSync,
 ) -> Result<()> {
     let link = &config.link.name;
+    // A process that slept meanwhile leaves those alone that another one has made.
     for side in Side::BOTH {
-        let old = doc! { "q": { "link": link }, "limit": 0 };
+        let old = doc! { "q": { "link": link, "epoch": { "$lt": epoch } }, "limit": 0 };
         own[side].delete("checkpoints", vec![old]).await?;
     }
     for pipeline in PipelineId::BOTH {
@@ -120,14 +125,20 @@ pub(super) async fn make_ready(
             let document =
                 checkpoint_document(link, pipeline, lane, lanes, epoch, from[pipeline.source()]);
             doc! {
-                "q": { "_id": checkpoint_id(link, pipeline, lane) },
+                "q": { "_id": checkpoint_id(link, pipeline, lane), "epoch": { "$lt": epoch } },
                 "u": { "$set": document },
                 "upsert": true,
             }
         };
-        own[side]
-            .update("checkpoints", (0..lanes).map(insert).collect())
-            .await?;
+        let inserts = (0..lanes).map(insert).collect();
+        match own[side].update("checkpoints", inserts).await {
+            Err(error) if errors::code_of(&error) == Some(DUPLICATE_KEY) => {
+                return Err(Error::fenced(format!(
+                    "another process has taken over link {link}"
+                )));
+            }
+            outcome => outcome?,
+        };
     }
     for side in Side::BOTH {
         own[side]

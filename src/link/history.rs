@@ -95,6 +95,32 @@ impl History {
         resync.or(merging.then(Job::default))
     }
 
+    /// Whether no process has taken the link over between two looks.
+    pub fn is_of_the_same_process(&self, later: &History) -> bool {
+        let epochs = |history: &History| {
+            let of = |side: Side| {
+                let found = history.checkpoints[side].iter();
+                found.map(|found| found.epoch).collect::<Vec<_>>()
+            };
+            Pair::new(of(Side::A), of(Side::B))
+        };
+        self.is_ready() == later.is_ready() && epochs(self) == epochs(later)
+    }
+
+    /// # Errors
+    /// Fenced (8) where another process has raised it further.
+    pub fn must_be_of_epoch(&self, epoch: i64, link: &str) -> Result<()> {
+        let mut found = Side::BOTH
+            .into_iter()
+            .flat_map(|side| &self.checkpoints[side]);
+        match found.all(|found| found.epoch == epoch) {
+            true => Ok(()),
+            false => Err(Error::fenced(format!(
+                "another process has taken over link {link}"
+            ))),
+        }
+    }
+
     fn is_ready_on(&self, side: Side) -> bool {
         let is_ready = |link: &Document| link.get_bool("ready").unwrap_or(false);
         self.links[side].as_ref().is_some_and(is_ready)

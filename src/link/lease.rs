@@ -53,6 +53,24 @@ impl Lease {
         Ok(())
     }
 
+    /// Renews it.
+    ///
+    /// # Errors
+    /// Fenced (8) where another process has taken it.
+    pub async fn must_be_held(&self) -> Result<()> {
+        for side in Side::BOTH {
+            if !self.renew(side).await? {
+                return Err(self.held_by_another(side).await);
+            }
+        }
+        Ok(())
+    }
+
+    async fn renew(&self, side: Side) -> Result<bool> {
+        self.write(side, doc! { "holder.run_id": &self.run_id })
+            .await
+    }
+
     /// Renews until cancelled. An unreachable cluster is no loss of the lease: the epoch fences.
     ///
     /// # Errors
@@ -65,10 +83,7 @@ impl Lease {
                            () = tokio::time::sleep(self.duration / 3) => {}
                        }
             for side in Side::BOTH {
-                match self
-                    .write(side, doc! { "holder.run_id": &self.run_id })
-                    .await
-                {
+                match self.renew(side).await {
                     Ok(true) => {}
                     Ok(false) => return Err(self.held_by_another(side).await),
                     Err(error) => tracing::warn!(%error, "cannot renew the lease, trying again"),

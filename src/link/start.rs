@@ -19,7 +19,9 @@ use super::run::RunOptions;
 use super::set_back::must_hold_what_was_read;
 use super::standing::{Standing, Turn};
 use super::sweeper::clear_leftovers;
-use super::takeover::{claim, kill_sessions, open_lanes, raise_epoch, tell_of_store};
+use super::takeover::{
+    claim, kill_sessions, open_lanes, raise_epoch, read_as_holder, tell_of_store,
+};
 use super::widening;
 use crate::change::{AppliedThrough, Pair, PipelineId, Position, Rank, Side};
 use crate::cluster::{Cluster, Connect};
@@ -111,7 +113,16 @@ pub async fn take_over(
     }
     let lease = claim(config, connected, store).await?;
     let held = lease.clone();
-    let taken = prepare(config, connected, store, options, standing, found, lease).await;
+    let taken = async {
+        // Whoever held it until now may have changed what was looked at.
+        let now = History::read(config, &connected.own).await?;
+        let found = match found.0.is_of_the_same_process(&now) {
+            true => found,
+            false => look(config, connected, store, options, anew).await?,
+        };
+        prepare(config, connected, store, options, standing, found, lease).await
+    };
+    let taken = taken.await;
     if taken.is_err() {
         held.give_back().await;
     }
@@ -152,7 +163,7 @@ async fn prepare(
         }
     }
     widening::remember(config, connected, store, &history).await?;
-    let history = History::read(config, own).await?;
+    let history = read_as_holder(config, connected, &lease, epoch, &mut tags).await?;
     must_reach_back(&history, connected).await?;
 
     let writers = connect_pair(config, &*connected.way).await?;

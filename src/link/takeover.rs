@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bson::{DateTime, Uuid, doc};
 
-use super::history::{History, checkpoint_id, keeper, link_document};
+use super::history::{History, checkpoint_id, keeper, link_document, session_ids};
 use super::identity::identity_of;
 use super::lease::Lease;
 use super::own::Own;
@@ -14,6 +14,7 @@ use crate::change::{Pair, PipelineId, Side};
 use crate::cluster::Cluster;
 use crate::config::Config;
 use crate::error::Result;
+use crate::fault::Fault;
 use crate::store::Store;
 use crate::target::{Checkpoint, TagSession};
 
@@ -81,6 +82,32 @@ pub(super) async fn raise_epoch(
         }
     }
     Ok(())
+}
+
+/// What the checkpoints hold once this process has raised their epoch and found that it still holds
+/// the lease: two that raise it at once could come to the same number, but only the later one of them
+/// has the lease. Sessions that another process has put on record until then are ended too.
+pub(super) async fn read_as_holder(
+    config: &Config,
+    connected: &Connected,
+    lease: &Lease,
+    epoch: i64,
+    tags: &mut Pair<HashSet<Uuid>>,
+) -> Result<History> {
+    if !Fault::TrustingStart.is_on() {
+        lease.must_be_held().await?;
+    }
+    let history = History::read(config, &connected.own).await?;
+    if !Fault::TrustingStart.is_on() {
+        history.must_be_of_epoch(epoch, &config.link.name)?;
+    }
+    for side in Side::BOTH {
+        let mut late: HashSet<Uuid> = session_ids(&history.sessions[side]).into_iter().collect();
+        late.retain(|id| !tags[side].contains(id));
+        kill_sessions(&connected.clusters[side], &late).await?;
+        tags[side].extend(late);
+    }
+    Ok(history)
 }
 
 /// Fresh sessions for every lane, on record on the cluster and locally before their first use.

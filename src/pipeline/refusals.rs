@@ -8,6 +8,7 @@ use super::lane::Lane;
 use crate::change::DocumentKey;
 use crate::cluster::errors;
 use crate::error::{Error, Result};
+use crate::fault::Fault;
 use crate::resolve::Plan;
 use crate::target::{Refusal, Settled, WriteError, settle};
 
@@ -44,7 +45,7 @@ impl Lane {
                 Ok(Settled::NotCommitted(at)) => {
                     exchange.abandon(self.pipeline, self.index);
                     return Err(Refusal::Unseen {
-                        at: Some(at),
+                        at: Some(at).filter(|_| !Fault::EarlyRetry.is_on()),
                         code: 0,
                     });
                 }

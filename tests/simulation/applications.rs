@@ -44,6 +44,7 @@ pub async fn perform(world: &SharedWorld, what: &What, account: &mut Vec<Written
         | What::NoChange { side, key } => (*side, vec![*key]),
         What::Transaction { side, keys } => (*side, keys.to_vec()),
         What::Crash { .. }
+        | What::Sleep { .. }
         | What::Latecomer { .. }
         | What::Cut { .. }
         | What::Slow { .. }
@@ -108,6 +109,7 @@ fn after(what: &What, before: Option<Document>, key: i32, number: u32) -> Option
         What::Delete { .. } => None,
         What::NoChange { .. } => before,
         What::Crash { .. }
+        | What::Sleep { .. }
         | What::Latecomer { .. }
         | What::Cut { .. }
         | What::Slow { .. }

@@ -6,10 +6,11 @@ use bson::{Bson, Document, RawDocumentBuf, Uuid};
 use tandem::change::Side;
 
 use crate::applications::{NAMESPACE, Written, field_of, place_of};
-use crate::replica::id_of;
+use crate::query::{list, sub};
+use crate::replica::{Entry, id_of};
 use crate::schedule::{KEPT_KEYS, KEYS};
 use crate::stream::token;
-use crate::world::World;
+use crate::world::{Process, World};
 
 const OWN: &str = "__tandem";
 
@@ -35,6 +36,51 @@ pub fn check_write(
         let problem = format!("tandem wrote to {database} outside of its tag sessions");
         world.problems.push(problem);
     }
+}
+
+/// Only that process moves a checkpoint which has raised the epoch last, with the lease in its hand. Two
+/// may raise it to the same number; the later one to take the lease goes on.
+pub fn check_charge(
+    world: &mut World,
+    side: Side,
+    process: Process,
+    command: &Document,
+    reply: &Document,
+    before: usize,
+) {
+    let is_plain_update = |collection: &str| {
+        command.get_str("update").is_ok_and(|of| of == collection)
+            && !command.contains_key("txnNumber")
+    };
+    if side == Side::A
+        && is_plain_update("links")
+        && takes_lease(command)
+        && reply.get_i32("n").is_ok_and(|n| n == 1)
+    {
+        world.holder = Some(process);
+    }
+    if is_plain_update("checkpoints") && world.holder == Some(process) {
+        world.in_charge[side] = Some(process);
+    }
+    let checkpoints = format!("{OWN}.checkpoints");
+    let in_charge = world.in_charge[side].unwrap_or(process);
+    let entries = &world.replicas[side].oplog[before..];
+    let is_move = |entry: &Entry| {
+        let mut operations = entry.operations.iter();
+        entry.transaction.is_some() && operations.any(|one| one.namespace == checkpoints)
+    };
+    if in_charge != process && entries.iter().any(is_move) {
+        let problem = format!(
+            "process {} has moved a checkpoint, though {} has taken over",
+            process.number, in_charge.number
+        );
+        world.problems.push(problem);
+    }
+}
+
+fn takes_lease(command: &Document) -> bool {
+    let query = list(&command["updates"])[0].as_document();
+    query.is_some_and(|statement| sub(&statement["q"]).contains_key("$or"))
 }
 
 /// Whether both sides hold the same documents, byte for byte.

@@ -5,8 +5,8 @@ use std::collections::HashSet;
 use bson::{Bson, Document, Timestamp, Uuid, doc};
 
 use crate::query::{list, matches, sub};
-use crate::replica::{Place, Refused, Replica, SessionState, Standing, Transaction, id_of};
-use crate::update::{Base, updated};
+use crate::replica::{NEVER, Refused, Replica, SessionState, Standing, Transaction};
+use crate::writes::{write, write_error};
 
 /// What the server does with a command.
 #[derive(Debug)]
@@ -21,19 +21,20 @@ pub enum Outcome {
     Held,
 }
 
-const WRITE_CONFLICT: i32 = 112;
+pub const WRITE_CONFLICT: i32 = 112;
 const NO_SUCH_TRANSACTION: i32 = 251;
+const SNAPSHOT_TOO_OLD: i32 = 239;
 const TRANSACTION_TOO_OLD: i32 = 225;
 const CONFLICTING_OPERATION: i32 = 117;
 const NAMESPACE_NOT_FOUND: i32 = 26;
 const COLLECTION_UUID_MISMATCH: i32 = 361;
 const INVALID_OPTIONS: i32 = 72;
-const DUPLICATE_KEY: i32 = 11000;
+pub const DUPLICATE_KEY: i32 = 11000;
 
 /// Where a command reads: the present or a snapshot, with or without a transaction's own writes.
-struct View {
-    time: Timestamp,
-    session: Option<Uuid>,
+pub struct View {
+    pub time: Timestamp,
+    pub session: Option<Uuid>,
 }
 
 pub fn run(
@@ -55,13 +56,19 @@ pub fn run(
             reply.insert("operationTime", replica.time);
             Outcome::Reply(reply)
         }
+        Outcome::Refused { code, .. } if !command.contains_key("txnNumber") => Outcome::Refused {
+            code,
+            labels: Vec::new(),
+        },
         other => other,
     }
 }
 
-fn refused(code: i32) -> Outcome {
+pub fn refused(code: i32) -> Outcome {
     let labels = match code {
-        WRITE_CONFLICT | NO_SUCH_TRANSACTION => vec!["TransientTransactionError"],
+        WRITE_CONFLICT | NO_SUCH_TRANSACTION | SNAPSHOT_TOO_OLD => {
+            vec!["TransientTransactionError"]
+        }
         _ => Vec::new(),
     };
     Outcome::Refused { code, labels }
@@ -78,6 +85,9 @@ fn begin(replica: &mut Replica, command: &Document, session: Option<Uuid>) -> Re
     if asked.is_some_and(|asked| asked > replica.time) {
         return Err(INVALID_OPTIONS);
     }
+    if asked.is_some_and(|asked| replica.is_forgotten(asked)) {
+        return Err(SNAPSHOT_TOO_OLD);
+    }
     let concern = command.get_document("readConcern").ok();
     let of_majority =
         concern.is_some_and(|concern| matches!(concern.get_str("level"), Ok("majority")));
@@ -92,10 +102,8 @@ fn begin(replica: &mut Replica, command: &Document, session: Option<Uuid>) -> Re
             session: None,
         });
     };
-    let known = replica
-        .sessions
-        .get(&session)
-        .map_or(0, |state| state.number);
+    let known = replica.sessions.get(&session);
+    let (known, written) = known.map_or((0, NEVER), |state| (state.number, state.written));
     if number < known {
         return Err(TRANSACTION_TOO_OLD);
     }
@@ -111,6 +119,7 @@ fn begin(replica: &mut Replica, command: &Document, session: Option<Uuid>) -> Re
         let state = SessionState {
             number,
             standing: Standing::Open(open),
+            written,
         };
         replica.sessions.insert(session, state);
     } else if number > known {
@@ -178,10 +187,11 @@ fn answer(replica: &mut Replica, database: &str, command: &Document, view: &View
         "find" => find(replica, &namespace, command, view),
         "insert" | "update" | "delete" => write(replica, name, &namespace, command, view),
         "commitTransaction" => {
-            if let Some(session) = view.session {
-                replica.commit(session);
+            let committed = view.session.map(|session| replica.commit(session));
+            match committed {
+                Some(Err(Refused::Conflict | Refused::Held)) => refused(WRITE_CONFLICT),
+                Some(Ok(())) | None => Outcome::Reply(doc! {}),
             }
-            Outcome::Reply(doc! {})
         }
         "abortTransaction" => {
             replica.abort(&view.session.into_iter().collect());
@@ -233,157 +243,11 @@ fn find(replica: &Replica, namespace: &str, command: &Document, view: &View) -> 
     cursor(found.take(limit).collect())
 }
 
-fn open<'a>(replica: &'a Replica, view: &View) -> Option<&'a Transaction> {
+pub fn open<'a>(replica: &'a Replica, view: &View) -> Option<&'a Transaction> {
     match &replica.sessions.get(&view.session?)?.standing {
         Standing::Open(open) => Some(open),
         Standing::Committed | Standing::Aborted => None,
     }
-}
-
-/// What one statement does to documents.
-struct Change {
-    place: Place,
-    before: Option<Document>,
-    after: Option<Document>,
-}
-
-fn write(
-    replica: &mut Replica,
-    verb: &str,
-    namespace: &str,
-    command: &Document,
-    view: &View,
-) -> Outcome {
-    let statements = match verb {
-        "insert" => command.get_array("documents"),
-        "update" => command.get_array("updates"),
-        _ => command.get_array("deletes"),
-    };
-    let statements = statements.expect("a write has statements");
-    if view.session.is_none() && holds_any(replica, verb, namespace, statements, view) {
-        return Outcome::Held;
-    }
-    let (mut matched, mut modified, mut upserted) = (0, 0, Vec::new());
-    for (index, statement) in statements.iter().enumerate() {
-        let now_view = View {
-            time: view.session.map_or(replica.time, |_| view.time),
-            session: view.session,
-        };
-        let Some(changes) = changes(replica, verb, namespace, sub(statement), &now_view) else {
-            replica.abort(&view.session.into_iter().collect());
-            return Outcome::Reply(write_error(DUPLICATE_KEY, index as i32));
-        };
-        for change in changes {
-            matched += 1;
-            if verb == "update" && change.before.is_none() {
-                upserted.push(doc! { "index": index as i32 });
-            }
-            let was_there = change.before.is_some();
-            match apply(replica, view, change) {
-                Ok(effective) => modified += i32::from(effective && was_there),
-                Err(Refused::Conflict) => {
-                    replica.abort(&view.session.into_iter().collect());
-                    return refused(WRITE_CONFLICT);
-                }
-                Err(Refused::Held) => panic!("looked at before"),
-            }
-        }
-    }
-    let mut reply = doc! { "n": matched };
-    if verb == "update" {
-        reply.insert("nModified", modified);
-        if !upserted.is_empty() {
-            reply.insert("upserted", upserted);
-        }
-    }
-    Outcome::Reply(reply)
-}
-
-fn holds_any(
-    replica: &Replica,
-    verb: &str,
-    namespace: &str,
-    statements: &[Bson],
-    view: &View,
-) -> bool {
-    let touched = statements
-        .iter()
-        .filter_map(|statement| changes(replica, verb, namespace, sub(statement), view));
-    touched
-        .flatten()
-        .any(|change| replica.is_held(&change.place, None))
-}
-
-/// None: a document of this `_id` is there already.
-fn changes(
-    replica: &Replica,
-    verb: &str,
-    namespace: &str,
-    statement: &Document,
-    view: &View,
-) -> Option<Vec<Change>> {
-    let place = |id: &Bson| (namespace.to_owned(), id_of(id));
-    let now = replica.now();
-    let own = open(replica, view);
-    let all = replica.all(namespace, view.time, own);
-    if verb == "insert" {
-        let place = place(&statement["_id"]);
-        let is_there = all.iter().any(|(id, _)| *id == place.1);
-        let after = Some(statement.clone());
-        return (!is_there).then(|| {
-            vec![Change {
-                place,
-                before: None,
-                after,
-            }]
-        });
-    }
-    let query = statement.get_document("q").expect("a query");
-    let one = statement.get_i32("limit").unwrap_or(1) == 1
-        && !statement.get_bool("multi").unwrap_or(false);
-    let found = all
-        .into_iter()
-        .filter(|(_, found)| matches(found, query, now));
-    let found = found.take(if one { 1 } else { usize::MAX });
-    let change = |(id, before): (Vec<u8>, Document)| {
-        let after = match verb {
-            "update" => Some(updated(&before, &statement["u"], Base::Found, now)),
-            _ => None,
-        };
-        Change {
-            place: (namespace.to_owned(), id),
-            before: Some(before),
-            after,
-        }
-    };
-    let mut changes: Vec<Change> = found.map(change).collect();
-    let upserts = statement.get_bool("upsert").unwrap_or(false);
-    if verb == "update" && upserts && changes.is_empty() {
-        let made = doc! { "_id": query["_id"].clone() };
-        let after = updated(&made, &statement["u"], Base::Made, now);
-        changes.push(Change {
-            place: place(&query["_id"]),
-            before: None,
-            after: Some(after),
-        });
-    }
-    Some(changes)
-}
-
-fn apply(replica: &mut Replica, view: &View, change: Change) -> Result<bool, Refused> {
-    let Change {
-        place,
-        before,
-        after,
-    } = change;
-    match view.session {
-        Some(session) => replica.write_in(session, place, before.as_ref(), after),
-        None => replica.write_now(vec![(place, after)], None, None),
-    }
-}
-
-fn write_error(code: i32, index: i32) -> Document {
-    doc! { "n": 0, "writeErrors": [{ "index": index, "code": code, "errmsg": "refused" }] }
 }
 
 pub fn uuid_of(value: &Bson) -> Option<Uuid> {

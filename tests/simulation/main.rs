@@ -9,6 +9,7 @@ mod commands;
 mod majority;
 mod network;
 mod play;
+mod process;
 mod query;
 mod random;
 mod replica;
@@ -17,15 +18,16 @@ mod shrink;
 mod stream;
 mod update;
 mod world;
+mod writes;
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use play::play;
 use schedule::Schedule;
 use shrink::shrink;
 
 /// Schedules of a run of the tests.
-const SCHEDULES: u64 = 100;
+const SCHEDULES: u64 = 80;
 
 /// Set where a check is missing and the first failure is enough.
 const FIRST_ONLY: &str = "TANDEM_SIMULATION_FIRST";
@@ -75,11 +77,13 @@ fn both_sides_come_to_the_same_and_no_write_is_lost_without_a_record() {
     println!("{count} schedules from seed {first}");
     let started = Instant::now();
     let (mut commands, mut records, mut crashes, mut failed) = (0, 0, 0, Vec::new());
+    let mut longest_rest = (Duration::ZERO, first);
     for seed in first..first + count {
         let outcome = play(&Schedule::of(seed));
         commands += outcome.commands;
         records += outcome.records;
         crashes += outcome.crashes;
+        longest_rest = longest_rest.max((outcome.came_to_rest_after, seed));
         if !outcome.problems.is_empty() {
             println!("TANDEM_SEED={seed}: {:#?}", outcome.problems);
             failed.push(seed);
@@ -90,9 +94,11 @@ fn both_sides_come_to_the_same_and_no_write_is_lost_without_a_record() {
         }
     }
     println!(
-        "simulation: {count} schedules in {:.1} s, {} failed, {commands} commands, {records} records, {crashes} crashes, first seed {first}",
+        "simulation: {count} schedules in {:.1} s, {} failed, {commands} commands, {records} records, {crashes} crashes, at rest after {:.1?} at most (seed {}), first seed {first}",
         started.elapsed().as_secs_f64(),
         failed.len(),
+        longest_rest.0,
+        longest_rest.1,
     );
     assert!(failed.is_empty(), "failing seeds: {failed:?}");
 }
@@ -158,6 +164,12 @@ fn without_the_fence_it_is_noticed() {
 #[test]
 fn where_the_sessions_of_a_dead_process_are_ended_once_only_it_is_noticed() {
     assert!(schedules_until_noticed("ended_once", 300).is_some());
+}
+
+#[cfg(debug_assertions)]
+#[test]
+fn without_the_epoch_it_is_noticed() {
+    assert!(schedules_until_noticed("no_epoch", 300).is_some());
 }
 
 #[cfg(debug_assertions)]

@@ -67,12 +67,15 @@ fn before(time: Timestamp) -> Timestamp {
 
 /// What `config.transactions` holds.
 fn committed_sessions(oplog: &[Entry]) -> HashMap<bson::Uuid, SessionState> {
-    let committed = oplog.iter().filter_map(|entry| entry.transaction);
-    let state = |number| SessionState {
+    let committed = oplog
+        .iter()
+        .filter_map(|entry| Some((entry.transaction?, entry.time)));
+    let state = |number, written| SessionState {
         number,
         standing: Standing::Committed,
+        written,
     };
     committed
-        .map(|(session, number)| (session, state(number)))
+        .map(|((session, number), at)| (session, state(number, at)))
         .collect()
 }

@@ -14,10 +14,10 @@ use tandem::error::Result;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep};
 
-use crate::checks::check_write;
+use crate::checks::{check_charge, check_write};
 use crate::commands::{Outcome, run};
 use crate::stream::{Cut, Reading};
-use crate::world::{SharedWorld, is_traced, lock};
+use crate::world::{Process, SharedWorld, is_traced, lock};
 
 /// How often a held write looks whether it may go on.
 const HELD_INTERVAL: Duration = Duration::from_millis(3);
@@ -29,7 +29,11 @@ const MAX_TIME_EXPIRED: i32 = 50;
 const NOT_WRITABLE_PRIMARY: i32 = 10107;
 const INTERRUPTED_DUE_TO_REPL_STATE_CHANGE: i32 = 11602;
 
-pub struct Way(pub SharedWorld);
+/// How one process reaches the clusters.
+pub struct Way {
+    pub world: SharedWorld,
+    pub process: Process,
+}
 
 impl Connect for Way {
     fn connect<'a>(
@@ -38,7 +42,8 @@ impl Connect for Way {
         side: Side,
     ) -> Pin<Box<dyn Future<Output = Result<Cluster>> + Send + 'a>> {
         let line = Arc::new(Line {
-            world: self.0.clone(),
+            world: self.world.clone(),
+            process: self.process,
             side,
         });
         let name = config.clusters[side].name.clone();
@@ -51,6 +56,7 @@ impl Connect for Way {
 #[derive(Clone)]
 struct Line {
     world: SharedWorld,
+    process: Process,
     side: Side,
 }
 
@@ -80,7 +86,8 @@ impl Line {
         session: Option<Uuid>,
     ) -> std::result::Result<Document, Failure> {
         let command = Document::try_from(command).expect("a command");
-        let fate = lock(&self.world).fate(self.side, &command);
+        self.wait_awake().await;
+        let fate = lock(&self.world).fate(self.side, self.process, &command);
         let (send, receive) = oneshot::channel();
         let (line, database) = (self.clone(), database.to_owned());
         // On its own, since a command outlives whoever has sent it.
@@ -93,11 +100,26 @@ impl Line {
             sleep(fate.back).await;
             let _ = send.send(outcome);
         });
-        if let Some(after) = fate.broken_after {
-            sleep(after).await;
-            return Err(broken());
+        let reply = match fate.broken_after {
+            Some(after) => {
+                sleep(after).await;
+                Err(broken())
+            }
+            None => receive.await.unwrap_or_else(|_| Err(broken())),
+        };
+        self.wait_awake().await;
+        reply
+    }
+
+    /// A process that was stopped does nothing, whatever comes.
+    async fn wait_awake(&self) {
+        loop {
+            let until = lock(&self.world).asleep_until[self.process.host];
+            match until.filter(|until| *until > Instant::now()) {
+                Some(until) => tokio::time::sleep_until(until).await,
+                None => return,
+            }
         }
-        receive.await.unwrap_or_else(|_| Err(broken()))
     }
 
     async fn executed(
@@ -117,6 +139,7 @@ impl Line {
                     return Err(self.refused(NOT_WRITABLE_PRIMARY, &[]));
                 }
                 check_write(&mut world, self.side, database, command, session);
+                let entries = world.replicas[self.side].oplog.len();
                 let outcome = run(world.replica(self.side), database, command, session);
                 let code = match &outcome {
                     Outcome::Reply(_) => 0,
@@ -124,6 +147,9 @@ impl Line {
                     Outcome::Held => -1,
                 };
                 world.note(self.side, name, code);
+                if let Outcome::Reply(reply) = &outcome {
+                    check_charge(&mut world, self.side, self.process, command, reply, entries);
+                }
                 tell(command);
                 world.written(self.side);
                 (outcome, world.terms[self.side])
@@ -308,6 +334,7 @@ impl Tail {
                 (found, reply, until_next)
             };
             if found > 0 || Instant::now() >= until {
+                self.line.wait_awake().await;
                 return Ok(Some(Batch::of_reply(reply)));
             }
             let next = until_next.map_or(until, |wait| until.min(Instant::now() + wait));

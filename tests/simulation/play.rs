@@ -6,16 +6,12 @@ use std::time::Duration;
 
 use bson::RawDocumentBuf;
 use tandem::change::{Pair, Side};
-use tandem::config::{Config, Environment};
-use tandem::link::{RunOptions, run_over};
-use tandem::store::{RecordFilter, Store, is_locked};
-use tokio::task::JoinHandle;
+use tandem::store::RecordFilter;
 use tokio::time::{Instant, sleep, sleep_until};
-use tokio_util::sync::CancellationToken;
 
 use crate::applications::{NAMESPACE, Written, perform, place_of};
 use crate::checks::{check_end, is_converged};
-use crate::network::Way;
+use crate::process::{Link, opened};
 use crate::random::Random;
 use crate::schedule::{Schedule, Step, What};
 use crate::world::{SharedWorld, World, lock};
@@ -29,28 +25,17 @@ pub struct Outcome {
     pub commands: u64,
     pub records: usize,
     pub crashes: u32,
+    /// How long after the last fault both sides came to the same and stayed so.
+    pub came_to_rest_after: Duration,
 }
 
 /// Both sides must have come to rest within this time after the last fault.
-const REST_TIME_MAX: Duration = Duration::from_secs(300);
+const REST_TIME_MAX: Duration = Duration::from_secs(30);
 /// For so long nothing may change once they have.
 const REST_TIME: Duration = Duration::from_secs(3);
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
-/// Real time that sled may take to let go of its files.
-const LOCKED_TRIES_MAX: u32 = 500;
-const LOCKED_PAUSE: Duration = Duration::from_millis(10);
 /// For so long an election waits for a write that not all members have.
 const UNDURABLE_WAIT_MAX: Duration = Duration::from_millis(100);
-const RESTART_PAUSE: Duration = Duration::from_millis(500);
-
-/// A process of the link, started again whenever it ends.
-struct Process {
-    world: SharedWorld,
-    config: Arc<Config>,
-    stop: CancellationToken,
-    running: JoinHandle<()>,
-    ends: Arc<Mutex<Vec<String>>>,
-}
 
 pub fn play(schedule: &Schedule) -> Outcome {
     tandem::chance::seed(schedule.seed);
@@ -79,24 +64,18 @@ async fn play_in(schedule: &Schedule, state: &Path) -> Outcome {
         world.replica(side).create(NAMESPACE);
     }
     let world: SharedWorld = Arc::new(Mutex::new(world));
-    let config = Arc::new(config(schedule, state));
-    let mut process = Process::start(&world, &config);
+    let mut link = Link::start(&world, schedule, state);
     let mut account = Vec::new();
     let mut crashes = 0;
-    if let Some(commands) = schedule.killed_after_commands {
-        while lock(&world).commands < commands {
-            sleep(Duration::from_millis(1)).await;
-        }
-        process.kill().await;
-        process = Process::start(&world, &config);
-    }
+    disturb_first_start(schedule, &world, &mut link).await;
     let started = wait_until_ready(&world).await;
     for step in &schedule.steps {
         sleep_until(started + step.at).await;
-        crashes += take(step, &world, &mut process, &mut account).await;
+        crashes += take(step, &world, &mut link, &mut account).await;
     }
     lock(&world).heal();
-    let rested = rest(&world, &process).await;
+    link.end_former().await;
+    let rested = rest(&world, &link).await;
     let (trace, commands) = {
         let world = lock(&world);
         (world.trace, world.commands)
@@ -107,20 +86,36 @@ async fn play_in(schedule: &Schedule, state: &Path) -> Outcome {
         commands,
         records: 0,
         crashes,
+        came_to_rest_after: REST_TIME_MAX,
     };
-    if !rested {
-        outcome
-            .problems
-            .push("both sides never came to the same".to_owned());
+    match rested {
+        Some(after) => outcome.came_to_rest_after = after,
+        None => outcome.problems.push(format!(
+            "both sides are not the same {REST_TIME_MAX:?} after the last fault"
+        )),
     }
-    let ends = process.end().await;
+    let state = link.state_dir();
+    let ends = link.end().await;
     outcome.problems.extend(ends);
-    let records = records(state);
+    let records = records(&state);
     outcome.records = records.len();
     outcome
         .problems
         .extend(check_end(&lock(&world), &account, &records));
     outcome
+}
+
+async fn disturb_first_start(schedule: &Schedule, world: &SharedWorld, link: &mut Link) {
+    let reached = async |commands: u64| {
+        while lock(world).commands < commands {
+            sleep(Duration::from_millis(1)).await;
+        }
+    };
+    if let Some(commands) = schedule.killed_after_commands {
+        reached(commands).await;
+        link.kill().await;
+        link.start_again();
+    }
 }
 
 /// Returns the moment from which on the link replicates: what is written before a first start is
@@ -143,17 +138,18 @@ async fn wait_until_ready(world: &SharedWorld) -> Instant {
 async fn take(
     step: &Step,
     world: &SharedWorld,
-    process: &mut Process,
+    link: &mut Link,
     account: &mut Vec<Written>,
 ) -> u32 {
     match &step.what {
         What::Crash { down } => {
-            process.kill().await;
+            link.kill().await;
             lock(world).bury();
             sleep(*down).await;
-            *process = Process::start(world, &process.config.clone());
+            link.start_again();
             return 1;
         }
+        What::Sleep { time } => link.put_to_sleep(*time),
         What::Latecomer { side, key } => {
             let mut world = lock(world);
             if let Some(session) = world.former[*side] {
@@ -191,11 +187,12 @@ async fn wait_for_something_to_lose(world: &SharedWorld, side: Side) {
 }
 
 /// Waits until both sides are the same and stay as they are.
-async fn rest(world: &SharedWorld, process: &Process) -> bool {
-    let until = Instant::now() + REST_TIME_MAX;
-    let mut since = Instant::now();
+async fn rest(world: &SharedWorld, link: &Link) -> Option<Duration> {
+    let healed = Instant::now();
+    let until = healed + REST_TIME_MAX;
+    let mut since = healed;
     let mut known = Pair::new(0, 0);
-    while Instant::now() < until && !process.running.is_finished() {
+    while Instant::now() < until && !link.has_ended() {
         sleep(LOOK_INTERVAL).await;
         let world = lock(world);
         let now = Pair::new(data_entries(&world, Side::A), data_entries(&world, Side::B));
@@ -203,10 +200,10 @@ async fn rest(world: &SharedWorld, process: &Process) -> bool {
             known = now;
             since = Instant::now();
         } else if since.elapsed() >= REST_TIME {
-            return true;
+            return Some(since.duration_since(healed));
         }
     }
-    false
+    None
 }
 
 /// Entries of an oplog that are about documents of applications.
@@ -222,112 +219,11 @@ fn data_entries(world: &World, side: Side) -> usize {
 }
 
 fn records(state: &Path) -> Vec<RawDocumentBuf> {
-    let Some(store) = opened(&state.join("state")) else {
+    let Some(store) = opened(state) else {
         return Vec::new();
     };
     let records = store.records(&RecordFilter::default());
     records
         .map(|record| record.expect("a record that can be read"))
         .collect()
-}
-
-/// sled lets go of its files on a thread of its own, which knows nothing of virtual time.
-fn opened(state: &Path) -> Option<Store> {
-    for _ in 0..LOCKED_TRIES_MAX {
-        match Store::open_existing(state) {
-            Err(error) if is_locked(&error) => std::thread::sleep(LOCKED_PAUSE),
-            outcome => return outcome.expect("a store that can be opened"),
-        }
-    }
-    panic!("the store stays locked");
-}
-
-fn config(schedule: &Schedule, state: &Path) -> Config {
-    let text = format!(
-        "[link]\nname = \"sim\"\nstate_dir = \"{}\"\n\
-         [clusters.a]\nname = \"eu\"\nuri = \"mongodb://a/\"\n\
-         [clusters.b]\nname = \"us\"\nuri = \"mongodb://b/\"\n\
-         [namespaces]\ninclude = [\"shop.*\"]\n\
-         [apply]\nlanes = {}\nbatch_operations_max = {}\nbatch_bytes_max = 16384\n\
-         [limits]\nqueue_bytes_max = {}\n\
-         [timeouts]\noperation = \"2s\"\n",
-        state.join("state").display(),
-        schedule.lanes,
-        schedule.batch_operations_max,
-        schedule.queue_bytes_max,
-    );
-    let environment = Environment::default();
-    Config::parse(
-        &text,
-        "simulation",
-        Path::new(""),
-        &environment,
-        &Default::default(),
-    )
-    .expect("a configuration")
-}
-
-impl Process {
-    fn start(world: &SharedWorld, config: &Arc<Config>) -> Self {
-        lock(world).process += 1;
-        let (stop, ends) = (CancellationToken::new(), Arc::new(Mutex::new(Vec::new())));
-        let run = keep_running(world.clone(), config.clone(), stop.clone(), ends.clone());
-        Self {
-            world: world.clone(),
-            config: config.clone(),
-            stop,
-            running: tokio::spawn(run),
-            ends,
-        }
-    }
-
-    /// Ends it at whatever it waits for.
-    async fn kill(&mut self) {
-        self.running.abort();
-        let _ = (&mut self.running).await;
-        lock(&self.world).process += 1;
-        // What it had spawned is dropped when it is polled next.
-        for _ in 0..100 {
-            tokio::task::yield_now().await;
-        }
-        drop(opened(&self.config.link.state_dir));
-    }
-
-    async fn end(mut self) -> Vec<String> {
-        self.stop.cancel();
-        let ended = tokio::time::timeout(Duration::from_secs(60), &mut self.running).await;
-        let mut ends = std::mem::take(&mut *self.ends.lock().expect("no panic"));
-        match ended {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => ends.push(format!("the link died: {error}")),
-            Err(_) => ends.push("the link does not stop".to_owned()),
-        }
-        ends
-    }
-}
-
-/// A link that ends because a cluster is away is started again, as its operator would.
-async fn keep_running(
-    world: SharedWorld,
-    config: Arc<Config>,
-    stop: CancellationToken,
-    ends: Arc<Mutex<Vec<String>>>,
-) {
-    loop {
-        let way = Arc::new(Way(world.clone()));
-        let outcome = run_over(way, &config, RunOptions::default(), stop.clone()).await;
-        match outcome {
-            Ok(_) => return,
-            Err(error) if error.is_retryable() && !stop.is_cancelled() => {
-                drop(opened(&config.link.state_dir));
-                sleep(RESTART_PAUSE).await;
-                lock(&world).process += 1;
-            }
-            Err(error) => {
-                let end = format!("the link ended with {}: {error}", error.exit as i32);
-                ends.lock().expect("no panic").push(end);
-                return;
-            }
-        }
-    }
 }

@@ -64,7 +64,14 @@ pub enum Standing {
 pub struct SessionState {
     pub number: i64,
     pub standing: Standing,
+    /// When it has last committed a write: the session's own record is a document like any other.
+    pub written: Timestamp,
 }
+
+pub const NEVER: Timestamp = Timestamp {
+    time: 0,
+    increment: 0,
+};
 
 /// Why a write is not done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,6 +90,8 @@ pub struct Replica {
     pub wall_ms: i64,
     /// Since the beginning of the world, whose clock is nobody's.
     pub elapsed: Duration,
+    /// How far back it can be read.
+    pub history_seconds: u32,
     /// How far the other members are behind the primary.
     pub members_lag: Duration,
     pub collections: BTreeMap<String, Collection>,
@@ -101,6 +110,7 @@ impl Replica {
             },
             wall_ms,
             elapsed: Duration::ZERO,
+            history_seconds: u32::MAX,
             members_lag: Duration::ZERO,
             collections: BTreeMap::new(),
             oplog: Vec::new(),
@@ -138,6 +148,11 @@ impl Replica {
                 versions: BTreeMap::new(),
             })
             .uuid
+    }
+
+    /// Whether the versions of this time are no longer kept.
+    pub fn is_forgotten(&self, time: Timestamp) -> bool {
+        time.time < self.time.time.saturating_sub(self.history_seconds)
     }
 
     /// The document as of a time.
@@ -228,16 +243,20 @@ impl Replica {
     /// A statement that opens a transaction arrives after its session was ended: the server takes it,
     /// and nobody ever goes on with it.
     pub fn open_late(&mut self, session: Uuid, place: Place) {
-        let number = self.sessions.get(&session).map_or(0, |one| one.number) + 1;
+        let known = self.sessions.get(&session);
+        let (known, written) = known.map_or((0, NEVER), |one| (one.number, one.written));
         let before = self.as_of(&place, self.time).cloned();
         let open = Transaction {
             snapshot: self.time,
             written: BTreeMap::new(),
             operations: Vec::new(),
         };
-        let standing = Standing::Open(open);
-        self.sessions
-            .insert(session, SessionState { number, standing });
+        let state = SessionState {
+            number: known + 1,
+            standing: Standing::Open(open),
+            written,
+        };
+        self.sessions.insert(session, state);
         let after = doc! { "late": true };
         if self
             .write_in(session, place, before.as_ref(), Some(after))
@@ -275,7 +294,8 @@ impl Replica {
         Ok(true)
     }
 
-    pub fn commit(&mut self, session: Uuid) {
+    /// What has written nothing touches no record, and meets no conflict.
+    pub fn commit(&mut self, session: Uuid) -> Result<(), Refused> {
         let state = self
             .sessions
             .get_mut(&session)
@@ -285,10 +305,20 @@ impl Replica {
         else {
             panic!("only an open transaction commits");
         };
-        if !open.operations.is_empty() {
-            let written = open.written.into_iter().collect();
-            self.enter(written, open.operations, None, Some((session, number)));
+        if open.operations.is_empty() {
+            return Ok(());
         }
+        if state.written > open.snapshot {
+            state.standing = Standing::Aborted;
+            return Err(Refused::Conflict);
+        }
+        let written = open.written.into_iter().collect();
+        self.enter(written, open.operations, None, Some((session, number)));
+        self.sessions
+            .get_mut(&session)
+            .expect("looked at above")
+            .written = self.time;
+        Ok(())
     }
 
     fn enter(

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tandem::change::{Pair, Side};
 
+use crate::process::LEASE_DURATION;
 use crate::random::Random;
 use crate::world::Weather;
 
@@ -40,6 +41,10 @@ pub enum What {
     /// The process is killed and started again after this time.
     Crash {
         down: Duration,
+    },
+    /// The process stands still, while another one takes over as soon as its lease has run out.
+    Sleep {
+        time: Duration,
     },
     /// The first statement of a killed process's transaction arrives only now, and opens it.
     Latecomer {
@@ -96,6 +101,7 @@ impl Schedule {
             members_lag_ms: [0, 2, 5, 30][dice.below(4) as usize],
             batch_events_max: [1, 3, 100][dice.below(3) as usize],
             stale_tokens_percent: [0, 30, 80][dice.below(3) as usize],
+            history_seconds: [1, 5, 300][dice.below(3) as usize],
         };
         let skew = |dice: &mut Random| [0, 0, 40, 3_600_000][dice.below(4) as usize];
         let skew_ms = Pair::new(skew(&mut dice), skew(&mut dice));
@@ -118,6 +124,15 @@ impl Schedule {
             killed_after_commands: None,
             steps,
         }
+    }
+}
+
+impl Schedule {
+    /// What a process has sent before it falls asleep is answered when it wakes.
+    pub fn operation_timeout(&self) -> Duration {
+        let sleeps = |step: &Step| matches!(step.what, What::Sleep { .. });
+        let any = self.steps.iter().any(sleeps);
+        Duration::from_secs(if any { 10 } else { 2 })
     }
 }
 
@@ -155,7 +170,10 @@ fn what(dice: &mut Random) -> What {
             time: time / 2,
             rolled_back: dice.percent(70),
         },
-        85..=90 => What::Crash { down: time / 4 },
+        85..=89 => What::Crash { down: time / 4 },
+        90 => What::Sleep {
+            time: LEASE_DURATION + 2 * time,
+        },
         91..=92 => What::Latecomer {
             side,
             key: any(dice),

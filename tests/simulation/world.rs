@@ -24,6 +24,8 @@ pub struct Weather {
     pub members_lag_ms: u64,
     pub batch_events_max: u64,
     pub stale_tokens_percent: u64,
+    /// How far back a cluster can be read.
+    pub history_seconds: u32,
 }
 
 /// What the network does with one command.
@@ -34,8 +36,15 @@ pub struct Fate {
     /// The caller hears of a broken connection after this time.
     pub broken_after: Option<Duration>,
     pub arrives: bool,
-    /// Of the process that sent it.
-    pub process: u32,
+    /// Who sent it.
+    pub process: Process,
+}
+
+/// A process of the link, and where it runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Process {
+    pub host: usize,
+    pub number: u32,
 }
 
 pub struct World {
@@ -53,8 +62,20 @@ pub struct World {
     pub undone: HashSet<u32>,
     /// Everything takes long until then.
     pub slow_until: Pair<Option<Instant>>,
-    /// Counts the processes of the link.
-    pub process: u32,
+    /// How many processes there were.
+    pub processes: u32,
+    /// By host.
+    pub living: [Option<Process>; 2],
+    /// By host: nothing goes out of its process before then, nor comes in.
+    pub asleep_until: [Option<Instant>; 2],
+    /// Where the process was started that shall run the link from now on.
+    pub newest_host: usize,
+    /// Whether there was ever a second process.
+    pub has_slept: bool,
+    /// Who has taken the lease last.
+    pub holder: Option<Process>,
+    /// Who has raised the epoch last, and held the lease.
+    pub in_charge: Pair<Option<Process>>,
     /// A session of a process that was killed.
     pub former: Pair<Option<Uuid>>,
     pub started: Instant,
@@ -95,7 +116,13 @@ impl World {
             terms: Pair::default(),
             undone: HashSet::new(),
             slow_until: Pair::new(None, None),
-            process: 0,
+            processes: 0,
+            living: [None; 2],
+            asleep_until: [None; 2],
+            newest_host: 0,
+            has_slept: false,
+            holder: None,
+            in_charge: Pair::new(None, None),
             former: Pair::new(None, None),
             started: Instant::now(),
             grown: Pair::default(),
@@ -110,13 +137,28 @@ impl World {
         let passed = self.started.elapsed().as_millis() as i64;
         let replica = &mut self.replicas[side];
         replica.elapsed = self.started.elapsed();
+        replica.history_seconds = self.weather.history_seconds;
         replica.members_lag = Duration::from_millis(self.weather.members_lag_ms);
         replica.wall_ms = BEGINNING_MS + self.skew_ms[side] + passed;
         replica
     }
 
+    pub fn begin_process(&mut self, host: usize) -> Process {
+        self.processes += 1;
+        let process = Process {
+            host,
+            number: self.processes,
+        };
+        self.living[host] = Some(process);
+        process
+    }
+
     /// The process has been killed: its sessions are those on record.
     pub fn bury(&mut self) {
+        if self.living.iter().any(Option::is_some) {
+            // Nobody knows whose sessions are on record.
+            return;
+        }
         for side in Side::BOTH {
             let replica = &self.replicas[side];
             let recorded = replica.all("__tandem.sessions", replica.time, None);
@@ -145,7 +187,9 @@ impl World {
             members_lag_ms: 1,
             batch_events_max: 100,
             stale_tokens_percent: 0,
+            history_seconds: 300,
         };
+        self.asleep_until = [None; 2];
         self.cut_until = Pair::new(None, None);
         self.electing_until = Pair::new(None, None);
         self.slow_until = Pair::new(None, None);
@@ -165,7 +209,7 @@ impl World {
         self.electing_until[side].is_some_and(|until| until > Instant::now())
     }
 
-    pub fn fate(&mut self, side: Side, command: &Document) -> Fate {
+    pub fn fate(&mut self, side: Side, process: Process, command: &Document) -> Fate {
         let weather = self.weather;
         let is_slow = self.slow_until[side].is_some_and(|until| until > Instant::now());
         let factor = if is_slow { 40 } else { 1 };
@@ -186,13 +230,14 @@ impl World {
             back,
             broken_after: is_lost.then(|| Duration::from_millis(broken_ms)),
             arrives: !is_lost || (!is_cut && self.dice.percent(60)),
-            process: self.process,
+            process,
         }
     }
 
     /// Whether a command that is under way still reaches its cluster: one of a dead process may not.
     pub fn still_arrives(&mut self, fate: &Fate) -> bool {
-        fate.arrives && (fate.process == self.process || self.dice.percent(50))
+        fate.arrives
+            && (self.living[fate.process.host] == Some(fate.process) || self.dice.percent(50))
     }
 
     pub fn note(&mut self, side: Side, what: &str, outcome: i32) {
