@@ -13,7 +13,7 @@ use super::identity::{ServerFacts, identity_of, must_differ, must_match};
 use super::initial_sync::{drop_included, make_missing, must_be_empty};
 use super::lease::Lease;
 use super::merge::{Job, pair_anew};
-use super::overlap::must_not_overlap;
+use super::overlap::{must_not_overlap, tell_of_neighbours};
 use super::own::Own;
 use super::run::RunOptions;
 use super::set_back::must_hold_what_was_read;
@@ -239,7 +239,8 @@ async fn look(
         // Another host may have included more since.
         known = Some(before);
     }
-    must_not_overlap(config, &identity.replica_set_ids, &connected.own).await?;
+    let neighbours = must_not_overlap(config, &identity.replica_set_ids, &connected.own).await?;
+    tell_of_neighbours(config, &neighbours);
     let mut is_first = anew || !history.is_ready();
     let copies = matches!(FirstSync::of(config, &options.work), FirstSync::Copy);
     if is_first && copies && !options.first_start.drop_target {

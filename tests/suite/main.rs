@@ -23,6 +23,7 @@ mod http;
 mod initial_sync;
 mod live;
 mod merge;
+mod neighbours;
 mod network;
 mod one_way;
 mod oracle;
