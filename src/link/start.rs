@@ -6,7 +6,9 @@ use std::sync::Arc;
 use bson::{DateTime, Timestamp, Uuid};
 
 use super::check::{must_be_granted, must_be_understood};
-use super::first_start::{FirstSync, first_positions, make_ready, tell_of_first, wall_time};
+use super::first_start::{
+    FirstSync, first_positions, make_ready, tell_of_first, wall_time, with_the_way_back,
+};
 use super::former::left_out;
 use super::history::{FoundCheckpoint, History, highest_epoch, notes, session_ids};
 use super::identity::{ServerFacts, identity_of, must_differ, must_match};
@@ -257,7 +259,7 @@ async fn look(
                 tracing::warn!(%error, "beginning from now on, and merging everything");
                 is_first = true;
             }
-            outcome => outcome?,
+            outcome => outcome.map_err(|error| with_the_way_back(error, &history))?,
         }
     }
     let needed = || widening::needed(known.as_ref(), &identity, &history, resync);
