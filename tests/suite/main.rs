@@ -3,6 +3,7 @@
 mod alerts;
 mod audit;
 mod clocks;
+mod commits;
 mod conflict_pairs;
 mod conflicts;
 mod copied_once;

@@ -24,4 +24,5 @@ pub mod strace;
 pub mod tandem;
 pub mod wait;
 pub mod webhook;
+pub mod wired;
 pub mod workload;
