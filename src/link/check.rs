@@ -9,7 +9,7 @@ mod probe;
 mod queries;
 mod server;
 
-use super::overlap::must_not_overlap;
+use super::overlap::{Neighbour, must_not_overlap};
 use super::own::Own;
 use crate::change::{Pair, Side};
 use crate::cluster::{self, Cluster};
@@ -61,7 +61,11 @@ pub async fn check(config: &Config, probe: Probe) -> Result<Vec<CheckLine>> {
     }
     if let (Some(a), Some(b), Some(_), Some(_)) = (&clusters.a, &clusters.b, &servers.a, &servers.b)
     {
-        lines.extend(other_links(config, a, b, &servers).await);
+        lines.extend(
+            other_links(config, a, b, &servers)
+                .await
+                .unwrap_or_default(),
+        );
         collections::check(config, a, b, &mut lines).await;
     }
     for cluster in [clusters.a, clusters.b].into_iter().flatten() {
@@ -112,21 +116,39 @@ fn compare_servers(
     );
 }
 
-/// A start would be refused beside another link over the same collections.
+/// A start would be refused beside another link over the same collections between these clusters,
+/// or where both lead to the same third one.
 async fn other_links(
     config: &Config,
     a: &Cluster,
     b: &Cluster,
     servers: &Pair<Option<server::Server>>,
-) -> Option<CheckLine> {
+) -> Option<Vec<CheckLine>> {
     let id_of = |side: Side| Some(servers[side].as_ref()?.replica_set_id?.to_hex());
     let ids = Pair::new(id_of(Side::A)?, id_of(Side::B)?);
     let own = Pair::new(a, b).map(|cluster| Own::new(cluster, &config.link.database));
     let requirement = "no other link over the same collections";
-    Some(match must_not_overlap(config, &ids, &own).await {
-        Ok(()) => CheckLine::new(Verdict::Ok, "link", requirement, "none"),
-        Err(error) => failed("link", requirement, &error),
-    })
+    let neighbours = match must_not_overlap(config, &ids, &own).await {
+        Ok(neighbours) => neighbours,
+        Err(error) => return Some(vec![failed("link", requirement, &error)]),
+    };
+    if neighbours.is_empty() {
+        return Some(vec![CheckLine::new(
+            Verdict::Ok,
+            "link",
+            requirement,
+            "none",
+        )]);
+    }
+    let line = |other: Neighbour| {
+        let found = format!("link {} to {}: {}", other.link, other.name, other.pattern);
+        let name = &config.clusters[other.side].name;
+        CheckLine::new(Verdict::Warn, name, requirement, found).hint(
+            "what it writes counts as an application's here; links over the same collections \
+             must not lead round in a ring",
+        )
+    };
+    Some(neighbours.into_iter().map(line).collect())
 }
 
 /// A requirement that could not be looked at.

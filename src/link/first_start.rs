@@ -2,7 +2,7 @@
 
 use bson::{DateTime, Timestamp, doc};
 
-use super::history::{LINK_FORMAT, checkpoint_document, checkpoint_id, keeper};
+use super::history::{History, LINK_FORMAT, checkpoint_document, checkpoint_id, keeper};
 use super::merge::Job;
 use super::own::Own;
 use super::run::Work;
@@ -10,7 +10,7 @@ use super::takeover::lanes_of;
 use crate::change::{Pair, PipelineId, Side};
 use crate::cluster::errors;
 use crate::config::{Config, InitialSync, START_AT};
-use crate::error::{Error, Result};
+use crate::error::{Class, Error, Result};
 use crate::source::oldest_entry;
 
 /// Of an `_id` that is there already.
@@ -72,6 +72,17 @@ pub(super) async fn first_positions(config: &Config, own: &Pair<Own>) -> Result<
         from[side] = start_at;
     }
     Ok(from)
+}
+
+/// A resync takes up no copy that has not come to its end.
+pub(super) fn with_the_way_back(error: Error, history: &History) -> Error {
+    if error.class != Class::Resync || !history.is_copying() {
+        return error;
+    }
+    error.hint(
+        "the initial copy had not come to its end: `tandem run --first-start --drop-target` begins \
+         it anew, and drops what was copied so far",
+    )
 }
 
 /// Says from when a first start replicates.

@@ -6,14 +6,16 @@ use std::sync::Arc;
 use bson::{DateTime, Timestamp, Uuid};
 
 use super::check::{must_be_granted, must_be_understood};
-use super::first_start::{FirstSync, first_positions, make_ready, tell_of_first, wall_time};
+use super::first_start::{
+    FirstSync, first_positions, make_ready, tell_of_first, wall_time, with_the_way_back,
+};
 use super::former::left_out;
 use super::history::{FoundCheckpoint, History, highest_epoch, notes, session_ids};
 use super::identity::{ServerFacts, identity_of, must_differ, must_match};
 use super::initial_sync::{drop_included, make_missing, must_be_empty};
 use super::lease::Lease;
 use super::merge::{Job, pair_anew};
-use super::overlap::must_not_overlap;
+use super::overlap::{must_not_overlap, tell_of_neighbours};
 use super::own::Own;
 use super::run::RunOptions;
 use super::set_back::must_hold_what_was_read;
@@ -250,7 +252,8 @@ async fn look(
         // Another host may have included more since.
         known = Some(before);
     }
-    must_not_overlap(config, &identity.replica_set_ids, &connected.own).await?;
+    let neighbours = must_not_overlap(config, &identity.replica_set_ids, &connected.own).await?;
+    tell_of_neighbours(config, &neighbours);
     let mut is_first = anew || !history.is_ready();
     let copies = matches!(FirstSync::of(config, &options.work), FirstSync::Copy);
     if is_first && copies && !options.first_start.drop_target {
@@ -267,7 +270,7 @@ async fn look(
                 tracing::warn!(%error, "beginning from now on, and merging everything");
                 is_first = true;
             }
-            outcome => outcome?,
+            outcome => outcome.map_err(|error| with_the_way_back(error, &history))?,
         }
     }
     let needed = || widening::needed(known.as_ref(), &identity, &history, resync);

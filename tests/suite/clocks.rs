@@ -6,9 +6,11 @@ use std::time::Duration;
 use bson::doc;
 use serde_json::Value;
 
+use crate::support::compare::assert_converged;
 use crate::support::env::TestEnv;
 use crate::support::load::Load;
 use crate::support::mongod::MongodOptions;
+use crate::support::oplog::push_ahead;
 use crate::support::random::seed;
 use crate::support::tandem::Tandem;
 use crate::support::wait::wait_for;
@@ -30,6 +32,19 @@ fn clock(offset: &str) -> Vec<(String, String)> {
     ]
     .map(|(name, value)| (name.to_owned(), value.to_owned()))
     .to_vec()
+}
+
+/// A server whose wall clock is wrong by what stands in `file`.
+fn wrong_by_what_stands_in(file: &Path, name: &str) -> MongodOptions {
+    let mut options = wrong_by(name, "");
+    options.environment.retain(|(name, _)| name != "FAKETIME");
+    let more = [
+        ("FAKETIME_TIMESTAMP_FILE", file.to_str().expect("a path")),
+        ("FAKETIME_CACHE_DURATION", "1"),
+    ];
+    let more = more.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    options.environment.extend(more);
+    options
 }
 
 fn wrong_by(name: &str, offset: &str) -> MongodOptions {
@@ -113,6 +128,83 @@ async fn long_the_clock_of_the_replicators_host_decides_nothing() {
         load.stop().await;
         tandem.stop().await;
     }
+}
+
+/// A client may push the cluster time of a set as far as it likes; the wall clock stays.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_time_that_was_pushed_ahead_wins_no_race() {
+    let env = TestEnv::start().await;
+    env.create_on_both("shop", "orders").await;
+    let mut tandem = env.streaming(&env.link()).await;
+    push_ahead(env.a.client(), 3600).await;
+    // The server keeps this time, and no other test should get it.
+    env.a.admin(doc! { "buildInfo": 1 }).await;
+    let pushed = doc! { "_id": "pushed ahead" };
+    env.orders_a().delete_one(pushed).await.unwrap();
+    let load = Load::start(&env, Load::steady(seed("pushed")));
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    load.settle(&env, &tandem, SOON).await;
+    assert!(stands(&env, 1_000_001).await);
+    let record = race(&env, &tandem, 2_000_001).await;
+    assert_eq!(record["winner_cluster"], "b", "{record}");
+    tandem.stop().await;
+}
+
+/// b writes a document and a another time after it has arrived there; tells whether that stands.
+async fn stands(env: &TestEnv, id: i32) -> bool {
+    let by = |by: &str| doc! { "$set": { "by": by } };
+    let filter = doc! { "_id": id };
+    let (a, b) = (env.orders_a(), env.orders_b());
+    b.insert_one(doc! { "_id": id, "by": "b" }).await.unwrap();
+    wait_for("it arrives", SOON, || async {
+        a.find_one(filter.clone()).await.unwrap()
+    })
+    .await;
+    a.update_one(filter.clone(), by("a")).await.unwrap();
+    let mark = doc! { "_id": id + 1 };
+    a.insert_one(&mark).await.unwrap();
+    wait_for("the mark arrives", SOON, || async {
+        b.find_one(mark.clone()).await.unwrap()
+    })
+    .await;
+    assert_converged(env, SOON).await;
+    let found = b.find_one(filter).await.unwrap().expect("it is there");
+    found.get_str("by").unwrap() == "a"
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs libfaketime: the wall clock of a goes back ten minutes, and on again"]
+async fn long_a_clock_that_goes_back_under_load_loses_true_races_and_nothing_else() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let file = dir.path().join("clock");
+    let turn = |offset: &str| std::fs::write(&file, offset).expect("the clock can be turned");
+    turn("+0");
+    let options = wrong_by_what_stands_in(&file, "eu-set");
+    let env = TestEnv::start_with(options, MongodOptions::named("us-set")).await;
+    let mut tandem = env.streaming(&env.link()).await;
+    let load = Load::start(&env, Load::steady(seed("clock_back")));
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    turn("-10m");
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    load.settle(&env, &tandem, SOON).await;
+    // Ten minutes ago by its own clock, and all the same after what it had seen.
+    assert!(stands(&env, 2_000_001).await);
+    let record = race(&env, &tandem, 3_000_001).await;
+    assert_eq!(record["winner_cluster"], "b", "{record}");
+    // Whoever starts now meets checkpoints of later wall times.
+    tandem.stop().await;
+    tandem.start();
+    tandem.wait_until_streaming().await;
+    assert!(stands(&env, 4_000_001).await);
+    // Of b against a.
+    let skew = tandem.status()["clusters"]["b"]["clock_skew_ms"].as_i64();
+    let minutes = skew.map(|ms| (ms as f64 / 60_000.0).round() as i64);
+    assert_eq!(minutes, Some(10));
+    turn("+0");
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert!(stands(&env, 5_000_001).await);
+    assert!(tandem.is_running());
+    tandem.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -186,6 +186,39 @@ async fn counters_on_the_target_never_go_back_and_no_version_appears_twice() {
     tandem.stop().await;
 }
 
+/// Many batches, of several of which some are there already.
+#[tokio::test(flavor = "multi_thread")]
+async fn large_transactions_that_are_killed_on_their_way_arrive_whole() {
+    const DOCUMENTS: i32 = 2000;
+    let env = TestEnv::start().await;
+    env.create_on_both("shop", "orders").await;
+    let link = env.link().extra("batch_operations_max = 50");
+    let mut tandem = env.streaming(&link).await;
+    let mut random = Random::new(seed("large_transactions")).fork(96);
+    let orders = env.orders_a();
+    let rows = (0..DOCUMENTS).map(|id| doc! { "_id": id, "rounds": [] });
+    orders.insert_many(rows).await.unwrap();
+    for round in 0..4 {
+        let mut session = env.a.client().start_session().await.unwrap();
+        session.start_transaction().await.unwrap();
+        let push = doc! { "$push": { "rounds": round } };
+        let update = orders.update_many(doc! {}, push).session(&mut session);
+        update.await.unwrap();
+        session.commit_transaction().await.unwrap();
+        tokio::time::sleep(Duration::from_millis(random.below(400))).await;
+        tandem.kill9();
+        tandem.start();
+    }
+    tandem.wait_until_streaming().await;
+    assert_converged_by(&tandem, &env, SOON).await;
+    let whole = doc! { "rounds": [0, 1, 2, 3] };
+    let arrived = env.orders_b().count_documents(whole).await.unwrap();
+    assert_eq!(arrived, DOCUMENTS as u64);
+    assert_eq!(tandem.total("conflicts_total"), 0);
+    assert_eq!(tandem.total("dead_letters_total"), 0);
+    tandem.stop().await;
+}
+
 #[derive(Clone, Copy)]
 enum Fault {
     /// The commit runs long after tandem has given up waiting.

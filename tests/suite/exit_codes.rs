@@ -194,6 +194,21 @@ async fn code_5_state_is_missing_on_one_side() {
     assert_eq!(code(&tandem.run(&["run"])), 5);
 }
 
+/// Its own writes could not be told from an application's any more.
+#[tokio::test(flavor = "multi_thread")]
+async fn code_5_the_ids_of_its_sessions_are_lost() {
+    let env = TestEnv::start().await;
+    let link = env.link();
+    env.streaming(&link).await.stop().await;
+    let own = env.a.client().database("__tandem");
+    let sessions = own.collection::<Document>("sessions");
+    sessions.delete_many(doc! {}).await.unwrap();
+    let output = env.tandem(&link).run(&["run"]);
+    assert_eq!(code(&output), 5);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("ids of tandem's sessions"), "{said}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn code_5_a_store_that_knows_more_than_both_clusters() {
     let env = TestEnv::start().await;

@@ -5,44 +5,14 @@ use std::time::Duration;
 use bson::doc;
 
 use crate::support::compare::assert_converged_by;
-use crate::support::env::{LinkConfig, TestEnv};
 use crate::support::load::Load;
-use crate::support::mongod::{Mongod, MongodOptions};
-use crate::support::proxy::{Cut, Network, Proxy};
+use crate::support::proxy::{Cut, Network};
 use crate::support::random::{scaled, seed};
 use crate::support::tandem::Tandem;
 use crate::support::wait::wait_for;
+use crate::support::wired::Wired;
 
 const SOON: Duration = Duration::from_secs(60);
-
-/// Two clusters, each behind a proxy that tandem goes through and the applications do not.
-struct Wired {
-    env: TestEnv,
-    a: Proxy,
-    b: Proxy,
-}
-
-impl Wired {
-    async fn start() -> Self {
-        let (a, b) = (Proxy::start().await, Proxy::start().await);
-        let (eu, us) = tokio::join!(
-            Mongod::start_behind(MongodOptions::named("eu-set"), &a),
-            Mongod::start_behind(MongodOptions::named("us-set"), &b),
-        );
-        let env = TestEnv::of(eu, us);
-        Self { env, a, b }
-    }
-
-    fn link(&self) -> LinkConfig {
-        let link = self.env.link();
-        link.extra("[timeouts]\nconnect = \"2s\"\noperation = \"1s\"")
-    }
-
-    fn both(&self, network: Network) {
-        self.a.set(network);
-        self.b.set(network);
-    }
-}
 
 /// The state of the link is as wanted on `side`.
 async fn wait_reachable(tandem: &Tandem, side: &str, wanted: bool) {

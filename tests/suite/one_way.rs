@@ -227,6 +227,32 @@ async fn a_field_that_is_put_before_others_in_the_transaction_of_the_insert_arri
     tandem.stop().await;
 }
 
+/// From before the first start, in a link whose operator has vouched for equal sides.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_target_lacks_arrives_whole_with_its_next_update_and_its_delete_is_no_error() {
+    let env = TestEnv::start().await;
+    env.create_on_both("shop", "orders").await;
+    let orders = env.orders_a();
+    let rows = (0..4).map(|id| doc! { "_id": id, "n": 1, "list": [1, 2] });
+    orders.insert_many(rows).await.unwrap();
+    let tandem = env.streaming(&env.link()).await;
+    let one = |id: i32| doc! { "_id": id };
+    let inc = doc! { "$inc": { "n": 1 } };
+    orders.update_one(one(0), inc).await.unwrap();
+    let push = doc! { "$push": { "list": { "$each": [3], "$slice": -2 } } };
+    orders.update_one(one(1), push).await.unwrap();
+    orders
+        .replace_one(one(2), doc! { "new": true })
+        .await
+        .unwrap();
+    orders.delete_one(one(3)).await.unwrap();
+    assert_converged_by(&tandem, &env, SOON).await;
+    let found = env.orders_b().find_one(one(0)).await.unwrap().unwrap();
+    assert_eq!(found, doc! { "_id": 0, "n": 2, "list": [1, 2] });
+    assert_eq!(tandem.total("conflicts_total"), 0);
+    assert_eq!(tandem.total("dead_letters_total"), 0);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn until_caught_up_ends_with_0_once_both_are_equal() {
     let env = TestEnv::start().await;

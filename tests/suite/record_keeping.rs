@@ -1,4 +1,5 @@
-//! Records by hand: brought back by somebody, exported, removed, and a log that is full.
+//! Records by hand: brought back by somebody, exported, removed, a log that is full, and records that
+//! cannot be written.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
@@ -10,6 +11,7 @@ use serde_json::Value;
 use crate::audit::{stderr, stdout};
 use crate::support::compare::assert_converged;
 use crate::support::env::TestEnv;
+use crate::support::fail_points::FailPoint;
 use crate::support::processes::send_signal;
 use crate::support::tandem::Tandem;
 use crate::support::wait::wait_for;
@@ -206,4 +208,48 @@ async fn a_full_conflict_log_stops_the_link_and_loses_nothing() {
         races as usize,
         "each loser was on record once"
     );
+}
+
+/// What overwrites the document of eu puts it on record in the same transaction, or does not.
+#[tokio::test(flavor = "multi_thread")]
+async fn where_no_record_can_be_written_nothing_is_overwritten() {
+    const OUT_OF_DISK_SPACE: i32 = 14031;
+    const UNAUTHORIZED: i32 = 13;
+    let env = TestEnv::start().await;
+    env.create_on_both("shop", "orders").await;
+    let mut tandem = env.streaming(&env.link()).await;
+    let records = FailPoint::on(&env.a, &["update", "insert"]);
+    let refused = |code: i32| doc! { "errorCode": code, "namespace": "__tandem.conflicts" };
+    let by = async |id: i32| {
+        let found = env.orders_a().find_one(doc! { "_id": id }).await.unwrap();
+        found.unwrap().get_str("by").unwrap().to_owned()
+    };
+
+    records.fail_always(refused(OUT_OF_DISK_SPACE)).await;
+    race(&env, &tandem, 1, "").await;
+    let says = |status: &Value| status.to_string().contains("14031");
+    tandem.wait_status("it says why it waits", SOON, says).await;
+    assert_eq!(by(1).await, "eu");
+    records.off().await;
+    assert_converged(&env, SOON).await;
+    assert_eq!(by(1).await, "us");
+    assert_eq!(tandem.all_conflicts(&env).await.len(), 1);
+
+    records.fail_always(refused(UNAUTHORIZED)).await;
+    race(&env, &tandem, 2, "").await;
+    assert_eq!(tandem.wait_exit(SOON).await, 4);
+    assert_eq!(by(2).await, "eu");
+    records.off().await;
+    tandem.start();
+    tandem.wait_until_streaming().await;
+    assert_converged(&env, SOON).await;
+    assert_eq!(by(2).await, "us");
+    let losers = tandem.all_conflicts(&env).await;
+    assert_eq!(losers.len(), 2);
+    assert!(
+        losers
+            .iter()
+            .all(|one| one["losing"]["document"]["by"] == "eu")
+    );
+    tandem.stop().await;
 }

@@ -88,6 +88,38 @@ async fn a_link_far_behind_warns_before_its_resume_point_is_gone_and_ends_with_5
     assert!(tandem.conflicts(&[]).is_empty());
 }
 
+/// A copy streams from its first moment on, so a long one needs no long oplog. A long stop does.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_that_was_stopped_for_longer_than_the_oplog_says_how_to_begin_anew() {
+    let env = with_a_small_oplog_on_a().await;
+    let rows = (0..3000).map(|id| doc! { "_id": id, "name": "x".repeat(50) });
+    env.orders_a().insert_many(rows).await.unwrap();
+    let link = env.link().extra("[initial_sync]\nmode = \"copy\"");
+    let mut tandem = env.tandem(&link);
+    tandem.env("TANDEM_APPLY__OPERATIONS_PER_SECOND_MAX", "500");
+    tandem.start();
+    let copies =
+        |status: &serde_json::Value| status["initial_sync"]["documents_done"].as_u64() > Some(100);
+    tandem.wait_status("it copies", SOON, copies).await;
+    tandem.kill9();
+    env.orders_a()
+        .delete_many(doc! { "_id": { "$lt": 50 } })
+        .await
+        .unwrap();
+    roll_over(env.a.client()).await;
+    tandem.start();
+    assert_eq!(tandem.wait_exit(SOON).await, 5, "{}", tandem.tail());
+    let said = tandem.tail();
+    assert!(said.contains("--first-start --drop-target"), "{said}");
+    assert_eq!(tandem.run(&["resync"]).status.code(), Some(2));
+    let anew = ["run", "--first-start", "--drop-target", "--until-caught-up"];
+    let again = tandem.run(&anew);
+    let said = String::from_utf8_lossy(&again.stderr);
+    assert_eq!(again.status.code(), Some(0), "{said}");
+    assert_env_converged_without(&env, "elsewhere").await;
+    assert_eq!(env.orders_b().count_documents(doc! {}).await.unwrap(), 2950);
+}
+
 /// Equal but for what is not replicated.
 async fn assert_env_converged_without(env: &TestEnv, database: &str) {
     env.a.client().database(database).drop().await.unwrap();

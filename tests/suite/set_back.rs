@@ -5,14 +5,12 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-use bson::spec::BinarySubtype;
-use bson::{Binary, deserialize_from_document, doc};
-use mongodb::{Client, ClusterTime};
+use bson::doc;
 
 use crate::support::compare::assert_converged;
 use crate::support::env::{LinkConfig, TestEnv, raw_by_id};
 use crate::support::mongod::MongodOptions;
-use crate::support::oplog::now;
+use crate::support::oplog::push_ahead;
 use crate::support::tandem::Tandem;
 
 const SOON: Duration = Duration::from_secs(30);
@@ -20,24 +18,6 @@ const SOON: Duration = Duration::from_secs(30);
 fn copy(from: PathBuf, to: PathBuf) {
     let copied = Command::new("cp").arg("-a").args([from, to]).status();
     assert!(copied.expect("cp").success());
-}
-
-/// Writes what nobody else has, two minutes later by the cluster's time.
-async fn write_later(client: &Client) {
-    let mut later = now(client).await;
-    later.time += 120;
-    let unsigned = Binary {
-        subtype: BinarySubtype::Generic,
-        bytes: vec![0; 20],
-    };
-    let time = doc! { "clusterTime": later, "signature": { "hash": unsigned, "keyId": 0_i64 } };
-    let time: ClusterTime = deserialize_from_document(time).expect("a time");
-    let mut session = client.start_session().await.expect("a session");
-    session.advance_cluster_time(&time);
-    let orders = client.database("shop").collection("orders");
-    let after = doc! { "_id": "after the backup" };
-    let written = orders.insert_one(after).session(&mut session);
-    written.await.expect("it is written");
 }
 
 /// Two clusters of which a was set back to its backup, two minutes after which the link has gone on.
@@ -57,7 +37,7 @@ async fn set_back(link_of: fn(&TestEnv) -> LinkConfig) -> (TestEnv, Tandem) {
 
     tandem.start();
     tandem.wait_until_streaming().await;
-    write_later(env.a.client()).await;
+    push_ahead(env.a.client(), 120).await;
     env.orders_a().delete_one(doc! { "_id": 1 }).await.unwrap();
     assert_converged(&env, SOON).await;
     tandem.stop().await;
@@ -100,7 +80,7 @@ async fn a_restored_cluster_is_noticed_without_the_state_directory_too() {
     resynced(&other, "b");
     assert_converged(&env, SOON).await;
     assert!(raw_by_id(&env.orders_a(), 1).await.is_none());
-    let after = raw_by_id(&env.orders_a(), "after the backup").await;
+    let after = raw_by_id(&env.orders_a(), "pushed ahead").await;
     assert!(after.is_some());
     let again = other.run(&["run", "--until-caught-up"]);
     assert_eq!(again.status.code(), Some(0));

@@ -118,16 +118,14 @@ async fn what_both_sides_have_written_since_a_known_time_crosses_over() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_start_that_is_refused_for_its_time_writes_nothing() {
     let env = TestEnv::start().await;
-    let never = env
-        .link()
-        .extra("[initial_sync]\nstart_at_b = \"2105-01-01T00:00:00Z\"");
-    let output = env.tandem(&never).run(&["run"]);
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(3), "{said}");
-    assert!(
-        said.contains("initial_sync.start_at_b: it is in the future of us"),
-        "{said}"
-    );
+    for (key, name) in [("start_at", "eu"), ("start_at_b", "us")] {
+        let never = format!("[initial_sync]\n{key} = \"2105-01-01T00:00:00Z\"");
+        let output = env.tandem(&env.link().extra(&never)).run(&["run"]);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(3), "{said}");
+        let what = format!("initial_sync.{key}: it is in the future of {name}");
+        assert!(said.contains(&what), "{said}");
+    }
     for client in [env.a.client(), env.b.client()] {
         let names = client.list_database_names().await.unwrap();
         assert!(!names.contains(&"__tandem".to_owned()), "{names:?}");

@@ -1,10 +1,10 @@
 //! Killed at the N-th call to the network or the disk, for every N: a start, a load with changes
-//! and conflicts on both sides, and a stop; and an initial sync.
+//! and conflicts on both sides, and a stop; and an initial sync, by copy and by merge.
 
 use std::time::{Duration, Instant};
 
 use bson::{Document, doc};
-use mongodb::Client;
+use mongodb::{Client, Database};
 use serde_json::Value;
 
 use crate::support::compare::{Contents, contents, differences};
@@ -17,11 +17,15 @@ use crate::support::tandem::Tandem;
 use crate::support::workload::{Workload, documents_of};
 
 const SOON: Duration = Duration::from_secs(30);
+/// The counted run makes more calls than others: past so many that ran to their end none is tried.
+const ENDS_ENOUGH: usize = 5;
 const SIGKILLED: i32 = 128 + 9;
 /// Kills for each kind of calls in the suite.
 const SAMPLE: Extent = Extent::Some(2);
 /// Of each collection of an initial sync.
-const ROWS: usize = 150;
+const ROWS: i32 = 150;
+const COPY: &str = "[initial_sync]\nmode = \"copy\"";
+const MERGE: &str = "[initial_sync]\nmode = \"merge\"\n[conflicts]\nversion_field = \"at\"";
 /// How long a whole sweep may take, by default for ever.
 const SECONDS: &str = "TANDEM_SWEEP_SECONDS";
 
@@ -29,7 +33,9 @@ const SECONDS: &str = "TANDEM_SWEEP_SECONDS";
 #[derive(Debug, Clone, Copy)]
 enum Scene {
     Streaming,
-    InitialSync,
+    Copy,
+    /// Both sides hold documents, of which some differ.
+    Merge,
 }
 
 /// Where the sweep stands: every round has a database of its own.
@@ -67,12 +73,15 @@ impl Sweep {
         let mut link = self.env.link().lanes(2);
         match self.scene {
             Scene::Streaming => link.include = vec!["sweep_*".to_owned()],
-            Scene::InitialSync => {
-                link.include = vec![format!("{}.*", self.database())];
-                link.state_dir = format!("state-{}", self.round);
-                link.extra = "[initial_sync]\nmode = \"copy\"\n".to_owned();
-            }
+            Scene::Copy => link = self.only_this_round(link).extra(COPY),
+            Scene::Merge => link = self.only_this_round(link).extra(MERGE),
         }
+        link
+    }
+
+    fn only_this_round(&self, mut link: LinkConfig) -> LinkConfig {
+        link.include = vec![format!("{}.*", self.database())];
+        link.state_dir = format!("state-{}", self.round);
         link
     }
 
@@ -80,7 +89,7 @@ impl Sweep {
     fn tandem(&self) -> Tandem {
         let mut tandem = self.env.tandem(&self.link());
         tandem.env(strace::WORKERS.0, strace::WORKERS.1);
-        if let Scene::InitialSync = self.scene {
+        if let Scene::Copy | Scene::Merge = self.scene {
             tandem.env("TANDEM_LINK__DATABASE", &format!("__tandem_{}", self.round));
         }
         tandem
@@ -93,7 +102,14 @@ impl Sweep {
         tandem.under(wrapper);
         let (outcome, history) = match self.scene {
             Scene::Streaming => self.stream(&mut tandem).await,
-            Scene::InitialSync => self.copy(&mut tandem).await,
+            Scene::Copy => {
+                self.fill_one_side().await;
+                self.sync(&mut tandem).await
+            }
+            Scene::Merge => {
+                self.fill_both_sides().await;
+                self.sync(&mut tandem).await
+            }
         };
         let again = tandem.run(&["run", "--until-caught-up", "--timeout", "50s"]);
         let said = String::from_utf8_lossy(&again.stderr);
@@ -132,21 +148,48 @@ impl Sweep {
         (outcome, history.merge(more))
     }
 
-    async fn copy(&self, tandem: &mut Tandem) -> (Outcome, History) {
+    async fn fill_one_side(&self) {
         let database = self.env.a.client().database(&self.database());
         for name in ["orders", "items"] {
-            let rows =
-                (0..ROWS as i32).map(|id| doc! { "_id": id, "count": id, "name": "x".repeat(50) });
+            let rows = (0..ROWS).map(|id| doc! { "_id": id, "count": id, "name": "x".repeat(50) });
             let collection = database.collection::<Document>(name);
             collection.insert_many(rows).await.expect("filled");
         }
-        let unique = doc! { "key": { "count": 1 }, "name": "count", "unique": true };
-        for command in [
-            doc! { "createIndexes": "orders", "indexes": [unique] },
-            doc! { "create": "seen", "viewOn": "orders", "pipeline": [] },
-        ] {
+        for command in [unique_index(), view_of_orders()] {
             database.run_command(command).await.expect("made");
         }
+    }
+
+    /// Of four documents one is the same on both sides, one differs, and one is on each side alone.
+    async fn fill_both_sides(&self) {
+        let one = |id: i32, on: &str, at: i64| doc! { "_id": id, "count": id, "on": on, "at": at };
+        let on_a = (0..ROWS).filter_map(|id| match id % 4 {
+            0 => Some(one(id, "both", 1)),
+            1 => Some(one(id, "a", 2)),
+            2 => Some(one(id, "a", 1)),
+            _ => None,
+        });
+        // Every other one of those that differ is later on b.
+        let on_b = (0..ROWS).filter_map(|id| match id % 4 {
+            0 => Some(one(id, "both", 1)),
+            1 => Some(one(id, "b", if is_later_on_b(id) { 3 } else { 1 })),
+            2 => None,
+            _ => Some(one(id, "b", 1)),
+        });
+        let databases =
+            [&self.env.a, &self.env.b].map(|server| server.client().database(&self.database()));
+        let [a, b] = &databases;
+        let orders = |database: &Database| database.collection::<Document>("orders");
+        orders(a).insert_many(on_a).await.expect("filled");
+        orders(b).insert_many(on_b).await.expect("filled");
+        a.run_command(unique_index()).await.expect("an index");
+        b.run_command(view_of_orders()).await.expect("a view");
+        let items = b.collection::<Document>("items");
+        let rows = (0..ROWS).map(|id| doc! { "_id": id });
+        items.insert_many(rows).await.expect("filled");
+    }
+
+    async fn sync(&self, tandem: &mut Tandem) -> (Outcome, History) {
         tandem.start_command(&["run", "--until-caught-up"]);
         let outcome = outcome(tandem.wait_exit(SOON).await, tandem);
         (outcome, History::default())
@@ -174,14 +217,22 @@ impl Sweep {
         let records: Vec<Value> = tandem.conflicts(&["--namespace", &pattern]);
         match self.scene {
             Scene::Streaming => history.assert_accounted(&documents_of(&a), &records),
-            Scene::InitialSync => {
+            Scene::Copy => {
                 assert_eq!(records, Vec::<Value>::new());
-                // Two collections, and a view of one of them.
-                let counts: Vec<usize> = a.values().map(|found| found.len()).collect();
-                assert_eq!(counts, [ROWS; 3]);
-                self.forget().await;
+                self.assert_whole(&a).await;
+            }
+            Scene::Merge => {
+                assert_every_loser_once(&records);
+                self.assert_whole(&a).await;
             }
         }
+    }
+
+    /// Two collections, and a view of one of them.
+    async fn assert_whole(&self, contents: &Contents) {
+        let counts: Vec<i32> = contents.values().map(|found| found.len() as i32).collect();
+        assert_eq!(counts, [ROWS; 3]);
+        self.forget().await;
     }
 
     async fn forget(&self) {
@@ -205,23 +256,64 @@ impl Sweep {
             Extent::Every(budget) => (count, count, budget),
         };
         let mut left: Vec<usize> = (1..=last).collect();
-        let (started, mut tried, mut killed) = (Instant::now(), 0, 0);
+        let (started, mut tried, mut killed, mut ended) = (Instant::now(), 0, 0, Vec::new());
         while tried < tries_max && started.elapsed() < budget && !left.is_empty() {
             let number = left.swap_remove(random.below(left.len() as u64) as usize);
+            if ended.iter().filter(|end| **end < number).count() >= ENDS_ENOUGH {
+                continue;
+            }
             println!(
                 "round {}: {calls:?} call {number} of {count}",
                 self.round + 1
             );
             tried += 1;
             let outcome = self.round(&strace::killed_at(calls, number)).await;
-            killed += usize::from(outcome == Outcome::Killed);
+            match outcome {
+                Outcome::Killed => killed += 1,
+                Outcome::RanToItsEnd => ended.push(number),
+            }
         }
         println!(
-            "{:?}, {calls:?}: {count} calls, {tried} tried, {killed} killed",
-            self.scene
+            "{:?}, {calls:?}: {count} calls, {tried} tried, {killed} killed, {} not tried",
+            self.scene,
+            left.len()
         );
         assert!(killed > 0, "nothing was killed");
     }
+}
+
+fn unique_index() -> Document {
+    let unique = doc! { "key": { "count": 1 }, "name": "count", "unique": true };
+    doc! { "createIndexes": "orders", "indexes": [unique] }
+}
+
+fn view_of_orders() -> Document {
+    doc! { "create": "seen", "viewOn": "orders", "pipeline": [] }
+}
+
+/// Of documents that differ in a merge.
+fn is_later_on_b(id: i32) -> bool {
+    id % 8 == 5
+}
+
+fn assert_every_loser_once(records: &[Value]) {
+    let mut lost: Vec<(i32, &str)> = records
+        .iter()
+        .map(|record| {
+            let id = record["document_key"]["_id"]["$numberInt"].as_str();
+            let on = record["losing"]["document"]["on"].as_str();
+            (
+                id.expect("a number").parse().expect("a number"),
+                on.expect("a side"),
+            )
+        })
+        .collect();
+    lost.sort_unstable();
+    let differing = (0..ROWS).filter(|id| id % 4 == 1);
+    let expected: Vec<(i32, &str)> = differing
+        .map(|id| (id, if is_later_on_b(id) { "a" } else { "b" }))
+        .collect();
+    assert_eq!(lost, expected);
 }
 
 fn outcome(code: i32, tandem: &Tandem) -> Outcome {
@@ -232,7 +324,7 @@ fn outcome(code: i32, tandem: &Tandem) -> Outcome {
     }
 }
 
-async fn sweep(scene: Scene, all: [Calls; 2], extent: Extent) {
+async fn sweep(scene: Scene, all: &[Calls], extent: Extent) {
     if !strace::is_usable() {
         return;
     }
@@ -244,7 +336,7 @@ async fn sweep(scene: Scene, all: [Calls; 2], extent: Extent) {
         round: 0,
     };
     for calls in all {
-        sweep.calls = calls;
+        sweep.calls = *calls;
         sweep.run(extent).await;
     }
 }
@@ -260,17 +352,28 @@ const BOTH: [Calls; 2] = [Calls::Network, Calls::Disk];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_at_some_calls_to_network_and_disk_it_loses_nothing() {
-    sweep(Scene::Streaming, BOTH, SAMPLE).await;
+    sweep(Scene::Streaming, &BOTH, SAMPLE).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "takes many minutes, or what TANDEM_SWEEP_SECONDS says"]
 async fn sweep_of_kills_at_every_call_of_a_running_link_loses_nothing() {
-    sweep(Scene::Streaming, BOTH, every_call()).await;
+    sweep(Scene::Streaming, &BOTH, every_call()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_at_some_calls_of_an_initial_sync_it_copies_everything_once() {
+    sweep(Scene::Merge, &[Calls::Network], SAMPLE).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "takes many minutes, or what TANDEM_SWEEP_SECONDS says"]
 async fn sweep_of_kills_at_every_call_of_an_initial_sync_copies_everything_once() {
-    sweep(Scene::InitialSync, BOTH, every_call()).await;
+    sweep(Scene::Copy, &BOTH, every_call()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "takes many minutes, or what TANDEM_SWEEP_SECONDS says"]
+async fn sweep_of_kills_at_every_call_of_a_merge_keeps_every_document_and_every_loser() {
+    sweep(Scene::Merge, &BOTH, every_call()).await;
 }

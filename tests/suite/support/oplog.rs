@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use bson::spec::BinarySubtype;
-use bson::{Bson, Document, Timestamp, doc};
+use bson::{Binary, Bson, Document, Timestamp, deserialize_from_document, doc};
 use futures_util::TryStreamExt;
-use mongodb::Client;
+use mongodb::{Client, ClusterTime};
 
 use super::wait::wait_for;
 
@@ -121,4 +121,22 @@ pub fn session_bytes(lsid: &Document) -> Option<Vec<u8>> {
         Bson::Binary(binary) if binary.subtype == BinarySubtype::Uuid => Some(binary.bytes.clone()),
         _ => None,
     }
+}
+
+/// Writes what nobody else has so many seconds later, by the cluster's time and not by its clock.
+pub async fn push_ahead(client: &Client, seconds: u32) {
+    let mut later = now(client).await;
+    later.time += seconds;
+    let unsigned = Binary {
+        subtype: BinarySubtype::Generic,
+        bytes: vec![0; 20],
+    };
+    let time = doc! { "clusterTime": later, "signature": { "hash": unsigned, "keyId": 0_i64 } };
+    let time: ClusterTime = deserialize_from_document(time).expect("a time");
+    let mut session = client.start_session().await.expect("a session");
+    session.advance_cluster_time(&time);
+    let orders = client.database("shop").collection("orders");
+    let row = doc! { "_id": "pushed ahead" };
+    let written = orders.insert_one(row).session(&mut session);
+    written.await.expect("it is written");
 }

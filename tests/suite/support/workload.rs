@@ -15,6 +15,7 @@ use super::oplog::session_bytes;
 use super::oracle::{History, Place, Side, Time, Write, seen_of};
 use super::random::Random;
 use super::refusals::{is_duplicate, is_refusal};
+use super::spread::Spread;
 
 const TRANSACTION_PLACES_MAX: u64 = 4;
 
@@ -24,6 +25,7 @@ pub struct Workload {
     pub seed: u64,
     pub writes_per_side: usize,
     pub keys: u32,
+    pub spread: Spread,
     pub writers_per_side: usize,
     pub namespaces: Vec<String>,
     /// Of a hundred steps, how many are a transaction of several documents.
@@ -45,6 +47,7 @@ impl Workload {
             seed,
             writes_per_side,
             keys: 1000,
+            spread: Spread::Even,
             writers_per_side: 4,
             namespaces: ["shop.orders", "shop.items", "bank.accounts"]
                 .map(str::to_owned)
@@ -191,8 +194,8 @@ impl Writer {
 
     fn place(&mut self) -> Place {
         let namespace = self.random.pick(&self.workload.namespaces).clone();
-        let key = self.random.below(u64::from(self.workload.keys)) as u32;
-        (namespace, key)
+        let Workload { spread, keys, .. } = self.workload;
+        (namespace, spread.key(&mut self.random, keys))
     }
 
     fn step(&mut self) -> Step {
