@@ -13,7 +13,7 @@ pub(super) mod progress;
 pub(super) mod survey;
 pub(super) mod views;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -38,6 +38,9 @@ pub use progress::{Progress, SyncState};
 
 /// Ranges that are read at the same time. The lanes do the work, so a few keep all of them busy.
 const RANGES_AT_ONCE: usize = 4;
+
+/// Collections that are paired together.
+const PAIRED_AT_ONCE: usize = 200;
 
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 
@@ -107,7 +110,11 @@ impl InitialSync {
         let mut ranges_of: HashMap<Namespace, usize> = HashMap::new();
         let mode = self.config.link.mode;
         let followed = |one: &&Surveyed| !one.is_view() && !one.is_copied_once(mode);
-        for one in found.iter().filter(followed) {
+        let followed: Vec<&Surveyed> = found.iter().filter(followed).collect();
+        for some in followed.chunks(PAIRED_AT_ONCE) {
+            insist(|| self.pair_all(some)).await?;
+        }
+        for one in followed {
             let Some((name, scanned, ranges)) = self.split(one).await? else {
                 continue;
             };
@@ -205,6 +212,24 @@ impl InitialSync {
             came_up = true;
             tokio::time::sleep(pause.wait()).await;
         }
+    }
+
+    /// Makes and routes pairs together, before each is looked at: what does not become one is told
+    /// then.
+    async fn pair_all(&self, some: &[&Surveyed]) -> Result<()> {
+        let collections = &self.shared.collections;
+        let names: HashSet<Namespace> = some
+            .iter()
+            .filter_map(|one| Some(collections.identify(Side::A, one.uuid?, &one.namespace)))
+            .collect();
+        let pairings = collections
+            .pair_all(&names.iter().collect(), Side::A)
+            .await?;
+        let paired = pairings.into_iter();
+        let paired = paired.filter(|(_, pairing)| matches!(pairing, Pairing::Paired(_)));
+        let mut paired: Vec<Namespace> = paired.map(|(lasting, _)| lasting).collect();
+        paired.sort();
+        collections.route(&paired).await
     }
 
     /// Makes sure that the collection is there on the target, with its options and its lanes.
