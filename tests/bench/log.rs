@@ -6,7 +6,9 @@ mod support;
 #[allow(dead_code)]
 mod resources;
 
-use std::process::{ExitCode, Stdio};
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{ChildStdout, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use bson::oid::ObjectId;
@@ -46,7 +48,7 @@ async fn main() -> ExitCode {
     let link = env.link();
     let mut tandem = env.streaming(&link).await;
     tandem.stop().await;
-    let first = fill(&env, records);
+    let first = fill(&env.path(&link.state_dir), records);
     println!("\n| `conflict-report` of {records} records | s | peak memory, MB |\n|---|---:|---:|");
     let last_minute = first + SPREAD - Duration::from_secs(60);
     let since = DateTime::from_system_time(last_minute)
@@ -60,19 +62,21 @@ async fn main() -> ExitCode {
         ),
         ("of one document", &["--key", "777"][..]),
         ("summary of all", &["--summary"][..]),
-        ("all as JSON", &["--format", "json"][..]),
+        ("all as NDJSON", &["--format", "ndjson"][..]),
         ("all as CSV", &["--format", "csv"][..]),
         ("all as HTML", &["--format", "html"][..]),
     ] {
-        let (time, peak) = report(&tandem, words).await;
+        let (time, peak, lines) = report(&tandem, words).await;
+        assert!(lines > 1, "{what}: nothing was found");
+        assert!(what != "all as NDJSON" || lines == records, "{lines} lines");
         println!("| {what} | {:.2} | {peak:.0} |", time.as_secs_f64());
     }
     ExitCode::SUCCESS
 }
 
 /// Returns the time of the first record.
-fn fill(env: &TestEnv, records: usize) -> std::time::SystemTime {
-    let store = Store::open(&env.path("state")).expect("the store of the link");
+fn fill(state: &Path, records: usize) -> std::time::SystemTime {
+    let store = Store::open(state).expect("the store of the link");
     let first = std::time::SystemTime::now() - SPREAD;
     println!("| records | records/s since the row before |\n|---:|---:|");
     let mut started = Instant::now();
@@ -130,14 +134,16 @@ fn record(number: usize, at: std::time::SystemTime) -> RawDocumentBuf {
     }
 }
 
-/// How long one report takes, and its peak memory in megabytes.
-async fn report(tandem: &Tandem, words: &[&str]) -> (Duration, f64) {
+/// How long one report takes, its peak memory in megabytes, and its lines.
+async fn report(tandem: &Tandem, words: &[&str]) -> (Duration, f64, usize) {
     let mut arguments = vec!["conflict-report"];
     arguments.extend(words);
     let mut command = tandem.command(&[], &arguments);
-    command.stdout(Stdio::null());
+    command.stdout(Stdio::piped());
     let started = Instant::now();
     let mut child = command.spawn().expect("tandem starts");
+    let stdout = child.stdout.take().expect("it is piped");
+    let lines = std::thread::spawn(|| lines_of(stdout));
     let mut resources = Resources::default();
     let status = loop {
         resources = Resources::of(child.id()).unwrap_or(resources);
@@ -148,5 +154,12 @@ async fn report(tandem: &Tandem, words: &[&str]) -> (Duration, f64) {
         tokio::time::sleep(POLL).await;
     };
     assert!(status.success(), "{words:?}: {status}");
-    (started.elapsed(), resources.peak_megabytes)
+    let time = started.elapsed();
+    let lines = lines.join().expect("the output is read");
+    (time, resources.peak_megabytes, lines)
+}
+
+fn lines_of(stdout: ChildStdout) -> usize {
+    let lines = BufReader::new(stdout).split(b'\n');
+    lines.filter(Result::is_ok).count()
 }
