@@ -108,7 +108,14 @@ pub async fn take_over(
     standing: &mut Standing,
 ) -> Result<(Started, Ledger)> {
     let anew = options.first_start.anew || standing.turn == Turn::Turning;
-    let found = look(config, connected, store, options, anew).await?;
+    let found = match look(config, connected, store, options, anew).await {
+        // One cluster was read before another process had made the link ready, and one after.
+        Err(error) if error.class == Class::Resync => {
+            tracing::debug!(%error, "looking again");
+            look(config, connected, store, options, anew).await?
+        }
+        outcome => outcome?,
+    };
     if found.1 {
         // What it would be refused for is known before anything is written.
         first_positions(config, &connected.own).await?;

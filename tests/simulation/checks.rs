@@ -6,12 +6,15 @@ use bson::{Bson, Document, RawDocumentBuf, Uuid};
 use tandem::change::Side;
 
 use crate::applications::{NAMESPACE, Written, field_of, place_of};
+use crate::commands::WRITE_CONFLICT;
 use crate::query::{list, sub};
 use crate::replica::{Entry, id_of};
 use crate::schedule::{KEPT_KEYS, KEYS};
 use crate::stream::token;
 use crate::world::{Process, World};
 
+/// So often a session's own record may refuse its commits.
+const TOO_OLD_MAX: u32 = 3;
 const OWN: &str = "__tandem";
 
 /// tandem writes documents of applications only in transactions, and only on sessions whose ids
@@ -75,6 +78,21 @@ pub fn check_charge(
             process.number, in_charge.number
         );
         world.problems.push(problem);
+    }
+}
+
+/// A session's own record refuses a transaction at an older snapshot: one that has met that waits until
+/// its reader knows of what the session has written.
+pub fn check_record(world: &mut World, name: &str, session: Option<Uuid>, code: i32) {
+    let is_refused = name == "commitTransaction" && code == WRITE_CONFLICT;
+    let Some(session) = session.filter(|_| is_refused) else {
+        return;
+    };
+    let refused = world.too_old.entry(session).or_default();
+    *refused += 1;
+    if *refused == TOO_OLD_MAX {
+        let problem = "a session tries again and again at a snapshot older than its own last write";
+        world.problems.push(problem.to_owned());
     }
 }
 

@@ -125,6 +125,24 @@ fn a_first_start_that_is_killed_after_any_command_is_begun_again() {
     }
 }
 
+/// It once took the epoch of the process that had taken over for its own, and both went on.
+#[test]
+fn a_first_start_that_sleeps_after_any_command_while_another_process_starts_gives_way() {
+    let first = first_seed();
+    let offset = first % KILLS_APART as u64;
+    for commands in (offset..COMMANDS_OF_A_START).step_by(KILLS_APART) {
+        let mut schedule = Schedule::of(first + commands);
+        schedule.asleep_after_commands = Some(commands);
+        schedule.steps.truncate(5);
+        let problems = play(&schedule).problems;
+        let seed = schedule.seed;
+        assert!(
+            problems.is_empty(),
+            "asleep after {commands} commands, seed {seed}: {problems:#?}"
+        );
+    }
+}
+
 #[test]
 fn a_seed_is_the_whole_run() {
     let first = first_seed();
@@ -135,16 +153,20 @@ fn a_seed_is_the_whole_run() {
     }
 }
 
+/// So many schedules are played with a check missing; one of them notices it, most often soon.
+#[cfg(debug_assertions)]
+const NOTICED_WITHIN: u64 = 1000;
+
 /// Plays schedules with a check of tandem missing, in a process of its own, since the switch is in
 /// the environment. Gives the number of schedules until it was noticed.
 #[cfg(debug_assertions)]
-fn schedules_until_noticed(fault: &str, at_most: u64) -> Option<u64> {
+fn schedules_until_noticed(fault: &str) -> Option<u64> {
     let program = std::env::current_exe().expect("this program");
     let played = std::process::Command::new(program)
         .args(["--exact", "--nocapture"])
         .arg("both_sides_come_to_the_same_and_no_write_is_lost_without_a_record")
         .env("TANDEM_FAULT", fault)
-        .env("TANDEM_SIMULATIONS", at_most.to_string())
+        .env("TANDEM_SIMULATIONS", NOTICED_WITHIN.to_string())
         .env(FIRST_ONLY, "1")
         .output()
         .expect("this program can be run");
@@ -157,23 +179,29 @@ fn schedules_until_noticed(fault: &str, at_most: u64) -> Option<u64> {
 #[cfg(debug_assertions)]
 #[test]
 fn without_the_fence_it_is_noticed() {
-    assert!(schedules_until_noticed("no_fence", 300).is_some());
+    assert!(schedules_until_noticed("no_fence").is_some());
 }
 
 #[cfg(debug_assertions)]
 #[test]
 fn where_the_sessions_of_a_dead_process_are_ended_once_only_it_is_noticed() {
-    assert!(schedules_until_noticed("ended_once", 300).is_some());
+    assert!(schedules_until_noticed("ended_once").is_some());
+}
+
+#[cfg(debug_assertions)]
+#[test]
+fn a_lane_that_does_not_wait_for_what_settling_a_commit_has_written_is_noticed() {
+    assert!(schedules_until_noticed("early_retry").is_some());
 }
 
 #[cfg(debug_assertions)]
 #[test]
 fn without_the_epoch_it_is_noticed() {
-    assert!(schedules_until_noticed("no_epoch", 300).is_some());
+    assert!(schedules_until_noticed("no_epoch").is_some());
 }
 
 #[cfg(debug_assertions)]
 #[test]
 fn a_reader_that_does_not_wait_for_the_times_of_commits_is_noticed() {
-    assert!(schedules_until_noticed("hasty_reader", 300).is_some());
+    assert!(schedules_until_noticed("hasty_reader").is_some());
 }

@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::applications::{NAMESPACE, Written, perform, place_of};
 use crate::checks::{check_end, is_converged};
-use crate::process::{Link, opened};
+use crate::process::{LEASE_DURATION, Link, opened};
 use crate::random::Random;
 use crate::schedule::{Schedule, Step, What};
 use crate::world::{SharedWorld, World, lock};
@@ -33,6 +33,8 @@ pub struct Outcome {
 const REST_TIME_MAX: Duration = Duration::from_secs(30);
 /// For so long nothing may change once they have.
 const REST_TIME: Duration = Duration::from_secs(3);
+/// About as long as another process takes to begin, so that both are at it at once.
+const OVERSLEPT: Duration = Duration::from_millis(600);
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 /// For so long an election waits for a write that not all members have.
 const UNDURABLE_WAIT_MAX: Duration = Duration::from_millis(100);
@@ -115,6 +117,10 @@ async fn disturb_first_start(schedule: &Schedule, world: &SharedWorld, link: &mu
         reached(commands).await;
         link.kill().await;
         link.start_again();
+    }
+    if let Some(commands) = schedule.asleep_after_commands {
+        reached(commands).await;
+        link.put_to_sleep(LEASE_DURATION + OVERSLEPT);
     }
 }
 

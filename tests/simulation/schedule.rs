@@ -88,6 +88,8 @@ pub struct Schedule {
     pub queue_bytes_max: usize,
     /// The very first start is killed once the clusters have done so many commands.
     pub killed_after_commands: Option<u64>,
+    /// It falls asleep then, for longer than its lease lasts.
+    pub asleep_after_commands: Option<u64>,
     pub steps: Vec<Step>,
 }
 
@@ -122,6 +124,7 @@ impl Schedule {
             batch_operations_max: [1, 3, 100][dice.below(3) as usize],
             queue_bytes_max: [16_384, 67_108_864][dice.below(2) as usize],
             killed_after_commands: None,
+            asleep_after_commands: None,
             steps,
         }
     }
@@ -131,7 +134,7 @@ impl Schedule {
     /// What a process has sent before it falls asleep is answered when it wakes.
     pub fn operation_timeout(&self) -> Duration {
         let sleeps = |step: &Step| matches!(step.what, What::Sleep { .. });
-        let any = self.steps.iter().any(sleeps);
+        let any = self.asleep_after_commands.is_some() || self.steps.iter().any(sleeps);
         Duration::from_secs(if any { 10 } else { 2 })
     }
 }
