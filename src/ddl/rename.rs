@@ -9,8 +9,10 @@ use super::queue::Pending;
 use super::turn::step;
 use super::worker::Worker;
 use crate::change::{Namespace, Pair, Side};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::pipeline::{Pairing, list, too_long};
+
+const NAMESPACE_EXISTS: i32 = 48;
 
 impl Worker {
     /// # Errors
@@ -189,6 +191,11 @@ impl Worker {
                 self.must_be_gone(collection, side, &subject.name, subject.uuid)
                     .await
             }
+            // Since it was looked for: another look tells what has the name.
+            Ran::Refused(Some(NAMESPACE_EXISTS), _) => Err(Error::unreachable(format!(
+                "{to} has just been created on {}",
+                self.cluster(side).name
+            ))),
             Ran::Refused(_, error) => Err(error),
         }
     }

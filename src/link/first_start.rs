@@ -3,6 +3,7 @@
 use bson::{DateTime, Timestamp, doc};
 
 use super::history::{History, LINK_FORMAT, checkpoint_document, checkpoint_id, keeper};
+use super::lease::Lease;
 use super::merge::Job;
 use super::own::Own;
 use super::run::Work;
@@ -119,6 +120,7 @@ pub(super) fn tell_of_first(
 pub(super) async fn make_ready(
     config: &Config,
     own: &Pair<Own>,
+    lease: &Lease,
     epoch: i64,
     from: Pair<Timestamp>,
     sync: &FirstSync,
@@ -152,6 +154,8 @@ pub(super) async fn make_ready(
         };
     }
     for side in Side::BOTH {
+        // What another process has put there meanwhile is not for this one to delete.
+        lease.must_be_held().await?;
         own[side]
             .delete("keys", vec![doc! { "q": { "_id.link": link }, "limit": 0 }])
             .await?;
@@ -171,8 +175,7 @@ pub(super) async fn make_ready(
         if !matches!(sync, FirstSync::Merge(_)) {
             change.insert("$unset", doc! { "resync": "" });
         }
-        let ready = doc! { "q": { "_id": link }, "u": change };
-        own[side].update("links", vec![ready]).await?;
+        lease.change_link(side, change).await?;
     }
     Ok(())
 }

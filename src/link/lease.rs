@@ -71,6 +71,19 @@ impl Lease {
             .await
     }
 
+    /// Changes the link's document on `side` for as long as no other process has taken the lease.
+    ///
+    /// # Errors
+    /// Fenced (8) where one has.
+    pub async fn change_link(&self, side: Side, change: Document) -> Result<()> {
+        let query = doc! { "_id": &self.link, "holder.run_id": &self.run_id };
+        let statement = doc! { "q": query, "u": change };
+        match self.own[side].update("links", vec![statement]).await? {
+            0 => Err(self.held_by_another(side).await),
+            _ => Ok(()),
+        }
+    }
+
     /// Renews until cancelled. An unreachable cluster is no loss of the lease: the epoch fences.
     ///
     /// # Errors

@@ -108,7 +108,13 @@ pub async fn take_over(
     standing: &mut Standing,
 ) -> Result<(Started, Ledger)> {
     let anew = options.first_start.anew || standing.turn == Turn::Turning;
-    let found = look(config, connected, store, options, anew).await?;
+    let found = match look(config, connected, store, options, anew).await {
+        // One cluster was read before another process had made the link ready, and one after.
+        Err(error) if error.class == Class::Resync => {
+            look(config, connected, store, options, anew).await
+        }
+        outcome => outcome,
+    }?;
     if found.1 {
         // What it would be refused for is known before anything is written.
         first_positions(config, &connected.own).await?;
@@ -156,7 +162,7 @@ async fn prepare(
         if matches!(sync, FirstSync::Copy) && options.first_start.drop_target {
             drop_included(config, &connected.clusters.b).await?;
         }
-        started_from = Some(begin(config, own, epoch, &sync, standing).await?);
+        started_from = Some(begin(config, own, &lease, epoch, &sync, standing).await?);
     } else {
         raise_epoch(config, connected, &history, epoch, &tags).await?;
         if let Some(job) = options.work.resync().or(widening.as_ref()) {
@@ -205,6 +211,7 @@ async fn prepare(
 async fn begin(
     config: &Config,
     own: &Pair<Own>,
+    lease: &Lease,
     epoch: i64,
     sync: &FirstSync,
     standing: &mut Standing,
@@ -220,7 +227,7 @@ async fn begin(
         }
     };
     tell_of_first(config, from, sync, turning);
-    make_ready(config, own, epoch, from, sync).await?;
+    make_ready(config, own, lease, epoch, from, sync).await?;
     if turning {
         standing.open(own, &config.link.name).await?;
     }

@@ -1,17 +1,21 @@
 //! What must be true all the time, and what in the end.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use bson::{Bson, Document, RawDocumentBuf, Uuid};
 use tandem::change::Side;
 
-use crate::applications::{NAMESPACE, Written, field_of, place_of};
+use crate::applications::{NAMESPACE, Written, aside, field_of, place_in, place_of};
+use crate::collections::is_told_of;
+use crate::commands::WRITE_CONFLICT;
 use crate::query::{list, sub};
 use crate::replica::{Entry, id_of};
-use crate::schedule::{KEPT_KEYS, KEYS};
+use crate::schedule::{COLLECTIONS_ASIDE, KEPT_KEYS, KEYS};
 use crate::stream::token;
 use crate::world::{Process, World};
 
+/// So often a session's own record may refuse its commits.
+const TOO_OLD_MAX: u32 = 3;
 const OWN: &str = "__tandem";
 
 /// tandem writes documents of applications only in transactions, and only on sessions whose ids
@@ -36,6 +40,13 @@ pub fn check_write(
         let problem = format!("tandem wrote to {database} outside of its tag sessions");
         world.problems.push(problem);
     }
+}
+
+/// No write of tandem makes a collection that was dropped or renamed.
+pub fn check_brought_back(world: &mut World, side: Side) {
+    let brought_back = std::mem::take(&mut world.replicas[side].brought_back);
+    let problem = |name: String| format!("tandem has brought {name} back to life");
+    world.problems.extend(brought_back.into_iter().map(problem));
 }
 
 /// Only that process moves a checkpoint which has raised the epoch last, with the lease in its hand. Two
@@ -78,6 +89,21 @@ pub fn check_charge(
     }
 }
 
+/// A session's own record refuses a transaction at an older snapshot: one that has met that waits until
+/// its reader knows of what the session has written.
+pub fn check_record(world: &mut World, name: &str, session: Option<Uuid>, code: i32) {
+    let is_refused = name == "commitTransaction" && code == WRITE_CONFLICT;
+    let Some(session) = session.filter(|_| is_refused) else {
+        return;
+    };
+    let refused = world.too_old.entry(session).or_default();
+    *refused += 1;
+    if *refused == TOO_OLD_MAX {
+        let problem = "a session tries again and again at a snapshot older than its own last write";
+        world.problems.push(problem.to_owned());
+    }
+}
+
 fn takes_lease(command: &Document) -> bool {
     let query = list(&command["updates"])[0].as_document();
     query.is_some_and(|statement| sub(&statement["q"]).contains_key("$or"))
@@ -86,6 +112,52 @@ fn takes_lease(command: &Document) -> bool {
 /// Whether both sides hold the same documents, byte for byte.
 pub fn is_converged(world: &World) -> bool {
     (0..KEYS).all(|key| document(world, Side::A, key) == document(world, Side::B, key))
+        && asides(world)
+            .all(|name| contents(world, Side::A, &name) == contents(world, Side::B, &name))
+}
+
+/// Collections that come and go, but for those that tandem has given up and said so.
+fn asides(world: &World) -> impl Iterator<Item = String> {
+    let given_up = given_up(world);
+    let names = (0..COLLECTIONS_ASIDE).map(aside);
+    names.filter(move |name| !given_up.contains_key(name))
+}
+
+/// Names of the collections that are passed over, and why.
+pub fn given_up(world: &World) -> BTreeMap<String, String> {
+    let mut given_up = BTreeMap::new();
+    for side in Side::BOTH {
+        let replica = &world.replicas[side];
+        for (_, known) in replica.all(&format!("{OWN}.collections"), replica.time, None) {
+            if known
+                .get_str("state")
+                .is_ok_and(|state| state == "unpaired")
+            {
+                let reason = known.get_str("reason").unwrap_or_default();
+                let names = ["name_a", "name_b"].map(|name| known.get_str(name));
+                let names = names.into_iter().flatten();
+                given_up.extend(names.map(|name| (name.to_owned(), reason.to_owned())));
+            }
+        }
+    }
+    given_up
+}
+
+/// None where there is no such collection.
+fn contents(world: &World, side: Side, name: &str) -> Option<Vec<Vec<u8>>> {
+    let replica = &world.replicas[side];
+    replica.collections.get(name)?;
+    let bytes = |(_, found): (_, Document)| {
+        let raw = RawDocumentBuf::try_from(&found).expect("a document");
+        raw.into_bytes()
+    };
+    Some(
+        replica
+            .all(name, replica.time, None)
+            .into_iter()
+            .map(bytes)
+            .collect(),
+    )
 }
 
 fn document(world: &World, side: Side, key: i32) -> Option<Vec<u8>> {
@@ -110,21 +182,49 @@ pub fn check_end(world: &World, account: &[Written], records: &[RawDocumentBuf])
     let mut problems = world.problems.clone();
     if !is_converged(world) {
         problems.extend((0..KEYS).filter_map(|key| differing(world, key)));
+        problems.extend(asides(world).filter_map(|name| differing_aside(world, &name)));
     }
     let lost = losers(world, records, &mut problems);
     // What was rolled back must be nowhere.
     let stayed = |one: &&Written| !world.undone.contains(&one.number);
     let account: Vec<Written> = account.iter().filter(stayed).cloned().collect();
-    for key in 0..KEYS {
-        let replica = &world.replicas.a;
-        let found = replica.as_of(&place_of(key), replica.time);
-        nothing_is_invented(key, found, &account, &mut problems);
-        if key < KEPT_KEYS {
-            every_write_is_there(key, found, &account, &lost, &mut problems);
+    let names: Vec<String> = asides(world).collect();
+    let checked = names.iter().map(String::as_str).chain([NAMESPACE]);
+    for (name, side) in checked.flat_map(|name| Side::BOTH.map(|side| (name, side))) {
+        let replica = &world.replicas[side];
+        let Some(uuid) = replica.collections.get(name).map(|found| found.uuid) else {
+            continue;
+        };
+        let is_of = |one: &&Written| one.side == side && one.uuid == uuid;
+        let written: Vec<Written> = account.iter().filter(is_of).cloned().collect();
+        for key in 0..KEYS {
+            let found = replica.as_of(&place_in(name, key), replica.time);
+            nothing_is_invented(key, found, &account, &mut problems);
+            if key < KEPT_KEYS {
+                every_write_is_there(key, found, &written, &lost, &mut problems);
+            }
         }
     }
     records_are_here_too(world, records, &mut problems);
     problems
+}
+
+fn differing_aside(world: &World, name: &str) -> Option<String> {
+    let show = |side: Side| {
+        let replica = &world.replicas[side];
+        let found = replica.collections.get(name)?;
+        let all = replica.all(name, replica.time, None).into_iter();
+        let documents: Vec<String> = all.map(|(_, found)| found.to_string()).collect();
+        Some(format!("{} {documents:?}", found.uuid))
+    };
+    let differs = contents(world, Side::A, name) != contents(world, Side::B, name);
+    differs.then(|| {
+        format!(
+            "{name} differs: {:?} and {:?}",
+            show(Side::A),
+            show(Side::B)
+        )
+    })
 }
 
 fn differing(world: &World, key: i32) -> Option<String> {
@@ -149,7 +249,7 @@ fn losers(world: &World, records: &[RawDocumentBuf], problems: &mut Vec<String>)
     for side in Side::BOTH {
         for entry in &world.replicas[side].oplog {
             for (index, operation) in entry.operations.iter().enumerate() {
-                if let (Some(write), NAMESPACE) = (entry.write, operation.namespace.as_str()) {
+                if let (Some(write), true) = (entry.write, is_told_of(&operation.namespace)) {
                     let key = operation.id.as_i32().expect("a key of ours");
                     events.insert((side, token(entry.time, index)), (write, key));
                 }
@@ -161,6 +261,9 @@ fn losers(world: &World, records: &[RawDocumentBuf], problems: &mut Vec<String>)
     for record in records {
         let record = Document::try_from(record).expect("a record");
         let text = |name: &str| record.get_str(name).unwrap_or_default().to_owned();
+        if text("kind") == "ddl" {
+            continue;
+        }
         let side = if text("pipeline") == "a-to-b" {
             Side::A
         } else {

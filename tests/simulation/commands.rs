@@ -4,6 +4,7 @@ use std::collections::HashSet;
 
 use bson::{Bson, Document, Timestamp, Uuid, doc};
 
+use crate::collections::change;
 use crate::query::{list, matches, sub};
 use crate::replica::{NEVER, Refused, Replica, SessionState, Standing, Transaction};
 use crate::writes::{write, write_error};
@@ -23,10 +24,11 @@ pub enum Outcome {
 
 pub const WRITE_CONFLICT: i32 = 112;
 const NO_SUCH_TRANSACTION: i32 = 251;
+const SNAPSHOT_UNAVAILABLE: i32 = 246;
 const SNAPSHOT_TOO_OLD: i32 = 239;
 const TRANSACTION_TOO_OLD: i32 = 225;
 const CONFLICTING_OPERATION: i32 = 117;
-const NAMESPACE_NOT_FOUND: i32 = 26;
+pub const NAMESPACE_NOT_FOUND: i32 = 26;
 const COLLECTION_UUID_MISMATCH: i32 = 361;
 const INVALID_OPTIONS: i32 = 72;
 pub const DUPLICATE_KEY: i32 = 11000;
@@ -66,7 +68,7 @@ pub fn run(
 
 pub fn refused(code: i32) -> Outcome {
     let labels = match code {
-        WRITE_CONFLICT | NO_SUCH_TRANSACTION | SNAPSHOT_TOO_OLD => {
+        WRITE_CONFLICT | NO_SUCH_TRANSACTION | SNAPSHOT_TOO_OLD | SNAPSHOT_UNAVAILABLE => {
             vec!["TransientTransactionError"]
         }
         _ => Vec::new(),
@@ -113,6 +115,7 @@ fn begin(replica: &mut Replica, command: &Document, session: Option<Uuid>) -> Re
         }
         let open = Transaction {
             snapshot: time,
+            touched: Default::default(),
             written: Default::default(),
             operations: Vec::new(),
         };
@@ -140,14 +143,17 @@ fn begin(replica: &mut Replica, command: &Document, session: Option<Uuid>) -> Re
 
 fn answer(replica: &mut Replica, database: &str, command: &Document, view: &View) -> Outcome {
     let (name, subject) = command.iter().next().expect("a command has a name");
-    let namespace = format!("{database}.{}", subject.as_str().unwrap_or_default());
-    if let Some(wanted) = command.get("collectionUUID").and_then(uuid_of)
-        && replica.collections.get(&namespace).map(|found| found.uuid) != Some(wanted)
-    {
-        return match name.as_str() {
-            "find" => refused(COLLECTION_UUID_MISMATCH),
-            _ => Outcome::Reply(write_error(COLLECTION_UUID_MISMATCH, 0)),
-        };
+    let subject_name = subject.as_str().unwrap_or_default();
+    let namespace = match name.as_str() {
+        "renameCollection" => subject_name.to_owned(),
+        _ => format!("{database}.{subject_name}"),
+    };
+    if let Some(refusal) = refusal(replica, name, &namespace, command, view) {
+        replica.abort(&view.session.into_iter().collect());
+        return refusal;
+    }
+    if let Some(session) = view.session {
+        replica.touch(session, &namespace);
     }
     match name.as_str() {
         "hello" => Outcome::Reply(doc! { "setName": replica.set, "localTime": replica.now() }),
@@ -184,6 +190,7 @@ fn answer(replica: &mut Replica, database: &str, command: &Document, view: &View
             let (bytes, bytes_max) = (1_i64, 1_000_i64);
             Outcome::Reply(doc! { "size": bytes, "maxSize": bytes_max })
         }
+        "create" | "drop" | "renameCollection" => change(replica, name, &namespace, command),
         "find" => find(replica, &namespace, command, view),
         "insert" | "update" | "delete" => write(replica, name, &namespace, command, view),
         "commitTransaction" => {
@@ -199,6 +206,29 @@ fn answer(replica: &mut Replica, database: &str, command: &Document, view: &View
         }
         other => panic!("the simulation knows no command {other}: {command}"),
     }
+}
+
+/// Whether another collection has the name, or had at the time that is read.
+fn refusal(
+    replica: &Replica,
+    name: &str,
+    namespace: &str,
+    command: &Document,
+    view: &View,
+) -> Option<Outcome> {
+    let found = replica.collections.get(namespace);
+    let wanted = command.get("collectionUUID").and_then(uuid_of);
+    if wanted.is_some_and(|wanted| found.map(|found| found.uuid) != Some(wanted)) {
+        return Some(match name {
+            "insert" | "update" | "delete" => {
+                Outcome::Reply(write_error(COLLECTION_UUID_MISMATCH, 0))
+            }
+            _ => refused(COLLECTION_UUID_MISMATCH),
+        });
+    }
+    let of_the_past = view.session.is_some() || snapshot_asked(command).is_some();
+    let is_too_new = found.is_some_and(|found| found.visible_from > view.time);
+    (of_the_past && is_too_new).then(|| refused(SNAPSHOT_UNAVAILABLE))
 }
 
 fn cursor(documents: Vec<Document>) -> Outcome {

@@ -5,6 +5,7 @@
 
 mod applications;
 mod checks;
+mod collections;
 mod commands;
 mod majority;
 mod network;
@@ -16,10 +17,12 @@ mod replica;
 mod schedule;
 mod shrink;
 mod stream;
+mod transactions;
 mod update;
 mod world;
 mod writes;
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use play::play;
@@ -77,12 +80,17 @@ fn both_sides_come_to_the_same_and_no_write_is_lost_without_a_record() {
     println!("{count} schedules from seed {first}");
     let started = Instant::now();
     let (mut commands, mut records, mut crashes, mut failed) = (0, 0, 0, Vec::new());
+    let (mut changes, mut given_up) = (0, BTreeMap::<String, u32>::new());
     let mut longest_rest = (Duration::ZERO, first);
     for seed in first..first + count {
         let outcome = play(&Schedule::of(seed));
         commands += outcome.commands;
         records += outcome.records;
         crashes += outcome.crashes;
+        changes += outcome.changes;
+        for reason in outcome.given_up.into_values() {
+            *given_up.entry(reason).or_insert(0) += 1;
+        }
         longest_rest = longest_rest.max((outcome.came_to_rest_after, seed));
         if !outcome.problems.is_empty() {
             println!("TANDEM_SEED={seed}: {:#?}", outcome.problems);
@@ -94,7 +102,7 @@ fn both_sides_come_to_the_same_and_no_write_is_lost_without_a_record() {
         }
     }
     println!(
-        "simulation: {count} schedules in {:.1} s, {} failed, {commands} commands, {records} records, {crashes} crashes, at rest after {:.1?} at most (seed {}), first seed {first}",
+        "simulation: {count} schedules in {:.1} s, {} failed, {commands} commands, {records} records, {crashes} crashes, {changes} changes of collections, given up: {given_up:?}, at rest after {:.1?} at most (seed {}), first seed {first}",
         started.elapsed().as_secs_f64(),
         failed.len(),
         longest_rest.0,
@@ -125,6 +133,24 @@ fn a_first_start_that_is_killed_after_any_command_is_begun_again() {
     }
 }
 
+/// It once took the epoch of the process that had taken over for its own, and both went on.
+#[test]
+fn a_first_start_that_sleeps_after_any_command_while_another_process_starts_gives_way() {
+    let first = first_seed();
+    let offset = first % KILLS_APART as u64;
+    for commands in (offset..COMMANDS_OF_A_START).step_by(KILLS_APART) {
+        let mut schedule = Schedule::of(first + commands);
+        schedule.asleep_after_commands = Some(commands);
+        schedule.steps.truncate(5);
+        let problems = play(&schedule).problems;
+        let seed = schedule.seed;
+        assert!(
+            problems.is_empty(),
+            "asleep after {commands} commands, seed {seed}: {problems:#?}"
+        );
+    }
+}
+
 #[test]
 fn a_seed_is_the_whole_run() {
     let first = first_seed();
@@ -135,16 +161,21 @@ fn a_seed_is_the_whole_run() {
     }
 }
 
+/// So many schedules are played with a check missing; one of them notices it, most often soon.
+#[cfg(debug_assertions)]
+const NOTICED_WITHIN: u64 = 1000;
+
 /// Plays schedules with a check of tandem missing, in a process of its own, since the switch is in
 /// the environment. Gives the number of schedules until it was noticed.
 #[cfg(debug_assertions)]
-fn schedules_until_noticed(fault: &str, at_most: u64) -> Option<u64> {
+fn schedules_until_noticed(fault: &str, emphasis: Option<&str>) -> Option<u64> {
     let program = std::env::current_exe().expect("this program");
     let played = std::process::Command::new(program)
         .args(["--exact", "--nocapture"])
         .arg("both_sides_come_to_the_same_and_no_write_is_lost_without_a_record")
         .env("TANDEM_FAULT", fault)
-        .env("TANDEM_SIMULATIONS", at_most.to_string())
+        .env("TANDEM_SIMULATIONS", NOTICED_WITHIN.to_string())
+        .envs(emphasis.map(|emphasis| (schedule::Emphasis::VARIABLE, emphasis)))
         .env(FIRST_ONLY, "1")
         .output()
         .expect("this program can be run");
@@ -157,23 +188,36 @@ fn schedules_until_noticed(fault: &str, at_most: u64) -> Option<u64> {
 #[cfg(debug_assertions)]
 #[test]
 fn without_the_fence_it_is_noticed() {
-    assert!(schedules_until_noticed("no_fence", 300).is_some());
+    assert!(schedules_until_noticed("no_fence", None).is_some());
 }
 
 #[cfg(debug_assertions)]
 #[test]
 fn where_the_sessions_of_a_dead_process_are_ended_once_only_it_is_noticed() {
-    assert!(schedules_until_noticed("ended_once", 300).is_some());
+    assert!(schedules_until_noticed("ended_once", None).is_some());
+}
+
+#[cfg(debug_assertions)]
+#[test]
+fn a_lane_that_does_not_wait_for_what_settling_a_commit_has_written_is_noticed() {
+    assert!(schedules_until_noticed("early_retry", Some("lost_replies")).is_some());
+}
+
+#[cfg(debug_assertions)]
+#[test]
+#[ignore = "it may take some 200 schedules"]
+fn a_write_that_names_no_collection_uuid_is_noticed() {
+    assert!(schedules_until_noticed("no_uuid", Some("collections")).is_some());
 }
 
 #[cfg(debug_assertions)]
 #[test]
 fn without_the_epoch_it_is_noticed() {
-    assert!(schedules_until_noticed("no_epoch", 300).is_some());
+    assert!(schedules_until_noticed("no_epoch", None).is_some());
 }
 
 #[cfg(debug_assertions)]
 #[test]
 fn a_reader_that_does_not_wait_for_the_times_of_commits_is_noticed() {
-    assert!(schedules_until_noticed("hasty_reader", 300).is_some());
+    assert!(schedules_until_noticed("hasty_reader", None).is_some());
 }

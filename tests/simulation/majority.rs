@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bson::Timestamp;
 
+use crate::collections::is_change;
 use crate::replica::{Entry, Replica, SessionState, Standing};
 
 impl Replica {
@@ -41,7 +42,9 @@ impl Replica {
     /// last primary had, where that is `rolled_back`: returns the applications' writes in it.
     pub fn elect(&mut self, rolled_back: bool) -> Vec<u32> {
         let mut undone = Vec::new();
-        if rolled_back {
+        // A change of a collection is never undone here.
+        let is_change = |entry: &Entry| entry.operations.iter().any(|one| is_change(one.kind));
+        if rolled_back && !self.oplog[self.durable().len()..].iter().any(is_change) {
             let durable = self.durable_time();
             let kept = self.durable().len();
             undone.extend(self.oplog.drain(kept..).filter_map(|entry| entry.write));

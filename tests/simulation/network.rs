@@ -14,7 +14,7 @@ use tandem::error::Result;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep};
 
-use crate::checks::{check_charge, check_write};
+use crate::checks::{check_brought_back, check_charge, check_record, check_write};
 use crate::commands::{Outcome, run};
 use crate::stream::{Cut, Reading};
 use crate::world::{Process, SharedWorld, is_traced, lock};
@@ -147,6 +147,8 @@ impl Line {
                     Outcome::Held => -1,
                 };
                 world.note(self.side, name, code);
+                check_record(&mut world, name, session, code);
+                check_brought_back(&mut world, self.side);
                 if let Outcome::Reply(reply) = &outcome {
                     check_charge(&mut world, self.side, self.process, command, reply, entries);
                 }
@@ -252,6 +254,7 @@ impl Server for Line {
 /// Statements of a transaction wait for its commit.
 fn is_write(command: &Document) -> bool {
     match command.keys().next().map(String::as_str) {
+        Some("create" | "drop" | "renameCollection") => true,
         Some("insert" | "update" | "delete") => !command.contains_key("txnNumber"),
         Some("commitTransaction") => true,
         _ => false,

@@ -1,5 +1,6 @@
 //! Plays one schedule: the real link between two clusters in memory, through everything.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -10,8 +11,9 @@ use tandem::store::RecordFilter;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::applications::{NAMESPACE, Written, perform, place_of};
-use crate::checks::{check_end, is_converged};
-use crate::process::{Link, opened};
+use crate::checks::{check_end, given_up, is_converged};
+use crate::collections::{is_change, is_told_of};
+use crate::process::{LEASE_DURATION, Link, opened};
 use crate::random::Random;
 use crate::schedule::{Schedule, Step, What};
 use crate::world::{SharedWorld, World, lock};
@@ -25,6 +27,10 @@ pub struct Outcome {
     pub commands: u64,
     pub records: usize,
     pub crashes: u32,
+    /// How often a collection was created, dropped or renamed.
+    pub changes: usize,
+    /// Collections that tandem has given up, and said so, with the reasons.
+    pub given_up: BTreeMap<String, String>,
     /// How long after the last fault both sides came to the same and stayed so.
     pub came_to_rest_after: Duration,
 }
@@ -33,6 +39,8 @@ pub struct Outcome {
 const REST_TIME_MAX: Duration = Duration::from_secs(30);
 /// For so long nothing may change once they have.
 const REST_TIME: Duration = Duration::from_secs(3);
+/// About as long as another process takes to begin, so that both are at it at once.
+const OVERSLEPT: Duration = Duration::from_millis(600);
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 /// For so long an election waits for a write that not all members have.
 const UNDURABLE_WAIT_MAX: Duration = Duration::from_millis(100);
@@ -86,6 +94,8 @@ async fn play_in(schedule: &Schedule, state: &Path) -> Outcome {
         commands,
         records: 0,
         crashes,
+        changes: 0,
+        given_up: BTreeMap::new(),
         came_to_rest_after: REST_TIME_MAX,
     };
     match rested {
@@ -99,6 +109,8 @@ async fn play_in(schedule: &Schedule, state: &Path) -> Outcome {
     outcome.problems.extend(ends);
     let records = records(&state);
     outcome.records = records.len();
+    outcome.changes = changes(&lock(&world));
+    outcome.given_up = given_up(&lock(&world));
     outcome
         .problems
         .extend(check_end(&lock(&world), &account, &records));
@@ -115,6 +127,10 @@ async fn disturb_first_start(schedule: &Schedule, world: &SharedWorld, link: &mu
         reached(commands).await;
         link.kill().await;
         link.start_again();
+    }
+    if let Some(commands) = schedule.asleep_after_commands {
+        reached(commands).await;
+        link.put_to_sleep(LEASE_DURATION + OVERSLEPT);
     }
 }
 
@@ -172,7 +188,11 @@ async fn take(
         | What::Transaction { .. }
         | What::Replace { .. }
         | What::Delete { .. }
-        | What::NoChange { .. } => perform(world, &step.what, account).await,
+        | What::NoChange { .. }
+        | What::WriteAside { .. }
+        | What::Create { .. }
+        | What::Drop { .. }
+        | What::Rename { .. } => perform(world, &step.what, account).await,
     }
     0
 }
@@ -213,9 +233,21 @@ fn data_entries(world: &World, side: Side) -> usize {
         entry
             .operations
             .iter()
-            .any(|operation| operation.namespace == NAMESPACE)
+            .any(|operation| is_told_of(&operation.namespace))
     };
     oplog.filter(is_data).count()
+}
+
+/// Changes of collections, on both sides and by everybody.
+fn changes(world: &World) -> usize {
+    let entries = Side::BOTH.map(|side| world.replicas[side].oplog.iter());
+    let operations = entries
+        .into_iter()
+        .flatten()
+        .flat_map(|entry| &entry.operations);
+    operations
+        .filter(|operation| is_change(operation.kind))
+        .count()
 }
 
 fn records(state: &Path) -> Vec<RawDocumentBuf> {

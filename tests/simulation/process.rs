@@ -223,6 +223,7 @@ fn config(schedule: &Schedule, state_dir: &Path) -> Config {
          [clusters.a]\nname = \"eu\"\nuri = \"mongodb://a/\"\n\
          [clusters.b]\nname = \"us\"\nuri = \"mongodb://b/\"\n\
          [namespaces]\ninclude = [\"shop.*\"]\n\
+         [ddl]\nreplicate = true\ndrops = true\n\
          [apply]\nlanes = {}\nbatch_operations_max = {}\nbatch_bytes_max = 16384\n\
          [limits]\nqueue_bytes_max = {}\n\
          [timeouts]\noperation = \"{}ms\"\n",

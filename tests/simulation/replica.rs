@@ -1,10 +1,11 @@
 //! One replica set in memory: documents with all their versions, an oplog, transactions.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use bson::{Bson, DateTime, Document, RawDocumentBuf, Timestamp, Uuid, doc};
 
+use crate::collections::is_told_of;
 use crate::update::difference;
 
 /// The bytes of `{ _id: … }`.
@@ -41,6 +42,8 @@ pub struct Entry {
 #[derive(Debug)]
 pub struct Collection {
     pub uuid: Uuid,
+    /// It has its name since then: as of an earlier time it cannot be read.
+    pub visible_from: Timestamp,
     /// By `_id`, oldest first; none for an absent document.
     pub versions: BTreeMap<Id, Vec<(Timestamp, Option<Document>)>>,
 }
@@ -49,6 +52,8 @@ pub struct Collection {
 #[derive(Debug, Clone)]
 pub struct Transaction {
     pub snapshot: Timestamp,
+    /// Collections it has locked: whoever drops or renames them waits for its end.
+    pub touched: BTreeSet<String>,
     pub written: BTreeMap<Place, Option<Document>>,
     pub operations: Vec<Operation>,
 }
@@ -98,6 +103,8 @@ pub struct Replica {
     pub oplog: Vec<Entry>,
     pub sessions: HashMap<Uuid, SessionState>,
     pub next_uuid: crate::random::Random,
+    /// Collections that a transaction has created by writing into them.
+    pub brought_back: Vec<String>,
 }
 
 impl Replica {
@@ -116,6 +123,7 @@ impl Replica {
             oplog: Vec::new(),
             sessions: HashMap::new(),
             next_uuid,
+            brought_back: Vec::new(),
         }
     }
 
@@ -145,6 +153,7 @@ impl Replica {
         collection
             .or_insert_with(|| Collection {
                 uuid,
+                visible_from: NEVER,
                 versions: BTreeMap::new(),
             })
             .uuid
@@ -201,69 +210,12 @@ impl Replica {
             })
     }
 
-    fn changed_after(&self, place: &Place, time: Timestamp) -> bool {
+    pub fn changed_after(&self, place: &Place, time: Timestamp) -> bool {
         let collection = self.collections.get(&place.0);
         let versions = collection.and_then(|found| found.versions.get(&place.1));
         versions
             .and_then(|all| all.last())
             .is_some_and(|(at, _)| *at > time)
-    }
-
-    /// Writes one document in an open transaction. What changes nothing is not checked.
-    pub fn write_in(
-        &mut self,
-        session: Uuid,
-        place: Place,
-        before: Option<&Document>,
-        after: Option<Document>,
-    ) -> Result<bool, Refused> {
-        if before == after.as_ref() {
-            return Ok(false);
-        }
-        let Some(SessionState {
-            standing: Standing::Open(open),
-            ..
-        }) = self.sessions.get(&session)
-        else {
-            panic!("a write without a transaction");
-        };
-        if self.changed_after(&place, open.snapshot) || self.is_held(&place, Some(session)) {
-            return Err(Refused::Conflict);
-        }
-        let uuid = self.create(&place.0);
-        let operation = operation(&place.0, uuid, before, after.as_ref());
-        let state = self.sessions.get_mut(&session).expect("looked at above");
-        if let Standing::Open(open) = &mut state.standing {
-            open.operations.push(operation);
-            open.written.insert(place, after);
-        }
-        Ok(true)
-    }
-
-    /// A statement that opens a transaction arrives after its session was ended: the server takes it,
-    /// and nobody ever goes on with it.
-    pub fn open_late(&mut self, session: Uuid, place: Place) {
-        let known = self.sessions.get(&session);
-        let (known, written) = known.map_or((0, NEVER), |one| (one.number, one.written));
-        let before = self.as_of(&place, self.time).cloned();
-        let open = Transaction {
-            snapshot: self.time,
-            written: BTreeMap::new(),
-            operations: Vec::new(),
-        };
-        let state = SessionState {
-            number: known + 1,
-            standing: Standing::Open(open),
-            written,
-        };
-        self.sessions.insert(session, state);
-        let after = doc! { "late": true };
-        if self
-            .write_in(session, place, before.as_ref(), Some(after))
-            .is_err()
-        {
-            self.abort(&HashSet::from([session]));
-        }
     }
 
     /// Plain writes of one document each, or an application's transaction: one cluster time.
@@ -275,6 +227,11 @@ impl Replica {
     ) -> Result<bool, Refused> {
         if changes.iter().any(|(place, _)| self.is_held(place, None)) {
             return Err(Refused::Held);
+        }
+        for (place, after) in &changes {
+            if after.is_some() && is_told_of(&place.0) {
+                self.create_told(&place.0);
+            }
         }
         let time = self.time;
         let mut operations = Vec::new();
@@ -294,34 +251,7 @@ impl Replica {
         Ok(true)
     }
 
-    /// What has written nothing touches no record, and meets no conflict.
-    pub fn commit(&mut self, session: Uuid) -> Result<(), Refused> {
-        let state = self
-            .sessions
-            .get_mut(&session)
-            .expect("a session with a transaction");
-        let number = state.number;
-        let Standing::Open(open) = std::mem::replace(&mut state.standing, Standing::Committed)
-        else {
-            panic!("only an open transaction commits");
-        };
-        if open.operations.is_empty() {
-            return Ok(());
-        }
-        if state.written > open.snapshot {
-            state.standing = Standing::Aborted;
-            return Err(Refused::Conflict);
-        }
-        let written = open.written.into_iter().collect();
-        self.enter(written, open.operations, None, Some((session, number)));
-        self.sessions
-            .get_mut(&session)
-            .expect("looked at above")
-            .written = self.time;
-        Ok(())
-    }
-
-    fn enter(
+    pub fn enter(
         &mut self,
         written: Vec<(Place, Option<Document>)>,
         operations: Vec<Operation>,
@@ -350,14 +280,6 @@ impl Replica {
             durable_at: before.max(self.elapsed + self.members_lag),
         });
     }
-
-    pub fn abort(&mut self, sessions: &HashSet<Uuid>) {
-        for (id, state) in &mut self.sessions {
-            if sessions.contains(id) && matches!(state.standing, Standing::Open(_)) {
-                state.standing = Standing::Aborted;
-            }
-        }
-    }
 }
 
 pub fn id_of(id: &Bson) -> Id {
@@ -365,7 +287,7 @@ pub fn id_of(id: &Bson) -> Id {
     raw.into_bytes()
 }
 
-fn operation(
+pub fn operation(
     namespace: &str,
     uuid: Uuid,
     before: Option<&Document>,

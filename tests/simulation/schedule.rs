@@ -13,6 +13,9 @@ pub const KEPT_KEYS: i32 = 4;
 /// All keys; the rest is replaced and deleted as well.
 pub const KEYS: i32 = 6;
 
+/// Collections that come and go, beside the one that stays.
+pub const COLLECTIONS_ASIDE: usize = 3;
+
 #[derive(Debug, Clone)]
 pub enum What {
     /// Inserts the document, or adds a field of its own to it.
@@ -37,6 +40,27 @@ pub enum What {
     NoChange {
         side: Side,
         key: i32,
+    },
+    /// Adds a field to a document of a collection that comes and goes, and makes both where they are
+    /// not there.
+    WriteAside {
+        side: Side,
+        collection: usize,
+        key: i32,
+    },
+    Create {
+        side: Side,
+        collection: usize,
+    },
+    Drop {
+        side: Side,
+        collection: usize,
+    },
+    /// Over another one, where that has the name.
+    Rename {
+        side: Side,
+        collection: usize,
+        to: usize,
     },
     /// The process is killed and started again after this time.
     Crash {
@@ -72,6 +96,37 @@ pub enum What {
     },
 }
 
+/// Who changes collections that come and go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Changers {
+    /// Creates, drops and renames them. Where both did, one would have to give way, and the collection
+    /// be passed over from then on.
+    One(Side),
+    /// Create and drop them.
+    Both,
+}
+
+/// What schedules have more of than chance gives them, so that something is noticed sooner.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Emphasis {
+    Nothing,
+    Collections,
+    LostReplies,
+}
+
+impl Emphasis {
+    pub const VARIABLE: &str = "TANDEM_SIMULATION_OF";
+
+    fn chosen() -> Self {
+        match std::env::var(Self::VARIABLE).as_deref() {
+            Err(_) => Emphasis::Nothing,
+            Ok("collections") => Emphasis::Collections,
+            Ok("lost_replies") => Emphasis::LostReplies,
+            Ok(other) => panic!("{} knows no {other}", Self::VARIABLE),
+        }
+    }
+}
+
 #[derive(Debug, Clone)]
 pub struct Step {
     pub at: Duration,
@@ -88,13 +143,16 @@ pub struct Schedule {
     pub queue_bytes_max: usize,
     /// The very first start is killed once the clusters have done so many commands.
     pub killed_after_commands: Option<u64>,
+    /// It falls asleep then, for longer than its lease lasts.
+    pub asleep_after_commands: Option<u64>,
     pub steps: Vec<Step>,
 }
 
 impl Schedule {
     pub fn of(seed: u64) -> Self {
+        let emphasis = Emphasis::chosen();
         let mut dice = Random::new(seed);
-        let weather = Weather {
+        let mut weather = Weather {
             lost_percent: [0, 0, 1, 4][dice.below(4) as usize],
             delay_ms_max: [1, 4, 20][dice.below(3) as usize],
             late_ms_max: [0, 50, 1500][dice.below(3) as usize],
@@ -103,14 +161,32 @@ impl Schedule {
             stale_tokens_percent: [0, 30, 80][dice.below(3) as usize],
             history_seconds: [1, 5, 300][dice.below(3) as usize],
         };
+        if emphasis == Emphasis::LostReplies {
+            weather.lost_percent = 4;
+        }
         let skew = |dice: &mut Random| [0, 0, 40, 3_600_000][dice.below(4) as usize];
         let skew_ms = Pair::new(skew(&mut dice), skew(&mut dice));
         let length_ms = [300, 1000, 3000][dice.below(3) as usize];
         let count = 3 + dice.below(40);
+        let all = [
+            Changers::One(Side::A),
+            Changers::One(Side::B),
+            Changers::Both,
+        ];
+        let changers = all[dice.below(3) as usize];
+        let any = dice.percent(50) || emphasis == Emphasis::Collections;
+        let changers = any.then_some(changers);
+        let share = match emphasis {
+            Emphasis::Nothing | Emphasis::LostReplies => 40,
+            Emphasis::Collections => 90,
+        };
         let mut steps: Vec<Step> = (0..count)
             .map(|_| Step {
                 at: Duration::from_millis(dice.below(length_ms)),
-                what: what(&mut dice),
+                what: match changers {
+                    Some(changers) if dice.percent(share) => aside(&mut dice, changers),
+                    Some(_) | None => what(&mut dice),
+                },
             })
             .collect();
         steps.sort_by_key(|step| step.at);
@@ -122,6 +198,7 @@ impl Schedule {
             batch_operations_max: [1, 3, 100][dice.below(3) as usize],
             queue_bytes_max: [16_384, 67_108_864][dice.below(2) as usize],
             killed_after_commands: None,
+            asleep_after_commands: None,
             steps,
         }
     }
@@ -131,8 +208,37 @@ impl Schedule {
     /// What a process has sent before it falls asleep is answered when it wakes.
     pub fn operation_timeout(&self) -> Duration {
         let sleeps = |step: &Step| matches!(step.what, What::Sleep { .. });
-        let any = self.steps.iter().any(sleeps);
+        let any = self.asleep_after_commands.is_some() || self.steps.iter().any(sleeps);
         Duration::from_secs(if any { 10 } else { 2 })
+    }
+}
+
+/// Something about collections that come and go. Any side writes into them.
+fn aside(dice: &mut Random, changers: Changers) -> What {
+    let any = if dice.percent(50) { Side::A } else { Side::B };
+    let collection = dice.below(COLLECTIONS_ASIDE as u64) as usize;
+    let other = 1 + dice.below(COLLECTIONS_ASIDE as u64 - 1) as usize;
+    match (dice.below(100), changers) {
+        (0..=59, _) => What::WriteAside {
+            side: any,
+            collection,
+            key: dice.below(2) as i32,
+        },
+        (60..=67, Changers::One(side)) => What::Create { side, collection },
+        (68..=81, Changers::One(side)) => What::Drop { side, collection },
+        (_, Changers::One(side)) => What::Rename {
+            side,
+            collection,
+            to: (collection + other) % COLLECTIONS_ASIDE,
+        },
+        (60..=72, Changers::Both) => What::Create {
+            side: any,
+            collection,
+        },
+        (_, Changers::Both) => What::Drop {
+            side: any,
+            collection,
+        },
     }
 }
 

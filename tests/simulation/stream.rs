@@ -2,6 +2,7 @@
 
 use bson::{Bson, DateTime, Document, RawDocumentBuf, Timestamp, doc};
 
+use crate::collections::is_change;
 use crate::query::{list, matches, sub};
 use crate::replica::{Entry, Operation, Replica};
 
@@ -86,9 +87,13 @@ fn event(entry: &Entry, operation: &Operation, index: usize) -> Document {
         "clusterTime": entry.time,
         "wallTime": DateTime::from_millis(entry.wall_ms),
         "ns": { "db": database, "coll": collection },
-        "documentKey": { "_id": operation.id.clone() },
         "collectionUUID": operation.uuid,
     };
+    if is_change(operation.kind) {
+        event.extend(operation.body.clone());
+        return event;
+    }
+    event.insert("documentKey", doc! { "_id": operation.id.clone() });
     match operation.kind {
         "update" => {
             event.insert(
