@@ -179,12 +179,13 @@ impl Store {
     {
         let (store, filter) = (self.clone(), filter.clone());
         entries.into_iter().flatten().filter_map(move |entry| {
-            let record = entry
-                .map_err(|cause| store.sled_error(cause))
-                .and_then(|(_, bytes)| store.decoded(&bytes));
-            match record {
-                Ok(record) => filter.matches(&record).then_some(Ok(record)),
-                Err(error) => Some(Err(error)),
+            let (_, bytes) = match entry {
+                Ok(entry) => entry,
+                Err(cause) => return Some(Err(store.sled_error(cause))),
+            };
+            match RawDocument::from_bytes(&bytes) {
+                Ok(record) => filter.matches(record).then(|| Ok(record.to_owned())),
+                Err(cause) => Some(Err(store.damaged("a record").caused_by(cause))),
             }
         })
     }
