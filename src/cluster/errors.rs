@@ -71,6 +71,8 @@ const OPERATOR_CODES: [(i32, &str); 8] = [
 
 /// A cutover, or an operator, has blocked writes with `setUserWriteBlockMode`.
 pub const WRITES_BLOCKED: i32 = 371;
+pub const NAMESPACE_EXISTS: i32 = 48;
+pub const DUPLICATE_KEY: i32 = 11000;
 
 /// The position to go on from is gone.
 const RESYNC_CODES: [i32; 2] = [

@@ -117,7 +117,6 @@ impl Worker {
         created: Created,
         options: &Document,
     ) -> Result<Option<Uuid>> {
-        const NAMESPACE_EXISTS: i32 = 48;
         let mut command = bson::doc! { "create": name.collection() };
         command.extend(options.clone());
         let subject = Subject {
@@ -131,7 +130,7 @@ impl Worker {
             .await?
         {
             Ran::Done => {}
-            Ran::Refused(Some(NAMESPACE_EXISTS), _) => {
+            Ran::Refused(Some(errors::NAMESPACE_EXISTS), _) => {
                 return Err(Error::unreachable(format!(
                     "{name} has just been created on {}",
                     self.cluster(side).name

@@ -9,10 +9,9 @@ use super::queue::Pending;
 use super::turn::step;
 use super::worker::Worker;
 use crate::change::{Namespace, Pair, Side};
+use crate::cluster::errors;
 use crate::error::{Error, Result};
 use crate::pipeline::{Pairing, list, too_long};
-
-const NAMESPACE_EXISTS: i32 = 48;
 
 impl Worker {
     /// # Errors
@@ -192,7 +191,7 @@ impl Worker {
                     .await
             }
             // Since it was looked for: another look tells what has the name.
-            Ran::Refused(Some(NAMESPACE_EXISTS), _) => Err(Error::unreachable(format!(
+            Ran::Refused(Some(errors::NAMESPACE_EXISTS), _) => Err(Error::unreachable(format!(
                 "{to} has just been created on {}",
                 self.cluster(side).name
             ))),

@@ -14,9 +14,6 @@ use crate::config::{Config, InitialSync, START_AT};
 use crate::error::{Class, Error, Result};
 use crate::source::oldest_entry;
 
-/// Of an `_id` that is there already.
-const DUPLICATE_KEY: i32 = 11000;
-
 /// What a first start does about what both clusters hold.
 pub(super) enum FirstSync {
     None,
@@ -145,7 +142,7 @@ pub(super) async fn make_ready(
         };
         let inserts = (0..lanes).map(insert).collect();
         match own[side].update("checkpoints", inserts).await {
-            Err(error) if errors::code_of(&error) == Some(DUPLICATE_KEY) => {
+            Err(error) if errors::code_of(&error) == Some(errors::DUPLICATE_KEY) => {
                 return Err(Error::fenced(format!(
                     "another process has taken over link {link}"
                 )));

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bson::{RawArrayBuf, RawDocument, RawDocumentBuf, cstr, rawdoc};
 
 use crate::change::{DocumentKey, elements};
-use crate::cluster::errors::{check_reply, classify, code_of, deadline_passed};
+use crate::cluster::errors::{DUPLICATE_KEY, check_reply, classify, code_of, deadline_passed};
 use crate::cluster::{Cluster, Failure, FailureKind};
 use crate::error::{Error, Result};
 use crate::target::TagSession;
@@ -13,7 +13,6 @@ use crate::target::TagSession;
 /// An application may hold the document for a moment.
 const TRIES_MAX: usize = 20;
 const TRY_PAUSE: Duration = Duration::from_millis(100);
-const DUPLICATE_KEY: i32 = 11000;
 
 /// Compare and set of a whole document; none stands for no document.
 pub struct Swap<'a> {

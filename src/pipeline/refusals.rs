@@ -32,7 +32,6 @@ impl Lane {
         };
         loop {
             self.waits_on(Some(&unclear.to_string()));
-            let exchange = &self.shared.exchange;
             exchange.unclear(self.pipeline, self.index, &unclear);
             let after = plan.fence.time;
             let database = &self.shared.database;

@@ -14,7 +14,7 @@ pub enum Step {
     /// The statements of the transaction.
     Write,
     Commit,
-    /// Until the commit is seen on the target's stream.
+    /// Until the target's reader has passed the commit.
     Echo,
 }
 

@@ -185,22 +185,22 @@ impl<O: Observer> Reader<O> {
             pause(true);
             let token_is_proof = stream.token_is_proof();
             let time_max = self.patience.time_max;
-            let handed;
-            (handed, next) = match until {
-                // The server makes the next batch while this one goes its way.
+            next = match until {
+                // The server makes the next batch while this one goes its way. Where there is none,
+                // this one still goes it to its end.
                 Until::Cancelled => {
-                    let next = timed(stream.next(time_max));
-                    tokio::join!(self.hand_over(&batch, token_is_proof), next)
+                    let next = async { Ok(timed(stream.next(time_max)).await) };
+                    let handed = self.hand_over(&batch, token_is_proof);
+                    tokio::try_join!(handed, next)?.1
                 }
                 Until::Passed(time) => {
-                    let handed = self.hand_over(&batch, token_is_proof).await;
+                    self.hand_over(&batch, token_is_proof).await?;
                     if self.complete.time >= time {
-                        return handed;
+                        return Ok(());
                     }
-                    (handed, timed(stream.next(time_max)).await)
+                    timed(stream.next(time_max)).await
                 }
             };
-            handed?;
         }
     }
 

@@ -3,6 +3,7 @@
 use bson::{Document, RawDocumentBuf, Timestamp};
 
 use crate::change::DocumentKey;
+use crate::cluster::errors::DUPLICATE_KEY;
 use crate::cluster::{Failure, errors};
 use crate::error::{Class, Error};
 
@@ -48,7 +49,6 @@ pub struct WriteError {
     pub other_key: Option<RawDocumentBuf>,
 }
 
-const DUPLICATE_KEY: i32 = 11000;
 const IMMUTABLE_FIELD: i32 = 66;
 const COLLECTION_UUID_MISMATCH: i32 = 361;
 const NO_SUCH_TRANSACTION: i32 = 251;

@@ -8,8 +8,6 @@ use crate::cluster::{Cluster, errors};
 use crate::ddl::view_options;
 use crate::pipeline::insist;
 
-const NAMESPACE_EXISTS: i32 = 48;
-
 /// Makes a view as it was found on the other cluster, unless its name is taken. Gives the reason
 /// where the target will not have it.
 pub async fn create(target: &Cluster, view: &Surveyed, renames: &Renames) -> Option<String> {
@@ -28,7 +26,7 @@ pub async fn create(target: &Cluster, view: &Surveyed, renames: &Renames) -> Opt
     let create = || target.command(namespace.database(), command.clone(), &doing);
     match insist(create).await {
         Ok(_) => None,
-        Err(error) if errors::code_of(&error) == Some(NAMESPACE_EXISTS) => None,
+        Err(error) if errors::code_of(&error) == Some(errors::NAMESPACE_EXISTS) => None,
         Err(error) => Some(error.to_string()),
     }
 }

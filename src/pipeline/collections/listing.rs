@@ -178,14 +178,13 @@ pub fn is_collated(indexes: &[Document]) -> bool {
 /// # Errors
 /// As the cluster says.
 pub async fn create(cluster: &Cluster, namespace: &Namespace, options: &Document) -> Result<()> {
-    const NAMESPACE_EXISTS: i32 = 48;
     let doing = format!("create {namespace} on {}", cluster.name);
     let mut command = doc! { "create": namespace.collection() };
     command.extend(options.clone());
     command.insert("writeConcern", doc! { "w": "majority" });
     match cluster.command(namespace.database(), command, &doing).await {
         Ok(_) => Ok(()),
-        Err(error) if errors::code_of(&error) == Some(NAMESPACE_EXISTS) => Ok(()),
+        Err(error) if errors::code_of(&error) == Some(errors::NAMESPACE_EXISTS) => Ok(()),
         Err(error) => Err(error),
     }
 }
