@@ -10,7 +10,7 @@ use super::first_start::{
     FirstSync, first_positions, make_ready, tell_of_first, wall_time, with_the_way_back,
 };
 use super::former::left_out;
-use super::history::{FoundCheckpoint, History, highest_epoch, notes, session_ids};
+use super::history::{FoundCheckpoint, History, notes, session_ids};
 use super::identity::{ServerFacts, identity_of, must_differ, must_match};
 use super::initial_sync::{drop_included, make_missing, must_be_empty};
 use super::lease::Lease;
@@ -22,7 +22,7 @@ use super::set_back::must_hold_what_was_read;
 use super::standing::{Standing, Turn};
 use super::sweeper::clear_leftovers;
 use super::takeover::{
-    claim, kill_sessions, open_lanes, raise_epoch, read_as_holder, tell_of_store,
+    claim, kill_sessions, next_epoch, open_lanes, raise_epoch, read_as_holder, tell_of_store,
 };
 use super::widening;
 use crate::change::{AppliedThrough, Pair, PipelineId, Position, Rank, Side};
@@ -155,7 +155,7 @@ async fn prepare(
         tags[side].extend(store.tag_sessions(side)?);
         kill_sessions(&connected.clusters[side], &tags[side]).await?;
     }
-    let epoch = highest_epoch(own, &config.link.name).await? + 1;
+    let epoch = next_epoch(own, &config.link.name, &lease).await?;
     tell_of_store(store.begin_epoch(epoch)?, epoch, is_first);
     let mut started_from = None;
     if is_first {

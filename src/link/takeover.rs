@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bson::{DateTime, Uuid, doc};
 
-use super::history::{History, checkpoint_id, keeper, link_document, session_ids};
+use super::history::{History, checkpoint_id, highest_epoch, keeper, link_document, session_ids};
 use super::identity::identity_of;
 use super::lease::Lease;
 use super::own::Own;
@@ -40,6 +40,17 @@ pub(super) fn lanes_of(config: &Config, pipeline: PipelineId) -> usize {
         true => config.apply.lanes,
         false => 1,
     }
+}
+
+/// Above all epochs that there are. The lease is looked for only then: whoever takes it later comes to
+/// at least the same number, and this process would change nothing of what that one has made. A process
+/// that had slept, and went by a newer one's epoch, would put its own checkpoints in their place.
+pub(super) async fn next_epoch(own: &Pair<Own>, link: &str, lease: &Lease) -> Result<i64> {
+    let epoch = highest_epoch(own, link).await? + 1;
+    if !Fault::TrustingStart.is_on() {
+        lease.must_be_held().await?;
+    }
+    Ok(epoch)
 }
 
 /// From here on no older process can move a checkpoint.
