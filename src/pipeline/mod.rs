@@ -112,7 +112,9 @@ impl Lane {
                 return Err(refusal);
             }
             Err(_) => {
-                transaction.abort().await;
+                // The session's next transaction ends it too, where this is not answered either.
+                let aborted = transaction.abort();
+                let _ = tokio::time::timeout(self.transaction_time_max, aborted).await;
                 return Err(Refusal::TookTooLong);
             }
         };

@@ -77,6 +77,9 @@ impl Lane {
                 Ok(())
             }
             Refusal::TookTooLong => {
+                if !self.target_answers().await {
+                    return Ok(());
+                }
                 if let Some(plan) = plan {
                     self.took_too_long(plan);
                     self.trouble.refused(plan);
@@ -106,6 +109,17 @@ impl Lane {
             }
             Refusal::Failed(error) => Err(error),
         }
+    }
+
+    /// A cluster that is away says nothing about how long a transaction takes.
+    async fn target_answers(&self) -> bool {
+        let target = self.session.cluster();
+        let answers = tokio::time::timeout(self.transaction_time_max, target.answers()).await;
+        let answers = answers.unwrap_or(false);
+        if !answers {
+            self.waits_on(Some(&format!("{} does not answer", target.name)));
+        }
+        answers
     }
 
     /// A source that has moved on since the decision is no failure: decide again, once its reader

@@ -70,6 +70,30 @@ async fn a_frozen_server_is_waited_for() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_frozen_server_is_not_taken_for_a_transaction_that_takes_long() {
+    const FROZEN: Duration = Duration::from_secs(3);
+    let env = TestEnv::start().await;
+    let link = env.link().extra("transaction_time_max = \"500ms\"");
+    let mut tandem = env.streaming(&link).await;
+    writes(&env, 100).await;
+    assert_converged(&env, SOON).await;
+    env.b.sigstop();
+    env.orders_a().insert_one(doc! { "_id": 1 }).await.unwrap();
+    let waits = |status: &serde_json::Value| {
+        let reason = status["pipelines"][0]["waiting_on"].as_str();
+        reason.is_some_and(|reason| reason.starts_with("us does not answer"))
+    };
+    tandem
+        .wait_status("a lane says what it waits for", SOON, waits)
+        .await;
+    tokio::time::sleep(FROZEN).await;
+    env.b.sigcont();
+    assert_converged(&env, SOON).await;
+    assert!(!tandem.log().contains("took longer"), "{}", tandem.log());
+    tandem.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_network_that_breaks_again_and_again_loses_nothing() {
     let (proxy_a, proxy_b) = (Proxy::start().await, Proxy::start().await);
     let (a, b) = tokio::join!(
