@@ -29,6 +29,12 @@ pub enum Fault {
     EarlyRetry,
     /// A start takes the epoch that it finds for its own, and does not look for its lease again.
     TrustingStart,
+    /// What a copy has read is sent whatever was written to it since.
+    StaleCopy,
+    /// A range of a copy or a merge counts as done before its documents are there.
+    EarlyRange,
+    /// The events of both pipelines go on amid a copy or a merge.
+    NoHold,
 }
 
 #[cfg(debug_assertions)]
@@ -63,6 +69,9 @@ impl Fault {
             Fault::HastyReader => "hasty_reader",
             Fault::EarlyRetry => "early_retry",
             Fault::TrustingStart => "trusting_start",
+            Fault::StaleCopy => "stale_copy",
+            Fault::EarlyRange => "early_range",
+            Fault::NoHold => "no_hold",
         }
     }
 }

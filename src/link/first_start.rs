@@ -1,8 +1,9 @@
 //! A link that begins: from when on it reads, and what of it is on record before anything is applied.
 
-use bson::{DateTime, Timestamp, doc};
+use bson::{DateTime, Document, Timestamp, doc};
 
 use super::history::{History, LINK_FORMAT, checkpoint_document, checkpoint_id, keeper};
+use super::initial_sync::must_be_empty;
 use super::lease::Lease;
 use super::merge::Job;
 use super::own::Own;
@@ -11,7 +12,7 @@ use super::takeover::lanes_of;
 use crate::change::{Pair, PipelineId, Side};
 use crate::cluster::errors;
 use crate::config::{Config, InitialSync, START_AT};
-use crate::error::{Class, Error, Result};
+use crate::error::{Class, Error, ExitCode, Result};
 use crate::source::oldest_entry;
 
 /// What a first start does about what both clusters hold.
@@ -83,6 +84,15 @@ pub(super) fn with_the_way_back(error: Error, history: &History) -> Error {
     )
 }
 
+/// What a copy's target is refused for may be what another process has copied, which has taken over
+/// meanwhile: then that is what ends this one.
+pub(super) async fn unless_replaced(lease: &Lease, error: Error) -> Error {
+    match error.exit {
+        ExitCode::Config => lease.must_be_held().await.err().unwrap_or(error),
+        _ => error,
+    }
+}
+
 /// Says from when a first start replicates.
 pub(super) fn tell_of_first(
     config: &Config,
@@ -110,10 +120,25 @@ pub(super) fn tell_of_first(
     );
 }
 
+/// Collections that hold anything of the link, and what of it.
+async fn left_by_former(own: &Own, link: &str) -> Result<Vec<(&'static str, Document)>> {
+    let mut left = Vec::new();
+    for collection in ["keys", "collections", "ddl", "ranges"] {
+        let of_link = match collection {
+            "keys" => doc! { "_id.link": link },
+            _ => doc! { "link": link },
+        };
+        if own.holds(collection, of_link.clone()).await? {
+            left.push((collection, of_link));
+        }
+    }
+    Ok(left)
+}
+
 /// All checkpoints are there before anything is applied; `ready` comes last, a then b.
 ///
 /// # Errors
-/// As the clusters say.
+/// A config error (3) where a copy's target is not empty; as the clusters say.
 pub(super) async fn make_ready(
     config: &Config,
     own: &Pair<Own>,
@@ -150,15 +175,17 @@ pub(super) async fn make_ready(
             outcome => outcome?,
         };
     }
+    if matches!(sync, FirstSync::Copy) {
+        // Now a majority has whatever was there when `from` was read: what comes later is an event.
+        must_be_empty(config, &own.b.cluster).await?;
+    }
     for side in Side::BOTH {
+        let left = left_by_former(&own[side], link).await?;
         // What another process has put there meanwhile is not for this one to delete.
         lease.must_be_held().await?;
-        own[side]
-            .delete("keys", vec![doc! { "q": { "_id.link": link }, "limit": 0 }])
-            .await?;
-        for of_collections in ["collections", "ddl", "ranges"] {
-            let all = doc! { "q": { "link": link }, "limit": 0 };
-            own[side].delete(of_collections, vec![all]).await?;
+        for (collection, of_link) in left {
+            let all = doc! { "q": of_link, "limit": 0 };
+            own[side].delete(collection, vec![all]).await?;
         }
         let mut set = doc! {
             "ready": true,

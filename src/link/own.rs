@@ -28,6 +28,24 @@ impl Own {
         self.find_at("majority", collection, filter).await
     }
 
+    /// Whether a document matches.
+    ///
+    /// # Errors
+    /// As the cluster says.
+    pub async fn holds(&self, collection: &str, filter: Document) -> Result<bool> {
+        let doing = self.doing("read", collection);
+        let command = doc! {
+            "find": collection,
+            "filter": filter,
+            "limit": 1,
+            "singleBatch": true,
+            "projection": { "_id": 1 },
+            "readConcern": { "level": "majority" },
+        };
+        let found = self.cluster.all(&self.database, command, &doing).await?;
+        Ok(!found.is_empty())
+    }
+
     /// The document of this `_id`, with everything in it that anybody has written so far
     /// (`readConcern: { level: "linearizable" }`), acknowledged or not.
     ///

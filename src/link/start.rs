@@ -7,10 +7,11 @@ use bson::{DateTime, Timestamp, Uuid};
 
 use super::check::{must_be_granted, must_be_understood};
 use super::first_start::{
-    FirstSync, first_positions, make_ready, tell_of_first, wall_time, with_the_way_back,
+    FirstSync, first_positions, make_ready, tell_of_first, unless_replaced, wall_time,
+    with_the_way_back,
 };
 use super::former::left_out;
-use super::history::{FoundCheckpoint, History, notes, session_ids};
+use super::history::{History, notes, session_ids};
 use super::identity::{ServerFacts, identity_of, must_differ, must_match};
 use super::initial_sync::{drop_included, make_missing, must_be_empty};
 use super::lease::Lease;
@@ -25,10 +26,10 @@ use super::takeover::{
     claim, kill_sessions, next_epoch, open_lanes, raise_epoch, read_as_holder, tell_of_store,
 };
 use super::widening;
-use crate::change::{AppliedThrough, Pair, PipelineId, Position, Rank, Side};
+use crate::change::{Pair, PipelineId, Position, Rank, Side};
 use crate::cluster::{Cluster, Connect};
 use crate::config::Config;
-use crate::error::{Class, Error, Result};
+use crate::error::{Class, Error, ExitCode, Result};
 use crate::resolve::{Ledger, Rules};
 use crate::source::{LeftOut, oldest_entry};
 use crate::store::Store;
@@ -109,8 +110,8 @@ pub async fn take_over(
 ) -> Result<(Started, Ledger)> {
     let anew = options.first_start.anew || standing.turn == Turn::Turning;
     let found = match look(config, connected, store, options, anew).await {
-        // One cluster was read before another process had made the link ready, and one after.
-        Err(error) if error.class == Class::Resync => {
+        // Another process has made the link ready meanwhile, and may have copied something already.
+        Err(error) if error.class == Class::Resync || error.exit == ExitCode::Config => {
             look(config, connected, store, options, anew).await
         }
         outcome => outcome,
@@ -130,11 +131,14 @@ pub async fn take_over(
         };
         prepare(config, connected, store, options, standing, found, lease).await
     };
-    let taken = taken.await;
-    if taken.is_err() {
-        held.give_back().await;
+    match taken.await {
+        Err(error) => {
+            let error = unless_replaced(&held, error).await;
+            held.give_back().await;
+            Err(error)
+        }
+        taken => taken,
     }
-    taken
 }
 
 /// Everything between the lease and the first event.
@@ -318,7 +322,10 @@ async fn restore(
         mode: config.link.mode,
         policy: config.conflicts.policy,
     };
-    let applied = |side: Side| applied_of(&history.checkpoints[side]);
+    let applied = |side: Side| {
+        let found = history.checkpoints[side].iter();
+        found.map(|found| found.applied.clone()).collect()
+    };
     let checkpoints = Pair::new(applied(Side::A), applied(Side::B));
     let rank = Rank::of(Side::B, config.conflicts.tie);
     clear_leftovers(&config.link.name, own, rank, &checkpoints).await?;
@@ -339,13 +346,6 @@ impl Started {
             .first()
             .map_or(0, |(_, checkpoint)| checkpoint.epoch)
     }
-}
-
-fn applied_of(checkpoints: &[FoundCheckpoint]) -> Vec<AppliedThrough> {
-    checkpoints
-        .iter()
-        .map(|found| found.applied.clone())
-        .collect()
 }
 
 /// The oplogs must still hold everything after the lowest checkpoints.

@@ -14,6 +14,7 @@ use super::plan::{Caution, Plan};
 use super::requests::{Ticket, unread_write};
 use crate::change::{DocumentKey, Side};
 use crate::error::Result;
+use crate::fault::Fault;
 
 /// Written documents that are remembered at once, some 24 bytes each.
 const WRITTEN_MAX: usize = 500_000;
@@ -108,7 +109,8 @@ impl Ledger {
         decision.action = Action::FullState;
         decision.fresh = true;
         let written = self.clusters[plan.pipeline.source()].written.as_ref();
-        if written.is_some_and(|written| written.is_untouched_since(key, copied.at)) {
+        let is_good = |written: &Written| written.is_untouched_since(key, copied.at);
+        if Fault::StaleCopy.is_on() || written.is_some_and(is_good) {
             decision.document = copied.document.clone();
         }
         Ok(decision)
@@ -134,7 +136,11 @@ impl Plan {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::change::Namespace;
+    use crate::change::{
+        AppliedThrough, ChangeEvent, Mode, Namespace, Operation, Pair, PipelineId, Policy,
+        Position, Rank, Version,
+    };
+    use crate::resolve::{BatchLimits, Next, Rules};
     use bson::rawdoc;
 
     fn at(time: u32) -> Timestamp {
@@ -155,6 +161,67 @@ mod tests {
         assert!(!written.is_untouched_since(&key(1), at(6)));
         assert!(written.is_untouched_since(&key(1), at(7)));
         assert!(written.is_untouched_since(&key(2), at(6)));
+    }
+
+    /// What the copy of a document comes to that b has written to, first by `operation`.
+    fn copied_against(operation: Operation) -> Decision {
+        let rules = Rules {
+            mode: Mode::TwoWay,
+            policy: Policy::LastWriteWins,
+        };
+        let begun = Position::after_all_of(at(1), "");
+        let checkpoints = || vec![AppliedThrough(begun.clone())];
+        let checkpoints = Pair::new(checkpoints(), checkpoints());
+        let mut ledger = Ledger::new(rules, checkpoints, Pair::new(at(1), at(1)));
+        for side in Side::BOTH {
+            ledger.own_writes_known(side);
+        }
+        ledger.hold(PipelineId::BToA);
+        for (time, operation) in [(2, operation), (3, Operation::Update)] {
+            let event = ChangeEvent {
+                position: Position::of_event(at(time), format!("{time:04}")),
+                key: key(1),
+                operation,
+                version: Version {
+                    wall_time_ms: 1,
+                    rank: Rank::Wins,
+                },
+                wall_time_ms: 1,
+                raw: rawdoc! {},
+            };
+            ledger.observe(Side::B, Arc::new(event)).unwrap();
+        }
+        for side in Side::BOTH {
+            ledger.complete(side, Position::after_all_of(at(9), ""));
+        }
+        let copied = Copied {
+            key: key(1),
+            bytes: 1,
+            document: None,
+            at: ledger.begin_copying(Side::A),
+            ticket: Ticket::default(),
+        };
+        ledger.request_copy(PipelineId::AToB, copied);
+        let limits = BatchLimits {
+            operations_max: 9,
+            bytes_max: 9,
+        };
+        let next = ledger.plan(PipelineId::AToB, 0, limits, &Caution::default());
+        match next.unwrap() {
+            Next::Apply(mut plan) => plan.decisions.remove(0),
+            other => panic!("nothing to apply: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_document_that_was_brought_before_does_not_lose_to_a_write_on_top_of_it() {
+        for operation in [Operation::Update, Operation::Replace, Operation::Delete] {
+            let decision = copied_against(operation);
+            assert_eq!(decision.action, Action::Skip);
+            assert!(decision.conflict.is_none(), "after {operation:?}");
+        }
+        let conflict = copied_against(Operation::Insert).conflict;
+        assert_eq!(conflict.map(|conflict| conflict.winner), Some(Side::B));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use super::requests::is_unread;
 use super::rules::Rules;
 use super::settle::Settle;
 use super::state::{KeyState, Known};
-use crate::change::{DocumentKey, Reason, SharedEvent, Side};
+use crate::change::{DocumentKey, Operation, Reason, SharedEvent, Side};
 use crate::error::Result;
 use crate::fault::Fault;
 
@@ -125,7 +125,7 @@ pub(super) fn decide(
         return Ok(decision);
     }
     let copied = batch.first().is_some_and(is_unread);
-    if copied && state.owed[target].is_some() {
+    if copied && (state.owed[target].is_some() || is_on_top(rules, source, known, &theirs)?) {
         return Ok(decision);
     }
     let taken = if copied { 0 } else { batch.len() };
@@ -154,6 +154,21 @@ pub(super) fn decide(
     }
     full_state(&mut decision, state, source, read_at);
     Ok(decision)
+}
+
+/// Whether the target's writes were made on top of the very document that is to be copied, which has
+/// come with a write of the source before, or with a copy before a restart. A copy's target is empty
+/// where its history begins: what the first of these writes has found there is the source's.
+fn is_on_top(
+    rules: &Rules,
+    source: Side,
+    known: Known<'_>,
+    theirs: &[SharedEvent],
+) -> Result<bool> {
+    let is_found = |first: &SharedEvent| first.operation != Operation::Insert;
+    Ok(!rules.mode.is_one_way()
+        && theirs.first().is_some_and(is_found)
+        && known.live(source)?.is_empty())
 }
 
 /// The source's whole document is sent, with everything that settles.

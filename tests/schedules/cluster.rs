@@ -36,9 +36,10 @@ impl Change {
         }
     }
 
-    fn operation(self) -> Operation {
+    fn operation(self, before: Document) -> Operation {
         match self {
             Change::Delete => Operation::Delete,
+            Change::Replace(_) if before.is_none() => Operation::Insert,
             Change::Replace(_) => Operation::Replace,
             Change::Update { .. } => Operation::Update,
         }
@@ -196,7 +197,7 @@ impl Cluster {
         let event = Arc::new(ChangeEvent {
             position: Position::of_event(timestamp(self.time), token(self.log.len())),
             key: self.keys[key].clone(),
-            operation: change.operation(),
+            operation: change.operation(before.document),
             version: Version {
                 wall_time_ms: version_ms,
                 rank: Rank::of(self.side, tie),

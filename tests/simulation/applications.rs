@@ -27,6 +27,8 @@ pub struct Written {
     pub keys: Vec<i32>,
     /// Whether it is a field of the document from then on.
     pub adds_field: bool,
+    /// Perhaps before the link began to read.
+    pub is_early: bool,
 }
 
 pub fn field_of(number: u32) -> String {
@@ -137,6 +139,7 @@ pub async fn perform(world: &SharedWorld, what: &What, account: &mut Vec<Written
             uuid,
             keys: act.keys,
             adds_field: act.kind == Kind::AddField,
+            is_early: false,
         });
     }
 }

@@ -1,22 +1,22 @@
 //! What must be true all the time, and what in the end.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::BTreeMap;
 
 use bson::{Bson, Document, RawDocumentBuf, Uuid};
 use tandem::change::Side;
 
 use crate::applications::{NAMESPACE, Written, aside, field_of, place_in, place_of};
-use crate::collections::is_told_of;
+use crate::beginnings::{Beginning, HELD_KEYS};
 use crate::commands::WRITE_CONFLICT;
 use crate::query::{list, sub};
+use crate::records::{Lost, losers, records_are_here_too};
 use crate::replica::{Entry, id_of};
-use crate::schedule::{COLLECTIONS_ASIDE, KEPT_KEYS, KEYS};
-use crate::stream::token;
+use crate::schedule::{COLLECTIONS_ASIDE, KEPT_KEYS};
 use crate::world::{Process, World};
 
 /// So often a session's own record may refuse its commits.
 const TOO_OLD_MAX: u32 = 3;
-const OWN: &str = "__tandem";
+pub const OWN: &str = "__tandem";
 
 /// tandem writes documents of applications only in transactions, and only on sessions whose ids
 /// are on record on that cluster.
@@ -111,9 +111,8 @@ fn takes_lease(command: &Document) -> bool {
 
 /// Whether both sides hold the same documents, byte for byte.
 pub fn is_converged(world: &World) -> bool {
-    (0..KEYS).all(|key| document(world, Side::A, key) == document(world, Side::B, key))
-        && asides(world)
-            .all(|name| contents(world, Side::A, &name) == contents(world, Side::B, &name))
+    let mut names = asides(world).chain([NAMESPACE.to_owned()]);
+    names.all(|name| contents(world, Side::A, &name) == contents(world, Side::B, &name))
 }
 
 /// Collections that come and go, but for those that tandem has given up and said so.
@@ -160,31 +159,24 @@ fn contents(world: &World, side: Side, name: &str) -> Option<Vec<Vec<u8>>> {
     )
 }
 
-fn document(world: &World, side: Side, key: i32) -> Option<Vec<u8>> {
-    let replica = &world.replicas[side];
-    let found = replica.as_of(&place_of(key), replica.time)?;
-    Some(
-        RawDocumentBuf::try_from(found)
-            .expect("a document")
-            .into_bytes(),
-    )
-}
-
-/// A conflict record as far as the account needs it.
-struct Lost {
-    write: u32,
-    key: i32,
-    overturned: bool,
-}
-
 /// Everything that must hold once both sides have come to rest. `records` are those of the store.
-pub fn check_end(world: &World, account: &[Written], records: &[RawDocumentBuf]) -> Vec<String> {
+pub fn check_end(
+    world: &World,
+    beginning: &Beginning,
+    account: &[Written],
+    records: &[RawDocumentBuf],
+) -> Vec<String> {
     let mut problems = world.problems.clone();
     if !is_converged(world) {
-        problems.extend((0..KEYS).filter_map(|key| differing(world, key)));
+        problems.extend((0..HELD_KEYS).filter_map(|key| differing(world, key)));
         problems.extend(asides(world).filter_map(|name| differing_aside(world, &name)));
     }
     let lost = losers(world, records, &mut problems);
+    if beginning.is_done(world) {
+        beginning.check(world, account, &lost, &mut problems);
+    } else {
+        problems.push("the copy or the merge has not come to its end".to_owned());
+    }
     // What was rolled back must be nowhere.
     let stayed = |one: &&Written| !world.undone.contains(&one.number);
     let account: Vec<Written> = account.iter().filter(stayed).cloned().collect();
@@ -197,9 +189,9 @@ pub fn check_end(world: &World, account: &[Written], records: &[RawDocumentBuf])
         };
         let is_of = |one: &&Written| one.side == side && one.uuid == uuid;
         let written: Vec<Written> = account.iter().filter(is_of).cloned().collect();
-        for key in 0..KEYS {
+        for key in 0..HELD_KEYS {
             let found = replica.as_of(&place_in(name, key), replica.time);
-            nothing_is_invented(key, found, &account, &mut problems);
+            nothing_is_invented(key, found, beginning, &account, &mut problems);
             if key < KEPT_KEYS {
                 every_write_is_there(key, found, &written, &lost, &mut problems);
             }
@@ -243,58 +235,10 @@ fn differing(world: &World, key: i32) -> Option<String> {
     })
 }
 
-/// Which application's write each record is about; no event may have two.
-fn losers(world: &World, records: &[RawDocumentBuf], problems: &mut Vec<String>) -> Vec<Lost> {
-    let mut events = HashMap::new();
-    for side in Side::BOTH {
-        for entry in &world.replicas[side].oplog {
-            for (index, operation) in entry.operations.iter().enumerate() {
-                if let (Some(write), true) = (entry.write, is_told_of(&operation.namespace)) {
-                    let key = operation.id.as_i32().expect("a key of ours");
-                    events.insert((side, token(entry.time, index)), (write, key));
-                }
-            }
-        }
-    }
-    let mut seen = HashSet::new();
-    let mut lost = Vec::new();
-    for record in records {
-        let record = Document::try_from(record).expect("a record");
-        let text = |name: &str| record.get_str(name).unwrap_or_default().to_owned();
-        if text("kind") == "ddl" {
-            continue;
-        }
-        let side = if text("pipeline") == "a-to-b" {
-            Side::A
-        } else {
-            Side::B
-        };
-        let change = record
-            .get_document("losing")
-            .and_then(|losing| losing.get_document("change"));
-        let told = change.and_then(|change| change.get_document("_id")?.get_str("_data"));
-        let told = told.unwrap_or_default().to_owned();
-        let Some((write, key)) = events.get(&(side, told.clone())) else {
-            problems.push(format!(
-                "a record is about no application's write: {record}"
-            ));
-            continue;
-        };
-        if !seen.insert((side, told)) {
-            problems.push(format!("write {write} is on record twice"));
-        }
-        lost.push(Lost {
-            write: *write,
-            key: *key,
-            overturned: text("status") == "overturned",
-        });
-    }
-    lost
-}
-
 fn nothing_is_invented(
     key: i32,
     found: Option<&Document>,
+    beginning: &Beginning,
     account: &[Written],
     problems: &mut Vec<String>,
 ) {
@@ -302,7 +246,8 @@ fn nothing_is_invented(
         let written = account
             .iter()
             .any(|one| one.keys.contains(&key) && field_of(one.number) == *name);
-        if !written && name != "_id" && name != "last" {
+        let held = || beginning.has_written(key, name);
+        if !written && name != "_id" && name != "last" && !held() {
             problems.push(format!("nobody wrote the field {name} of document {key}"));
         }
     }
@@ -319,42 +264,22 @@ fn every_write_is_there(
         .iter()
         .filter(|one| one.keys.contains(&key) && one.adds_field)
     {
-        let is_there = found.is_some_and(|found| found.contains_key(field_of(one.number)));
-        let record = lost
-            .iter()
-            .find(|lost| lost.write == one.number && lost.key == key);
-        match (is_there, record) {
-            (false, None) => problems.push(format!(
+        let field = field_of(one.number);
+        let is_there = found.is_some_and(|found| found.contains_key(&field));
+        let of_key = || lost.iter().filter(|lost| lost.key == key);
+        let mut records = of_key().filter(|lost| lost.is_about(one.number, &field));
+        // No event may have told of it, and its document have lost with a later one.
+        let is_carried = one.is_early && of_key().any(|lost| lost.holds(&field));
+        match (is_there, records.clone().count()) {
+            (false, 0) if !is_carried => problems.push(format!(
                 "write {} to document {key} is gone without a record",
                 one.number
             )),
-            (
-                true,
-                Some(Lost {
-                    overturned: false, ..
-                }),
-            ) => problems.push(format!(
+            (true, _) if records.any(|lost| !lost.overturned) => problems.push(format!(
                 "write {} to document {key} is on record as lost, and is there",
                 one.number
             )),
-            (true, _) | (false, Some(_)) => {}
-        }
-    }
-}
-
-/// The local log holds what the clusters hold.
-fn records_are_here_too(world: &World, records: &[RawDocumentBuf], problems: &mut Vec<String>) {
-    let here: HashSet<&str> = records
-        .iter()
-        .filter_map(|one| one.get_str("_id").ok())
-        .collect();
-    for side in Side::BOTH {
-        let replica = &world.replicas[side];
-        for (_, record) in replica.all(&format!("{OWN}.conflicts"), replica.time, None) {
-            let id = record.get_str("_id").unwrap_or_default();
-            if !here.contains(id) {
-                problems.push(format!("record {id} is not in the local log"));
-            }
+            (true | false, _) => {}
         }
     }
 }

@@ -5,7 +5,8 @@ use std::collections::HashSet;
 use bson::{Bson, Document, Timestamp, Uuid, doc};
 
 use crate::collections::change;
-use crate::query::{list, matches, sub};
+use crate::query::{list, sub};
+use crate::reads::{find, get_more};
 use crate::replica::{NEVER, Refused, Replica, SessionState, Standing, Transaction};
 use crate::writes::{write, write_error};
 
@@ -190,6 +191,8 @@ fn answer(replica: &mut Replica, database: &str, command: &Document, view: &View
             let (bytes, bytes_max) = (1_i64, 1_000_i64);
             Outcome::Reply(doc! { "size": bytes, "maxSize": bytes_max })
         }
+        "collStats" => Outcome::Reply(size(replica, &namespace)),
+        "getMore" => get_more(replica, subject.as_i64().expect("the id of a cursor")),
         "create" | "drop" | "renameCollection" => change(replica, name, &namespace, command),
         "find" => find(replica, &namespace, command, view),
         "insert" | "update" | "delete" => write(replica, name, &namespace, command, view),
@@ -235,6 +238,12 @@ fn cursor(documents: Vec<Document>) -> Outcome {
     Outcome::Reply(doc! { "cursor": { "id": 0_i64, "ns": "", "firstBatch": documents } })
 }
 
+/// The server's own counters, which may be wrong.
+fn size(replica: &Replica, namespace: &str) -> Document {
+    let count = replica.all(namespace, replica.time, None).len() as i64;
+    doc! { "count": count, "size": count * replica.document_bytes }
+}
+
 fn list_databases(replica: &Replica) -> Outcome {
     let databases = replica.collections.keys();
     let mut names: Vec<&str> = databases
@@ -261,16 +270,6 @@ fn list_collections(replica: &Replica, database: &str, command: &Document) -> Ou
         is_wanted.then_some(entry)
     });
     cursor(listed.collect())
-}
-
-fn find(replica: &Replica, namespace: &str, command: &Document, view: &View) -> Outcome {
-    let everything = doc! {};
-    let filter = command.get_document("filter").unwrap_or(&everything);
-    let limit = command.get_i32("limit").unwrap_or(i32::MAX) as usize;
-    let all = replica.all(namespace, view.time, open(replica, view));
-    let found = all.into_iter().map(|(_, found)| found);
-    let found = found.filter(|found| matches(found, filter, replica.now()));
-    cursor(found.take(limit).collect())
 }
 
 pub fn open<'a>(replica: &'a Replica, view: &View) -> Option<&'a Transaction> {

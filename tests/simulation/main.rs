@@ -4,6 +4,7 @@
 //! `src/cluster` is made up, and behaves as a server was seen to.
 
 mod applications;
+mod beginnings;
 mod checks;
 mod collections;
 mod commands;
@@ -13,6 +14,8 @@ mod play;
 mod process;
 mod query;
 mod random;
+mod reads;
+mod records;
 mod replica;
 mod schedule;
 mod shrink;
@@ -25,9 +28,12 @@ mod writes;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use beginnings::{Beginning, Kind};
 use play::play;
+use random::Random;
 use schedule::Schedule;
 use shrink::shrink;
+use tandem::change::Side;
 
 /// Schedules of a run of the tests.
 const SCHEDULES: u64 = 80;
@@ -81,9 +87,12 @@ fn both_sides_come_to_the_same_and_no_write_is_lost_without_a_record() {
     let started = Instant::now();
     let (mut commands, mut records, mut crashes, mut failed) = (0, 0, 0, Vec::new());
     let (mut changes, mut given_up) = (0, BTreeMap::<String, u32>::new());
+    let mut beginnings = BTreeMap::<Kind, u32>::new();
     let mut longest_rest = (Duration::ZERO, first);
     for seed in first..first + count {
-        let outcome = play(&Schedule::of(seed));
+        let schedule = Schedule::of(seed);
+        let outcome = play(&schedule);
+        *beginnings.entry(schedule.beginning.kind).or_insert(0) += 1;
         commands += outcome.commands;
         records += outcome.records;
         crashes += outcome.crashes;
@@ -102,7 +111,7 @@ fn both_sides_come_to_the_same_and_no_write_is_lost_without_a_record() {
         }
     }
     println!(
-        "simulation: {count} schedules in {:.1} s, {} failed, {commands} commands, {records} records, {crashes} crashes, {changes} changes of collections, given up: {given_up:?}, at rest after {:.1?} at most (seed {}), first seed {first}",
+        "simulation: {count} schedules ({beginnings:?}) in {:.1} s, {} failed, {commands} commands, {records} records, {crashes} crashes, {changes} changes of collections, given up: {given_up:?}, at rest after {:.1?} at most (seed {}), first seed {first}",
         started.elapsed().as_secs_f64(),
         failed.len(),
         longest_rest.0,
@@ -131,15 +140,63 @@ fn a_first_start_that_sleeps_after_any_command_while_another_process_starts_give
 fn disturb_first_starts(disturb: impl Fn(&mut Schedule, u64)) {
     let first = first_seed();
     for commands in 0..COMMANDS_OF_A_START {
+        let kind = Kind::ALL[(first + commands) as usize % Kind::ALL.len()];
         let mut schedule = Schedule::of(first + commands);
+        schedule.beginning = Beginning::of(kind, &mut Random::new(schedule.seed));
         disturb(&mut schedule, commands);
         schedule.steps.truncate(5);
         let problems = play(&schedule).problems;
         let seed = schedule.seed;
         assert!(
             problems.is_empty(),
-            "after {commands} commands, seed {seed}: {problems:#?}"
+            "after {commands} commands, {kind:?}, seed {seed}: {problems:#?}"
         );
+    }
+}
+
+/// Of the time in which a start looks at both clusters and puts the link on record.
+const START_MS_MAX: u64 = 250;
+const START_MS_APART: usize = 3;
+
+/// What was written between the look at the target and the position that it is read from was no event,
+/// and the copy wrote over it unseen.
+#[test]
+fn what_is_written_into_the_target_of_a_copy_while_it_starts_refuses_it_or_is_never_lost() {
+    let first = first_seed();
+    for ms in (first % START_MS_APART as u64..START_MS_MAX).step_by(START_MS_APART) {
+        let seed = first + ms;
+        let mut schedule = Schedule::of(seed);
+        schedule.beginning = Beginning::of(Kind::Copy, &mut Random::new(seed));
+        schedule.beginning.early = beginnings::one_of_each_kept_key(Side::B, ms);
+        schedule.steps.truncate(5);
+        let problems = play(&schedule).problems;
+        let is_refused = problems.iter().any(|one| one.contains("ended with 3"));
+        assert!(
+            is_refused || problems.is_empty(),
+            "after {ms} ms, seed {seed}: {problems:#?}"
+        );
+    }
+}
+
+const CHANGES: usize = 400;
+const CHANGES_APART: Duration = Duration::from_millis(4);
+const RESTLESS_SCHEDULES: u64 = 6;
+
+/// A merge once ended with 1 where a collection was dropped between two of its looks at it, and both
+/// counted ranges of collections that had changed their names below nothing.
+#[test]
+fn collections_that_come_and_go_amid_a_copy_or_a_merge_do_not_end_the_link() {
+    let first = first_seed();
+    for seed in first..first + RESTLESS_SCHEDULES {
+        for kind in [Kind::Copy, Kind::Merge] {
+            let mut schedule = Schedule::of(seed);
+            let mut dice = Random::new(seed);
+            schedule.beginning = Beginning::of(kind, &mut dice);
+            schedule.steps = schedule::restless(&mut dice, CHANGES, CHANGES_APART);
+            let mut problems = play(&schedule).problems;
+            problems.retain(|one| one.contains("the link"));
+            assert!(problems.is_empty(), "{kind:?}, seed {seed}: {problems:#?}");
+        }
     }
 }
 
@@ -208,6 +265,27 @@ fn a_write_that_names_no_collection_uuid_is_noticed() {
 #[ignore = "it may take some 200 schedules"]
 fn without_the_epoch_it_is_noticed() {
     assert!(schedules_until_noticed("no_epoch", None).is_some());
+}
+
+#[cfg(debug_assertions)]
+#[test]
+#[ignore = "it may take some 100 schedules"]
+fn a_copy_that_sends_what_it_has_read_whatever_was_written_since_is_noticed() {
+    assert!(schedules_until_noticed("stale_copy", Some("copies")).is_some());
+}
+
+#[cfg(debug_assertions)]
+#[test]
+fn a_range_that_is_done_before_its_documents_are_there_is_noticed() {
+    assert!(schedules_until_noticed("early_range", Some("copies")).is_some());
+    assert!(schedules_until_noticed("early_range", Some("merges")).is_some());
+}
+
+#[cfg(debug_assertions)]
+#[test]
+fn events_that_meet_what_was_not_copied_or_merged_yet_are_noticed() {
+    assert!(schedules_until_noticed("no_hold", Some("copies")).is_some());
+    assert!(schedules_until_noticed("no_hold", Some("merges")).is_some());
 }
 
 #[cfg(debug_assertions)]

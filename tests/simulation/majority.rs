@@ -55,6 +55,7 @@ impl Replica {
                 collection.versions.retain(|_, all| !all.is_empty());
             }
         }
+        self.cursors.clear();
         self.sessions = committed_sessions(&self.oplog);
         self.tick();
         undone

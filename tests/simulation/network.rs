@@ -16,6 +16,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::checks::{check_brought_back, check_charge, check_record, check_write};
 use crate::commands::{Outcome, run};
+use crate::query::sub;
 use crate::stream::{Cut, Reading};
 use crate::world::{Process, SharedWorld, is_traced, lock};
 
@@ -231,7 +232,13 @@ impl Server for Line {
                 }
                 CursorKind::Ending { .. } => {
                     let reply = self.call(database, command, None).await?;
-                    Ok(Box::new(Once(Some(reply))) as Box<dyn Cursor>)
+                    let (line, database) = (self.clone(), database.to_owned());
+                    Ok(Box::new(Batches {
+                        line,
+                        database,
+                        id: 0,
+                        first: Some(reply),
+                    }) as Box<dyn Cursor>)
                 }
             }
         })
@@ -291,13 +298,30 @@ impl Session for OnSession {
     }
 }
 
-/// A cursor with one batch.
-struct Once(Option<Document>);
+/// A cursor that comes to its end.
+struct Batches {
+    line: Line,
+    database: String,
+    /// 0 where there is no more.
+    id: i64,
+    first: Option<Document>,
+}
 
-impl Cursor for Once {
+impl Cursor for Batches {
     fn next(&mut self) -> Answer<'_, Option<Batch>> {
-        let batch = self.0.take().map(|reply| Batch::of_reply(raw(&reply)));
-        Box::pin(async move { Ok(batch) })
+        Box::pin(async move {
+            let reply = match (self.first.take(), self.id) {
+                (Some(first), _) => first,
+                (None, 0) => return Ok(None),
+                (None, id) => {
+                    let more = raw(&doc! { "getMore": id });
+                    self.id = 0;
+                    self.line.call(&self.database, more, None).await?
+                }
+            };
+            self.id = sub(&reply["cursor"]).get_i64("id").unwrap_or(0);
+            Ok(Some(Batch::of_reply(raw(&reply))))
+        })
     }
 }
 

@@ -10,7 +10,8 @@ use tandem::change::{Pair, Side};
 use tandem::store::RecordFilter;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use crate::applications::{NAMESPACE, Written, perform, place_of};
+use crate::applications::{Written, perform, place_of};
+use crate::beginnings::Beginning;
 use crate::checks::{check_end, given_up, is_converged};
 use crate::collections::{is_change, is_told_of};
 use crate::process::{LEASE_DURATION, Link, opened};
@@ -68,22 +69,24 @@ pub fn play(schedule: &Schedule) -> Outcome {
 async fn play_in(schedule: &Schedule, state: &Path) -> Outcome {
     let dice = Random::new(schedule.seed ^ 0x5EED);
     let mut world = World::new(schedule.weather, schedule.skew_ms, dice);
-    for side in Side::BOTH {
-        world.replica(side).create(NAMESPACE);
-    }
+    schedule.beginning.lay(&mut world);
     let world: SharedWorld = Arc::new(Mutex::new(world));
     let mut link = Link::start(&world, schedule, state);
     let mut account = Vec::new();
     let mut crashes = 0;
-    disturb_first_start(schedule, &world, &mut link).await;
-    let started = wait_until_ready(&world).await;
+    let begun = Instant::now();
+    tokio::join!(
+        disturb_first_start(schedule, &world, &mut link),
+        write_early(schedule, &world, begun, &mut account),
+    );
+    let started = wait_until_ready(&world, &link).await;
     for step in &schedule.steps {
         sleep_until(started + step.at).await;
         crashes += take(step, &world, &mut link, &mut account).await;
     }
     lock(&world).heal();
     link.end_former().await;
-    let rested = rest(&world, &link).await;
+    let rested = rest(&world, &link, &schedule.beginning).await;
     let (trace, commands) = {
         let world = lock(&world);
         (world.trace, world.commands)
@@ -111,9 +114,12 @@ async fn play_in(schedule: &Schedule, state: &Path) -> Outcome {
     outcome.records = records.len();
     outcome.changes = changes(&lock(&world));
     outcome.given_up = given_up(&lock(&world));
-    outcome
-        .problems
-        .extend(check_end(&lock(&world), &account, &records));
+    outcome.problems.extend(check_end(
+        &lock(&world),
+        &schedule.beginning,
+        &account,
+        &records,
+    ));
     outcome
 }
 
@@ -134,9 +140,24 @@ async fn disturb_first_start(schedule: &Schedule, world: &SharedWorld, link: &mu
     }
 }
 
+async fn write_early(
+    schedule: &Schedule,
+    world: &SharedWorld,
+    begun: Instant,
+    account: &mut Vec<Written>,
+) {
+    for step in &schedule.beginning.early {
+        sleep_until(begun + step.at).await;
+        perform(world, &step.what, account).await;
+    }
+    for one in account {
+        one.is_early = true;
+    }
+}
+
 /// Returns the moment from which on the link replicates: what is written before a first start is
-/// nobody's business.
-async fn wait_until_ready(world: &SharedWorld) -> Instant {
+/// nobody's business, but for a copy or a merge.
+async fn wait_until_ready(world: &SharedWorld, link: &Link) -> Instant {
     let is_ready = |side: Side| {
         let mut world = lock(world);
         let replica = world.replica(side);
@@ -145,7 +166,7 @@ async fn wait_until_ready(world: &SharedWorld) -> Instant {
             .iter()
             .any(|(_, link)| link.get_bool("ready").unwrap_or(false))
     };
-    while !Side::BOTH.into_iter().all(is_ready) {
+    while !Side::BOTH.into_iter().all(is_ready) && !link.has_ended() {
         sleep(Duration::from_millis(1)).await;
     }
     Instant::now()
@@ -206,8 +227,9 @@ async fn wait_for_something_to_lose(world: &SharedWorld, side: Side) {
     }
 }
 
-/// Waits until both sides are the same and stay as they are.
-async fn rest(world: &SharedWorld, link: &Link) -> Option<Duration> {
+/// Waits until both sides are the same and stay as they are, and the process that was started last
+/// runs the link: a clock that was put back lets another one's lease last longer.
+async fn rest(world: &SharedWorld, link: &Link, beginning: &Beginning) -> Option<Duration> {
     let healed = Instant::now();
     let until = healed + REST_TIME_MAX;
     let mut since = healed;
@@ -216,7 +238,8 @@ async fn rest(world: &SharedWorld, link: &Link) -> Option<Duration> {
         sleep(LOOK_INTERVAL).await;
         let world = lock(world);
         let now = Pair::new(data_entries(&world, Side::A), data_entries(&world, Side::B));
-        if now != known || !is_converged(&world) {
+        let is_done = is_converged(&world) && beginning.is_done(&world) && world.is_taken_over();
+        if now != known || !is_done {
             known = now;
             since = Instant::now();
         } else if since.elapsed() >= REST_TIME {

@@ -222,13 +222,14 @@ fn config(schedule: &Schedule, state_dir: &Path) -> Config {
         "[link]\nname = \"sim\"\nstate_dir = \"{}\"\nlease_duration = \"{}ms\"\n\
          [clusters.a]\nname = \"eu\"\nuri = \"mongodb://a/\"\n\
          [clusters.b]\nname = \"us\"\nuri = \"mongodb://b/\"\n\
-         [namespaces]\ninclude = [\"shop.*\"]\n\
+         {}[namespaces]\ninclude = [\"shop.*\"]\n\
          [ddl]\nreplicate = true\ndrops = true\n\
          [apply]\nlanes = {}\nbatch_operations_max = {}\nbatch_bytes_max = 16384\n\
          [limits]\nqueue_bytes_max = {}\n\
          [timeouts]\noperation = \"{}ms\"\n",
         state_dir.display(),
         LEASE_DURATION.as_millis(),
+        schedule.beginning.configured(),
         schedule.lanes,
         schedule.batch_operations_max,
         schedule.queue_bytes_max,

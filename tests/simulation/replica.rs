@@ -6,6 +6,7 @@ use std::time::Duration;
 use bson::{Bson, DateTime, Document, RawDocumentBuf, Timestamp, Uuid, doc};
 
 use crate::collections::is_told_of;
+use crate::reads::OpenCursor;
 use crate::update::difference;
 
 /// The bytes of `{ _id: … }`.
@@ -105,6 +106,11 @@ pub struct Replica {
     pub next_uuid: crate::random::Random,
     /// Collections that a transaction has created by writing into them.
     pub brought_back: Vec<String>,
+    /// How large it says that a document is, so that a few of them are several ranges.
+    pub document_bytes: i64,
+    pub batch_documents_max: usize,
+    pub cursors: HashMap<i64, OpenCursor>,
+    pub last_cursor: i64,
 }
 
 impl Replica {
@@ -124,6 +130,10 @@ impl Replica {
             sessions: HashMap::new(),
             next_uuid,
             brought_back: Vec::new(),
+            document_bytes: 1000,
+            batch_documents_max: usize::MAX,
+            cursors: HashMap::new(),
+            last_cursor: 0,
         }
     }
 

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tandem::change::{Pair, Side};
 
+use crate::beginnings::{Beginning, Kind};
 use crate::process::LEASE_DURATION;
 use crate::random::Random;
 use crate::world::Weather;
@@ -111,7 +112,11 @@ pub enum Changers {
 pub enum Emphasis {
     Nothing,
     Collections,
+    /// The same amid a copy or a merge.
+    CollectionsAmid,
     LostReplies,
+    Copies,
+    Merges,
 }
 
 impl Emphasis {
@@ -121,8 +126,28 @@ impl Emphasis {
         match std::env::var(Self::VARIABLE).as_deref() {
             Err(_) => Emphasis::Nothing,
             Ok("collections") => Emphasis::Collections,
+            Ok("collections_amid") => Emphasis::CollectionsAmid,
             Ok("lost_replies") => Emphasis::LostReplies,
+            Ok("copies") => Emphasis::Copies,
+            Ok("merges") => Emphasis::Merges,
             Ok(other) => panic!("{} knows no {other}", Self::VARIABLE),
+        }
+    }
+
+    fn is_of_collections(self) -> bool {
+        matches!(self, Emphasis::Collections | Emphasis::CollectionsAmid)
+    }
+
+    fn kind(self, dice: &mut Random) -> Kind {
+        let any = [Kind::Nothing, Kind::Nothing, Kind::Copy, Kind::Merge];
+        let any = any[dice.below(4) as usize];
+        match self {
+            Emphasis::Nothing | Emphasis::LostReplies => any,
+            Emphasis::Collections => Kind::Nothing,
+            Emphasis::CollectionsAmid if any == Kind::Nothing => Kind::Merge,
+            Emphasis::CollectionsAmid => Kind::Copy,
+            Emphasis::Copies => Kind::Copy,
+            Emphasis::Merges => Kind::Merge,
         }
     }
 }
@@ -145,6 +170,7 @@ pub struct Schedule {
     pub killed_after_commands: Option<u64>,
     /// It falls asleep then, for longer than its lease lasts.
     pub asleep_after_commands: Option<u64>,
+    pub beginning: Beginning,
     pub steps: Vec<Step>,
 }
 
@@ -175,10 +201,10 @@ impl Schedule {
         ];
         let changers = all[dice.below(3) as usize];
         // Not unless asked for, as long as a seed is known that ends with a collection on one side only.
-        let changers = (emphasis == Emphasis::Collections).then_some(changers);
+        let changers = emphasis.is_of_collections().then_some(changers);
         let share = match emphasis {
-            Emphasis::Nothing | Emphasis::LostReplies => 40,
-            Emphasis::Collections => 90,
+            Emphasis::Collections | Emphasis::CollectionsAmid => 90,
+            Emphasis::Nothing | Emphasis::LostReplies | Emphasis::Copies | Emphasis::Merges => 40,
         };
         let mut steps: Vec<Step> = (0..count)
             .map(|_| Step {
@@ -199,6 +225,7 @@ impl Schedule {
             queue_bytes_max: [16_384, 67_108_864][dice.below(2) as usize],
             killed_after_commands: None,
             asleep_after_commands: None,
+            beginning: Beginning::of(emphasis.kind(&mut dice), &mut dice),
             steps,
         }
     }
@@ -211,6 +238,15 @@ impl Schedule {
         let any = self.asleep_after_commands.is_some() || self.steps.iter().any(sleeps);
         Duration::from_secs(if any { 10 } else { 2 })
     }
+}
+
+/// Nothing but changes of collections by one side, and writes into them.
+pub fn restless(dice: &mut Random, count: usize, apart: Duration) -> Vec<Step> {
+    let changes = (1..).map(|number| Step {
+        at: apart * number,
+        what: aside(dice, Changers::One(Side::A)),
+    });
+    changes.take(count).collect()
 }
 
 /// Something about collections that come and go. Any side writes into them.

@@ -53,8 +53,11 @@ impl Replica {
     }
 
     /// A statement that opens a transaction arrives after its session was ended: the server takes it,
-    /// and nobody ever goes on with it.
+    /// and nobody ever goes on with it. It carries the UUID of a collection, which may be gone.
     pub fn open_late(&mut self, session: Uuid, place: Place) {
+        if !self.collections.contains_key(&place.0) {
+            return;
+        }
         let known = self.sessions.get(&session);
         let (known, written) = known.map_or((0, NEVER), |one| (one.number, one.written));
         let before = self.as_of(&place, self.time).cloned();

@@ -141,6 +141,7 @@ impl World {
         let replica = &mut self.replicas[side];
         replica.elapsed = self.started.elapsed();
         replica.history_seconds = self.weather.history_seconds;
+        replica.batch_documents_max = self.weather.batch_events_max as usize;
         replica.members_lag = Duration::from_millis(self.weather.members_lag_ms);
         replica.wall_ms = BEGINNING_MS + self.skew_ms[side] + passed;
         replica
@@ -154,6 +155,12 @@ impl World {
         };
         self.living[host] = Some(process);
         process
+    }
+
+    /// Whether the link is run where a process was started last.
+    pub fn is_taken_over(&self) -> bool {
+        let mut in_charge = Side::BOTH.iter().map(|side| self.in_charge[*side]);
+        in_charge.all(|process| process.is_some_and(|one| one.host == self.newest_host))
     }
 
     /// The process has been killed: its sessions are those on record.

@@ -6,7 +6,7 @@ use bson::{Document, Uuid, doc};
 
 use super::{CheckLine, Verdict, failed};
 use crate::change::{Namespace, Pair, Side};
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, errors};
 use crate::config::{Config, Mode};
 use crate::ddl::{effective_options, view_options};
 use crate::error::Result;
@@ -83,9 +83,11 @@ pub(crate) async fn shapes(
         };
         let kind = entry.get_str("type").unwrap_or_default().to_owned();
         let indexes = match kind.as_str() {
-            "view" => BTreeMap::new(),
+            "view" => Some(BTreeMap::new()),
             _ => indexes(cluster, &name).await?,
         };
+        // Dropped since it was listed.
+        let Some(indexes) = indexes else { continue };
         let mut options = entry.get_document("options").cloned().unwrap_or_default();
         if kind == "view" && cluster.side == Side::B {
             let names = Pair::new(namespace.clone(), name.clone());
@@ -108,17 +110,23 @@ pub(crate) async fn shapes(
     Ok(shapes)
 }
 
-async fn indexes(cluster: &Cluster, namespace: &Namespace) -> Result<BTreeMap<String, Document>> {
+/// None where there is no such collection any more.
+async fn indexes(
+    cluster: &Cluster,
+    namespace: &Namespace,
+) -> Result<Option<BTreeMap<String, Document>>> {
+    const NAMESPACE_NOT_FOUND: i32 = 26;
     let doing = format!("list the indexes of {namespace} on {}", cluster.name);
     let command = doc! { "listIndexes": namespace.collection() };
-    let listed = cluster.all(namespace.database(), command, &doing).await?;
-    Ok(listed
-        .into_iter()
-        .map(|mut index| {
-            index.remove("v");
-            (index.get_str("name").unwrap_or_default().to_owned(), index)
-        })
-        .collect())
+    let listed = match cluster.all(namespace.database(), command, &doing).await {
+        Err(error) if errors::code_of(&error) == Some(NAMESPACE_NOT_FOUND) => return Ok(None),
+        listed => listed?,
+    };
+    let named = |mut index: Document| {
+        index.remove("v");
+        (index.get_str("name").unwrap_or_default().to_owned(), index)
+    };
+    Ok(Some(listed.into_iter().map(named).collect()))
 }
 
 /// What tandem cannot replicate as it does plain collections.

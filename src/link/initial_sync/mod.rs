@@ -124,7 +124,8 @@ impl InitialSync {
                 numbers.documents_done += range.documents;
                 numbers.bytes_done += range.bytes;
             }
-            ranges_of.insert(scanned.namespace.clone(), 0);
+            // Another collection may have had the name before.
+            ranges_of.entry(scanned.namespace.clone()).or_default();
             for range in ranges.into_iter().filter(|range| !range.is_done) {
                 *ranges_of.entry(scanned.namespace.clone()).or_default() += 1;
                 left.push((scanned.clone(), range));

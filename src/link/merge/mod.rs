@@ -125,7 +125,8 @@ impl Merge {
             let open = ranges.into_iter().filter(|range| !range.is_done);
             let before = left.len();
             left.extend(open.map(|range| (both.clone(), range)));
-            ranges_of.insert(both.lasting.clone(), left.len() - before);
+            // Found once more under the name that it has been given meanwhile.
+            *ranges_of.entry(both.lasting.clone()).or_default() += left.len() - before;
             all.push(both);
         }
         self.progress.numbers().namespaces_done =
