@@ -7,6 +7,7 @@ mod applications;
 mod checks;
 mod collections;
 mod commands;
+mod known;
 mod majority;
 mod network;
 mod play;

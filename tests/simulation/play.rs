@@ -216,7 +216,11 @@ async fn rest(world: &SharedWorld, link: &Link) -> Option<Duration> {
         sleep(LOOK_INTERVAL).await;
         let world = lock(world);
         let now = Pair::new(data_entries(&world, Side::A), data_entries(&world, Side::B));
-        if now != known || !is_converged(&world) {
+        // A former process may have done everything, as long as its lease has not run out.
+        let is_taken_over = world
+            .holder
+            .is_some_and(|held| held.host == world.newest_host);
+        if now != known || !is_taken_over || !is_converged(&world) {
             known = now;
             since = Instant::now();
         } else if since.elapsed() >= REST_TIME {

@@ -174,8 +174,8 @@ impl Schedule {
             Changers::Both,
         ];
         let changers = all[dice.below(3) as usize];
-        // Not unless asked for, as long as a seed is known that ends with a collection on one side only.
-        let changers = (emphasis == Emphasis::Collections).then_some(changers);
+        let any = dice.percent(50) || emphasis == Emphasis::Collections;
+        let changers = any.then_some(changers);
         let share = match emphasis {
             Emphasis::Nothing | Emphasis::LostReplies => 40,
             Emphasis::Collections => 90,
