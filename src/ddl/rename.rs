@@ -159,8 +159,9 @@ impl Worker {
             }
         };
         // Whoever has given it this name: its event may have been passed before a crash.
-        if there.flatten() == Some(uuid) {
+        let has_run = if there.flatten() == Some(uuid) {
             collections.renamed_from(collection, target, &name, to);
+            false
         } else {
             let subject = Subject {
                 name,
@@ -169,11 +170,10 @@ impl Worker {
                 created: None,
             };
             self.run_rename(target, collection, subject, drop_target)
-                .await?;
-        }
-        if let Some(replaced) = replaced.filter(|_| drop_target.is_some()) {
-            let now = self.now().await?;
-            collections.set_dropped(replaced, now).await?;
+                .await?
+        };
+        if let Some(replaced) = replaced.filter(|_| has_run && drop_target.is_some()) {
+            collections.set_dropped(replaced, self.now().await?).await?;
             self.ddl.problems.clear_all(target, to).await?;
         }
         collections.set_followed(collection, side, at);
@@ -212,13 +212,14 @@ impl Worker {
         })
     }
 
+    /// Returns whether it has run: not where nothing is left to be renamed.
     async fn run_rename(
         &self,
         side: Side,
         collection: &Namespace,
         subject: Subject,
         drop_target: Option<Uuid>,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         let to = subject.to.as_ref().map_or("", Namespace::as_str);
         let mut command = doc! { "renameCollection": subject.name.as_str(), "to": to };
         if let Some(dropped) = drop_target {
@@ -226,10 +227,11 @@ impl Worker {
         }
         let step = step("rename", command);
         match self.execute(side, &subject, &step).await? {
-            Ran::Done => Ok(()),
+            Ran::Done => Ok(true),
             Ran::Refused(code, _) if is_gone(code, &step) => {
                 self.must_be_gone(collection, side, &subject.name, subject.uuid)
-                    .await
+                    .await?;
+                Ok(false)
             }
             // Since it was looked for: another look tells what has the name.
             Ran::Refused(Some(errors::NAMESPACE_EXISTS), _) => Err(Error::unreachable(format!(

@@ -167,6 +167,23 @@ fn what_is_replaced_by_what_is_not_replicated_is_no_more_on_one_side_alone() {
     play_well((10..30).map(amid_an_outage));
 }
 
+/// It was taken for done, and what was to be replaced stayed where the rename was to be followed.
+#[test]
+fn what_a_rename_replaces_is_dropped_also_where_the_renamed_one_is_gone_on_the_other_side() {
+    let dropped_after = |ms: u64| {
+        let steps = vec![
+            step(100, write(Side::A, 0)),
+            step(150, write(Side::A, 1)),
+            step(700, rename(Side::A, 0, 1)),
+            step(700 + ms, drop_of(Side::B, 0)),
+        ];
+        schedule(ms, steps)
+    };
+    for outcome in play_well((0..40).map(dropped_after)) {
+        assert!(outcome.given_up.is_empty(), "{:?}", outcome.given_up);
+    }
+}
+
 /// The drop was taken for one of the counterpart, which stayed on its side.
 #[test]
 fn what_was_dropped_unread_before_the_counterpart_got_its_name_is_not_the_counterpart() {

@@ -99,11 +99,12 @@ pub enum What {
 /// Who changes collections that come and go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Changers {
-    /// Creates, drops and renames them. Where both did, one would have to give way, and the collection
-    /// be passed over from then on.
+    /// Creates, drops and renames them.
     One(Side),
-    /// Create and drop them.
+    /// Create and drop them. Nobody has to give way then.
     Both,
+    /// Rename them, too: some give way, and are passed over from then on.
+    BothWithRenames,
 }
 
 /// What schedules have more of than chance gives them, so that something is noticed sooner.
@@ -172,8 +173,9 @@ impl Schedule {
             Changers::One(Side::A),
             Changers::One(Side::B),
             Changers::Both,
+            Changers::BothWithRenames,
         ];
-        let changers = all[dice.below(3) as usize];
+        let changers = all[dice.below(4) as usize];
         let any = dice.percent(50) || emphasis == Emphasis::Collections;
         let changers = any.then_some(changers);
         let share = match emphasis {
@@ -224,13 +226,6 @@ fn aside(dice: &mut Random, changers: Changers) -> What {
             collection,
             key: dice.below(2) as i32,
         },
-        (60..=67, Changers::One(side)) => What::Create { side, collection },
-        (68..=81, Changers::One(side)) => What::Drop { side, collection },
-        (_, Changers::One(side)) => What::Rename {
-            side,
-            collection,
-            to: (collection + other) % COLLECTIONS_ASIDE,
-        },
         (60..=72, Changers::Both) => What::Create {
             side: any,
             collection,
@@ -239,6 +234,21 @@ fn aside(dice: &mut Random, changers: Changers) -> What {
             side: any,
             collection,
         },
+        (kind, Changers::One(_) | Changers::BothWithRenames) => {
+            let side = match changers {
+                Changers::One(side) => side,
+                Changers::Both | Changers::BothWithRenames => any,
+            };
+            match kind {
+                60..=67 => What::Create { side, collection },
+                68..=81 => What::Drop { side, collection },
+                _ => What::Rename {
+                    side,
+                    collection,
+                    to: (collection + other) % COLLECTIONS_ASIDE,
+                },
+            }
+        }
     }
 }
 

@@ -40,8 +40,6 @@ pub struct Entry {
     pub followed: Pair<Option<Timestamp>>,
     /// Its creation has its turn.
     pub settling: bool,
-    /// How often its indexes have changed.
-    pub index_changes: u64,
     pub state: State,
 }
 
@@ -62,7 +60,6 @@ impl Entry {
             over_at: None,
             followed: Pair::new(None, None),
             settling: false,
-            index_changes: 0,
             state: State::Seen,
         }
     }
@@ -130,21 +127,13 @@ impl Identities {
         }
     }
 
-    /// A pair's indexes have been read, when they had changed so often. It may have got another name
-    /// meanwhile, and what has changed since is read again.
-    pub fn set_indexes(
-        &mut self,
-        lasting: &Namespace,
-        mut pair: Pair<CollectionInfo>,
-        index_changes: u64,
-    ) {
+    /// A pair's indexes have been read. It may have got another name meanwhile.
+    pub fn set_indexes(&mut self, lasting: &Namespace, mut pair: Pair<CollectionInfo>) {
         let entry = self.entry(lasting);
-        if entry.index_changes == index_changes {
-            for side in Side::BOTH {
-                pair[side].name = entry.names[side].clone();
-            }
-            entry.state = State::Paired(pair);
+        for side in Side::BOTH {
+            pair[side].name = entry.names[side].clone();
         }
+        entry.state = State::Paired(pair);
     }
 
     pub fn of_uuid(&self, side: Side, uuid: Uuid) -> Option<&Namespace> {

@@ -160,11 +160,10 @@ impl Collections {
     /// Indexes have changed: they are read again before the next write.
     pub fn forget_indexes(&self, namespace: &Namespace) {
         let mut known = self.known();
-        if let Some(entry) = known.get_mut(namespace) {
-            entry.index_changes += 1;
-            if let State::Paired(pair) = &entry.state {
-                entry.state = State::Stored(Pair::new(pair.a.uuid, pair.b.uuid));
-            }
+        if let Some(entry) = known.get_mut(namespace)
+            && let State::Paired(pair) = &entry.state
+        {
+            entry.state = State::Stored(Pair::new(pair.a.uuid, pair.b.uuid));
         }
     }
 

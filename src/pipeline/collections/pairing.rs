@@ -245,8 +245,8 @@ impl Collections {
         );
         let mut known = self.known();
         let infos = infos.a.into_iter().zip(infos.b);
-        for ((namespace, entry, _), (a, b)) in stored.iter().zip(infos) {
-            known.set_indexes(namespace, Pair::new(a, b), entry.index_changes);
+        for ((namespace, ..), (a, b)) in stored.iter().zip(infos) {
+            known.set_indexes(namespace, Pair::new(a, b));
         }
         Ok(())
     }

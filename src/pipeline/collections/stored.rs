@@ -176,7 +176,6 @@ fn entry(namespace: &Namespace, found: &Document, renames: &Renames) -> Entry {
             found.get_timestamp("followed_b").ok(),
         ),
         settling: false,
-        index_changes: 0,
         over_at: match (found.get_timestamp("over_a"), found.get_timestamp("over_b")) {
             (Ok(a), Ok(b)) => Some(Pair::new(a, b)),
             _ => None,
