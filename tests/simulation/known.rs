@@ -184,28 +184,6 @@ fn what_a_rename_replaces_is_dropped_also_where_the_renamed_one_is_gone_on_the_o
     }
 }
 
-/// The drop was taken for one of the counterpart, which stayed on its side.
-#[test]
-fn what_was_dropped_unread_before_the_counterpart_got_its_name_is_not_the_counterpart() {
-    let cut_after = |ms: u64| {
-        let time = Duration::from_millis(300);
-        let cut = What::Cut {
-            side: Side::A,
-            time,
-        };
-        let steps = vec![
-            step(100, write(Side::B, 0)),
-            step(100 + ms, cut),
-            step(200, write(Side::A, 0)),
-            step(250, drop_of(Side::A, 0)),
-        ];
-        schedule(ms, steps)
-    };
-    for outcome in play_well((0..40).map(cut_after)) {
-        assert!(outcome.given_up.is_empty(), "{:?}", outcome.given_up);
-    }
-}
-
 /// Nobody made room: its turn comes once both readers have passed the start, and the reader waited
 /// for room before it had.
 #[test]
