@@ -149,6 +149,14 @@ impl Worker {
         self.must_hold(side).await?;
         let intents = &self.ddl.intents;
         let id = intents.open(side, subject, step).await?;
+        // From here on the reader holds back what somebody else makes under the name.
+        if self.has_counterpart(side, subject) {
+            intents.withdraw(side, &id).await?;
+            let (name, cluster) = (&subject.name, &self.cluster(side).name);
+            return Err(Error::unreachable(format!(
+                "{name} has just been created on {cluster}"
+            )));
+        }
         let outcome = self
             .send(side, database, command, step, &subject.name)
             .await;
@@ -173,6 +181,13 @@ impl Worker {
             Err(error) if matches!(error.class, Class::Retry | Class::Operator) => Err(error),
             Err(error) => Ok(Ran::Refused(errors::code_of(&error), error)),
         }
+    }
+
+    /// Whether the reader has met a counterpart of what `subject` creates one for.
+    fn has_counterpart(&self, side: Side, subject: &Subject) -> bool {
+        let collections = &self.shared.collections;
+        let created = subject.created.as_ref();
+        created.is_some_and(|created| collections.place(&created.collection, side).1.is_some())
     }
 
     async fn send(

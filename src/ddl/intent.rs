@@ -161,6 +161,18 @@ impl Intents {
         Ok(())
     }
 
+    /// The command of an intent is not going to run.
+    ///
+    /// # Errors
+    /// As the cluster says; the intent counts as withdrawn all the same.
+    pub async fn withdraw(&self, side: Side, id: &str) -> Result<()> {
+        self.known()[side].retain(|intent| intent.id != id);
+        self.changed.notify_waiters();
+        let statement = doc! { "q": { "_id": id }, "limit": 0 };
+        self.own[side].delete(COLLECTION, vec![statement]).await?;
+        Ok(())
+    }
+
     /// What the command was about whose echo an event of `side` is; none for any other event.
     /// Waits where a command on the same collection is under way.
     pub async fn echo_of(&self, side: Side, event: &DdlEvent) -> Option<Subject> {
@@ -181,10 +193,14 @@ impl Intents {
         let at = event.position.time;
         let mut is_unclear = false;
         let (mut exact, mut likely) = (None, None);
-        for intent in known[side].iter_mut().filter(|intent| intent.start < at) {
-            let matches = !intent.seen && intent.may_be_at(at) && intent.causes(event);
+        for intent in &mut known[side] {
+            let is_later = intent.start < at;
+            let matches = is_later && !intent.seen && intent.may_be_at(at) && intent.causes(event);
             match intent.end {
-                End::Open => is_unclear |= intent.concerns(event),
+                End::Open => {
+                    let concerns = is_later && intent.concerns(event);
+                    is_unclear |= concerns || intent.finds_free(event);
+                }
                 End::At(_) if matches && exact.is_none() => exact = Some(intent),
                 End::By(_) if matches && likely.is_none() => likely = Some(intent),
                 End::At(_) | End::By(_) => {}
@@ -275,6 +291,14 @@ impl Intent {
         self.subject.name == event.namespace
             || self.subject.to.as_ref() == Some(&event.namespace)
             || (self.subject.uuid.is_some() && self.subject.uuid == event.collection_uuid)
+    }
+
+    /// Whether the event made what the name has to be free of for the command to succeed. How it ends
+    /// tells whether that is the counterpart ([`Intents::creates_later`]).
+    fn finds_free(&self, event: &DdlEvent) -> bool {
+        self.subject.created.is_some()
+            && event.operation == "create"
+            && self.subject.name == event.namespace
     }
 
     /// Whether the command causes such an event.

@@ -28,11 +28,15 @@ impl Ddl {
     /// As the clusters say.
     pub async fn observe(&self, shared: &Shared, side: Side, event: &DdlEvent) -> Result<Seen> {
         let change = Change::of(event);
+        // The lane that has just created it may not have put the pair on record yet.
+        if change == Change::Create {
+            shared.collections.wait_for_pairs().await;
+        }
         if let Some(subject) = self.intents.echo_of(side, event).await {
             take_echo(shared, side, event, &change, subject);
             return Ok(Seen::Passing);
         }
-        let collection = self.identify(shared, side, event, &change).await;
+        let collection = self.identify(shared, side, event, &change);
         if let Some(collection) = &collection {
             match change {
                 Change::Define(_) => shared.collections.forget_indexes(collection),
@@ -88,7 +92,7 @@ impl Ddl {
         !shared.collections.in_database(side, database).is_empty()
     }
 
-    async fn identify(
+    fn identify(
         &self,
         shared: &Shared,
         side: Side,
@@ -99,10 +103,6 @@ impl Ddl {
         let collections = &shared.collections;
         if let Some(known) = collections.of_uuid(side, uuid) {
             return Some(known);
-        }
-        // The lane that has just created it may not have put the pair on record yet.
-        if *change == Change::Create {
-            collections.wait_for_pairs().await;
         }
         let name = match change {
             Change::Rename { from, .. } => from,

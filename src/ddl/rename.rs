@@ -32,22 +32,44 @@ impl Worker {
         };
         let collections = &self.shared.collections;
         let replaced = drop_target.and_then(|uuid| collections.of_uuid(side, uuid));
-        if collections.is_dropped(collection) {
+        let replaced = replaced.as_ref();
+        self.follow(side, pending, collection, (from, to), replaced)
+            .await?;
+        // Whatever became of the other one: nothing of it is left on its own side.
+        match replaced {
+            Some(replaced) => self.drop(side, replaced).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn follow(
+        &self,
+        side: Side,
+        pending: &Pending,
+        collection: &Namespace,
+        (from, to): (&Namespace, &Namespace),
+        replaced: Option<&Namespace>,
+    ) -> Result<()> {
+        let collections = &self.shared.collections;
+        let is_gone = collections.is_gone(collection, side) && !collections.is_paired(collection);
+        if collections.is_dropped(collection) || is_gone && !collections.is_unpaired(collection) {
             return Ok(());
         }
         let includes = |name| self.ddl.namespaces.includes(side, name);
-        if collections.is_unpaired(collection) || !includes(from) || !includes(to) {
-            let reason = "it was renamed from or to what is not replicated";
-            for lost in [Some(collection.clone()), replaced].into_iter().flatten() {
-                self.give_up(side, pending, &lost, reason).await?;
+        let pairing = match includes(from) && includes(to) {
+            true => collections.pair(collection, side).await?,
+            false => Pairing::Unpaired,
+        };
+        match pairing {
+            Pairing::Paired(_) => {}
+            // Its own event comes.
+            Pairing::Unclear => return Ok(()),
+            Pairing::Unpaired => {
+                let reason = "it was renamed from or to what is not replicated";
+                return self
+                    .give_up_both(side, pending, collection, replaced, reason)
+                    .await;
             }
-            return Ok(());
-        }
-        if !matches!(
-            collections.pair(collection, side).await?,
-            Pairing::Paired(_)
-        ) {
-            return Ok(());
         }
         let decided = self.decide(side, |other| {
             let same = other.collection.as_ref() == Some(collection);
@@ -67,6 +89,25 @@ impl Worker {
         }
     }
 
+    /// The renamed one, and what it was put in the place of.
+    async fn give_up_both(
+        &self,
+        side: Side,
+        pending: &Pending,
+        collection: &Namespace,
+        replaced: Option<&Namespace>,
+        reason: &str,
+    ) -> Result<()> {
+        let collections = &self.shared.collections;
+        if collections.is_unpaired(collection) {
+            collections.put_names(collection).await?;
+        }
+        for lost in [Some(collection), replaced].into_iter().flatten() {
+            self.give_up(side, pending, lost, reason).await?;
+        }
+        Ok(())
+    }
+
     /// Whether the new name stands, or stood until its own cluster gave another one: else it has
     /// lost against a name from the other side.
     fn still_called(&self, side: Side, collection: &Namespace, to: &Namespace) -> bool {
@@ -84,33 +125,33 @@ impl Worker {
         pending: &Pending,
         collection: &Namespace,
         to: &Namespace,
-        replaced: Option<Namespace>,
+        replaced: Option<&Namespace>,
     ) -> Result<()> {
         let target = side.other();
         let collections = &self.shared.collections;
         let (name, Some(uuid)) = collections.place(collection, target) else {
             return Ok(());
         };
+        // What is not replicated any more on the other side is no counterpart to be dropped.
+        let replaced = replaced.filter(|replaced| !collections.is_unpaired(replaced));
         // After a crash, all names of a chain are met again that its last one has long followed.
         let at = pending.event.position.time;
         if collections.has_followed(collection, side, at) {
             return Ok(());
         }
-        let Some(to) = collections.renames().on_other(side, to) else {
+        let Some(to) = &collections.renames().on_other(side, to) else {
             return Ok(());
         };
-        let to = &to;
         if let Some(reason) = self.cannot_be_called(target, &name, to) {
-            for lost in [Some(collection), replaced.as_ref()].into_iter().flatten() {
-                self.give_up(side, pending, lost, &reason).await?;
-            }
-            return Ok(());
+            return self
+                .give_up_both(side, pending, collection, replaced, &reason)
+                .await;
         }
         let there: Option<Option<Uuid>> = list(self.cluster(target), to).await?.map(|l| l.uuid);
         let drop_target = match there {
             Some(Some(there)) if there == uuid => None,
             None => None,
-            Some(Some(there)) if self.may_replace(target, there, replaced.as_ref()) => Some(there),
+            Some(Some(there)) if self.may_replace(target, there, replaced) => Some(there),
             Some(_) => {
                 let cluster = &self.cluster(target).name;
                 let reason = format!("{cluster} has something else by the name {to}");
@@ -118,8 +159,9 @@ impl Worker {
             }
         };
         // Whoever has given it this name: its event may have been passed before a crash.
-        if there.flatten() == Some(uuid) {
+        let has_run = if there.flatten() == Some(uuid) {
             collections.renamed_from(collection, target, &name, to);
+            false
         } else {
             let subject = Subject {
                 name,
@@ -128,11 +170,10 @@ impl Worker {
                 created: None,
             };
             self.run_rename(target, collection, subject, drop_target)
-                .await?;
-        }
-        if let Some(replaced) = &replaced {
-            let now = self.now().await?;
-            collections.set_dropped(replaced, now).await?;
+                .await?
+        };
+        if let Some(replaced) = replaced.filter(|_| has_run && drop_target.is_some()) {
+            collections.set_dropped(replaced, self.now().await?).await?;
             self.ddl.problems.clear_all(target, to).await?;
         }
         collections.set_followed(collection, side, at);
@@ -165,19 +206,20 @@ impl Worker {
     /// been paired yet where it was never written to.
     fn may_replace(&self, side: Side, there: Uuid, replaced: Option<&Namespace>) -> bool {
         let collections = &self.shared.collections;
-        replaced.is_some_and(|replaced| {
-            let (_, counterpart) = collections.place(replaced, side);
-            counterpart == Some(there) || collections.of_uuid(side, there).is_none()
+        replaced.is_some_and(|replaced| match collections.place(replaced, side).1 {
+            Some(counterpart) => counterpart == there,
+            None => collections.of_uuid(side, there).is_none(),
         })
     }
 
+    /// Returns whether it has run: not where nothing is left to be renamed.
     async fn run_rename(
         &self,
         side: Side,
         collection: &Namespace,
         subject: Subject,
         drop_target: Option<Uuid>,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         let to = subject.to.as_ref().map_or("", Namespace::as_str);
         let mut command = doc! { "renameCollection": subject.name.as_str(), "to": to };
         if let Some(dropped) = drop_target {
@@ -185,10 +227,11 @@ impl Worker {
         }
         let step = step("rename", command);
         match self.execute(side, &subject, &step).await? {
-            Ran::Done => Ok(()),
+            Ran::Done => Ok(true),
             Ran::Refused(code, _) if is_gone(code, &step) => {
                 self.must_be_gone(collection, side, &subject.name, subject.uuid)
-                    .await
+                    .await?;
+                Ok(false)
             }
             // Since it was looked for: another look tells what has the name.
             Ran::Refused(Some(errors::NAMESPACE_EXISTS), _) => Err(Error::unreachable(format!(

@@ -169,7 +169,7 @@ impl Worker {
     }
 
     /// Drops the counterpart of a dropped collection, by its UUID: never a newer one of its name.
-    async fn drop(&self, side: Side, collection: &Namespace) -> Result<()> {
+    pub(super) async fn drop(&self, side: Side, collection: &Namespace) -> Result<()> {
         let target = side.other();
         let collections = &self.shared.collections;
         self.shared.exchange.ledger().unpair(collection.clone());

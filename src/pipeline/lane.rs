@@ -287,7 +287,7 @@ impl Lane {
                     return Err(Refusal::Unseen { at: None, code: 0 });
                 }
                 Pairing::Unclear => {
-                    self.let_reader_come_up().await.map_err(Refusal::Failed)?;
+                    self.let_readers_come_up().await.map_err(Refusal::Failed)?;
                     return Err(Refusal::Unseen { at: None, code: 0 });
                 }
             }

@@ -6,7 +6,7 @@ use bson::{RawDocument, RawDocumentBuf, Timestamp, doc, rawdoc};
 
 use super::lane::Lane;
 use crate::change::DocumentKey;
-use crate::cluster::errors;
+use crate::cluster::{Cluster, errors};
 use crate::error::{Error, Result};
 use crate::fault::Fault;
 use crate::resolve::Plan;
@@ -137,13 +137,24 @@ impl Lane {
     /// The source's reader comes to the present, with all it has to hold for that: a long backlog is
     /// read from so far back that documents cannot be read as of then, and a collection may be gone
     /// whose end comes later in it.
-    pub(super) async fn let_reader_come_up(&self) -> Result<()> {
-        let doing = format!("ask {} for its time", self.source.name);
+    async fn let_reader_come_up(&self) -> Result<()> {
+        self.let_come_up(&self.source).await
+    }
+
+    /// A collection that is not where it was known to be has been dropped or renamed: the readers of
+    /// both sides come to where they know of it.
+    pub(super) async fn let_readers_come_up(&self) -> Result<()> {
+        self.let_come_up(&self.source).await?;
+        self.let_come_up(self.session.cluster()).await
+    }
+
+    async fn let_come_up(&self, cluster: &Cluster) -> Result<()> {
+        let doing = format!("ask {} for its time", cluster.name);
         let ping = doc! { "ping": 1 };
-        let reply = self.source.command("admin", ping, &doing).await?;
+        let reply = cluster.command("admin", ping, &doing).await?;
         if let Ok(now) = reply.get_timestamp("operationTime") {
             let exchange = &self.shared.exchange;
-            exchange.let_come_up(self.pipeline.source(), now).await;
+            exchange.let_come_up(cluster.side, now).await;
         }
         Ok(())
     }

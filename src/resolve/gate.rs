@@ -26,6 +26,10 @@ impl Gates {
         self.closed.len() >= CLOSED_MAX
     }
 
+    pub fn are_open(&self) -> bool {
+        self.closed.is_empty()
+    }
+
     /// Whether an event at this position is behind a closed gate.
     pub fn holds(&self, position: &Position) -> bool {
         self.closed.front().is_some_and(|gate| position >= gate)

@@ -92,9 +92,9 @@ impl Ledger {
     ///
     /// Nobody waits for what no queue can make go away: entries of documents whose writes have left
     /// the queues, in one-way mode b's writes, which stay in the ledger anyhow, and events that are
-    /// held until the end of the initial copy, or until a paused pipeline is resumed. Changes of
-    /// collections have their turn once both readers have passed the start, so before that nobody
-    /// waits for them either. What a reader reads beyond its bound goes to its spool.
+    /// held until the end of the initial copy, or until a paused pipeline is resumed. A change of a
+    /// collection has its turn once both readers have passed the start, so before that nobody waits
+    /// for what is behind it either. What a reader reads beyond its bound goes to its spool.
     pub fn has_room(&self, side: Side) -> bool {
         let is_full = |side| {
             let is_crowded = self.entries() >= self.room.entries_max;
@@ -104,7 +104,8 @@ impl Ledger {
         };
         let goes_on = side == Side::B && is_full(Side::A);
         let cluster = &self.clusters[side];
-        let held = cluster.held || cluster.paused;
+        let stands_at_gate = !self.is_recovered() && !cluster.gates.are_open();
+        let held = cluster.held || cluster.paused || stands_at_gate;
         goes_on || held || self.keeps_pending(side) || !is_full(side)
     }
 }

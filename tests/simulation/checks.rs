@@ -49,6 +49,28 @@ pub fn check_brought_back(world: &mut World, side: Side) {
     world.problems.extend(brought_back.into_iter().map(problem));
 }
 
+/// tandem drops nothing that it has given up: nobody has told it that it may go.
+pub fn check_given_up_stays(world: &mut World, side: Side, command: &Document) {
+    let uuid = match command.keys().next().map(String::as_str) {
+        Some("drop") => command.get("collectionUUID"),
+        Some("renameCollection") => command.get("dropTarget"),
+        _ => None,
+    };
+    let Some(uuid) = uuid else { return };
+    let replica = &world.replicas[side];
+    let known = replica.all(&format!("{OWN}.collections"), replica.time, None);
+    let is_given_up = known.iter().any(|(_, known)| {
+        known.get(side.as_str()) == Some(uuid)
+            && known
+                .get_str("state")
+                .is_ok_and(|state| state == "unpaired")
+    });
+    if is_given_up {
+        let problem = format!("tandem drops what it has given up: {command}");
+        world.problems.push(problem);
+    }
+}
+
 /// Only that process moves a checkpoint which has raised the epoch last, with the lease in its hand. Two
 /// may raise it to the same number; the later one to take the lease goes on.
 pub fn check_charge(

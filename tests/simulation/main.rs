@@ -8,6 +8,7 @@ mod beginnings;
 mod checks;
 mod collections;
 mod commands;
+mod known;
 mod majority;
 mod network;
 mod play;
@@ -290,6 +291,7 @@ fn events_that_meet_what_was_not_copied_or_merged_yet_are_noticed() {
 
 #[cfg(debug_assertions)]
 #[test]
+#[ignore = "it may take some 400 schedules"]
 fn a_reader_that_does_not_wait_for_the_times_of_commits_is_noticed() {
     assert!(schedules_until_noticed("hasty_reader", None).is_some());
 }

@@ -14,7 +14,9 @@ use tandem::error::Result;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep};
 
-use crate::checks::{check_brought_back, check_charge, check_record, check_write};
+use crate::checks::{
+    check_brought_back, check_charge, check_given_up_stays, check_record, check_write,
+};
 use crate::commands::{Outcome, run};
 use crate::query::sub;
 use crate::stream::{Cut, Reading};
@@ -140,6 +142,7 @@ impl Line {
                     return Err(self.refused(NOT_WRITABLE_PRIMARY, &[]));
                 }
                 check_write(&mut world, self.side, database, command, session);
+                check_given_up_stays(&mut world, self.side, command);
                 let entries = world.replicas[self.side].oplog.len();
                 let outcome = run(world.replica(self.side), database, command, session);
                 let code = match &outcome {

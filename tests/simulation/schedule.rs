@@ -100,11 +100,12 @@ pub enum What {
 /// Who changes collections that come and go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Changers {
-    /// Creates, drops and renames them. Where both did, one would have to give way, and the collection
-    /// be passed over from then on.
+    /// Creates, drops and renames them.
     One(Side),
-    /// Create and drop them.
+    /// Create and drop them. Nobody has to give way then.
     Both,
+    /// Rename them, too: some give way, and are passed over from then on.
+    BothWithRenames,
 }
 
 /// What schedules have more of than chance gives them, so that something is noticed sooner.
@@ -134,8 +135,14 @@ impl Emphasis {
         }
     }
 
-    fn is_of_collections(self) -> bool {
-        matches!(self, Emphasis::Collections | Emphasis::CollectionsAmid)
+    /// Whether collections come and go; amid a copy or a merge only where that is asked for, as long as
+    /// some of these end with a collection on one side only.
+    fn is_of_collections(self, kind: Kind, any: bool) -> bool {
+        match self {
+            Emphasis::Collections | Emphasis::CollectionsAmid => true,
+            Emphasis::Nothing | Emphasis::LostReplies => any && kind == Kind::Nothing,
+            Emphasis::Copies | Emphasis::Merges => false,
+        }
     }
 
     fn kind(self, dice: &mut Random) -> Kind {
@@ -198,10 +205,12 @@ impl Schedule {
             Changers::One(Side::A),
             Changers::One(Side::B),
             Changers::Both,
+            Changers::BothWithRenames,
         ];
-        let changers = all[dice.below(3) as usize];
-        // Not unless asked for, as long as a seed is known that ends with a collection on one side only.
-        let changers = emphasis.is_of_collections().then_some(changers);
+        let kind = emphasis.kind(&mut dice);
+        let changers = all[dice.below(4) as usize];
+        let any = dice.percent(50);
+        let changers = emphasis.is_of_collections(kind, any).then_some(changers);
         let share = match emphasis {
             Emphasis::Collections | Emphasis::CollectionsAmid => 90,
             Emphasis::Nothing | Emphasis::LostReplies | Emphasis::Copies | Emphasis::Merges => 40,
@@ -225,7 +234,7 @@ impl Schedule {
             queue_bytes_max: [16_384, 67_108_864][dice.below(2) as usize],
             killed_after_commands: None,
             asleep_after_commands: None,
-            beginning: Beginning::of(emphasis.kind(&mut dice), &mut dice),
+            beginning: Beginning::of(kind, &mut dice),
             steps,
         }
     }
@@ -260,13 +269,6 @@ fn aside(dice: &mut Random, changers: Changers) -> What {
             collection,
             key: dice.below(2) as i32,
         },
-        (60..=67, Changers::One(side)) => What::Create { side, collection },
-        (68..=81, Changers::One(side)) => What::Drop { side, collection },
-        (_, Changers::One(side)) => What::Rename {
-            side,
-            collection,
-            to: (collection + other) % COLLECTIONS_ASIDE,
-        },
         (60..=72, Changers::Both) => What::Create {
             side: any,
             collection,
@@ -275,6 +277,21 @@ fn aside(dice: &mut Random, changers: Changers) -> What {
             side: any,
             collection,
         },
+        (kind, Changers::One(_) | Changers::BothWithRenames) => {
+            let side = match changers {
+                Changers::One(side) => side,
+                Changers::Both | Changers::BothWithRenames => any,
+            };
+            match kind {
+                60..=67 => What::Create { side, collection },
+                68..=81 => What::Drop { side, collection },
+                _ => What::Rename {
+                    side,
+                    collection,
+                    to: (collection + other) % COLLECTIONS_ASIDE,
+                },
+            }
+        }
     }
 }
 

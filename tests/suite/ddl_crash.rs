@@ -11,7 +11,7 @@ use crate::support::compare::assert_converged;
 use crate::support::env::{LinkConfig, TestEnv};
 use crate::support::mongod::Mongod;
 use crate::support::random::{Random, scaled, seed};
-use crate::support::schema::assert_same_schema;
+use crate::support::schema::{assert_same_schema, schema};
 use crate::support::wait::wait_for;
 
 const SOON: Duration = Duration::from_secs(60);
@@ -255,6 +255,55 @@ async fn what_somebody_creates_and_drops_amid_a_creation_is_not_taken_for_its_co
         tandem.start();
         tandem.wait_until_streaming().await;
     }
+    tandem.stop().await;
+}
+
+/// The lane of the other direction once made what was dropped again.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_dropped_while_it_gets_its_counterpart_is_gone_from_both_sides() {
+    let env = TestEnv::start().await;
+    let link = env.link().extra("[ddl]\ndrops = true");
+    let mut tandem = env.streaming(&link).await;
+    // So the turn of the creation lasts, and a lane that looks for the name finds it gone.
+    let held = doc! {
+        "failCommands": ["listCollections"], "appName": "tandem",
+        "blockConnection": true, "blockTimeMS": 500,
+    };
+    env.a.fail_command("alwaysOn", held).await;
+    let fresh_on = |cluster: &Mongod| {
+        let shop = cluster.client().database("shop");
+        shop.collection::<Document>("fresh")
+    };
+    let (on_a, on_b) = (fresh_on(&env.a), fresh_on(&env.b));
+    on_a.insert_one(doc! { "_id": 1 }).await.unwrap();
+    let is_on_b = || async { schema(env.b.client()).await.contains_key("shop.fresh") };
+    wait_for("the counterpart", SOON, || async {
+        is_on_b().await.then_some(())
+    })
+    .await;
+    let own = env.b.client().database("__tandem");
+    let known = own.collection::<Document>("collections");
+    wait_for("its lane", SOON, || async {
+        let routed = known.find_one(doc! { "namespace": "shop.fresh" });
+        routed.await.unwrap()
+    })
+    .await;
+    on_b.insert_one(doc! { "_id": 2 }).await.unwrap();
+    on_a.drop().await.unwrap();
+    wait_for("its end", SOON, || async {
+        (!is_on_b().await).then_some(())
+    })
+    .await;
+    env.a.fail_command("off", doc! {}).await;
+    assert_same_schema(&env, SOON).await;
+    assert_converged(&env, SOON).await;
+    for client in [env.a.client(), env.b.client()] {
+        assert!(!schema(client).await.contains_key("shop.fresh"));
+    }
+    assert_eq!(
+        tandem.status()["unpaired_namespaces"],
+        serde_json::json!([])
+    );
     tandem.stop().await;
 }
 

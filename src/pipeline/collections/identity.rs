@@ -20,7 +20,7 @@ pub enum State {
     /// Paired; the indexes have not been read yet, or not since they changed.
     Stored(Pair<Uuid>),
     Paired(Pair<CollectionInfo>),
-    /// Not replicated any more, whatever comes under its name.
+    /// Not replicated any more, whatever comes under the name that it has now.
     Unpaired,
     /// Dropped on both sides.
     Dropped,
@@ -127,6 +127,15 @@ impl Identities {
         }
     }
 
+    /// A pair's indexes have been read. It may have got another name meanwhile.
+    pub fn set_indexes(&mut self, lasting: &Namespace, mut pair: Pair<CollectionInfo>) {
+        let entry = self.entry(lasting);
+        for side in Side::BOTH {
+            pair[side].name = entry.names[side].clone();
+        }
+        entry.state = State::Paired(pair);
+    }
+
     pub fn of_uuid(&self, side: Side, uuid: Uuid) -> Option<&Namespace> {
         self.by_uuid[side].get(&uuid)
     }
@@ -134,6 +143,23 @@ impl Identities {
     pub fn set_uuid(&mut self, lasting: &Namespace, side: Side, uuid: Uuid) {
         self.entry(lasting).uuids[side] = Some(uuid);
         self.by_uuid[side].insert(uuid, lasting.clone());
+    }
+
+    /// Takes these two for a pair, unless another counterpart of either is known by now.
+    pub fn claim(&mut self, lasting: &Namespace, uuids: Pair<Uuid>) -> bool {
+        let known = self.entry(lasting).uuids;
+        let is_free = |side: &Side| {
+            let holder = self.of_uuid(*side, uuids[*side]);
+            known[*side].is_none_or(|known| known == uuids[*side])
+                && holder.is_none_or(|holder| holder == lasting)
+        };
+        let is_free = Side::BOTH.iter().all(is_free);
+        if is_free {
+            for side in Side::BOTH {
+                self.set_uuid(lasting, side, uuids[side]);
+            }
+        }
+        is_free
     }
 
     /// The lasting name of a collection that events of `side` are about.
@@ -144,12 +170,12 @@ impl Identities {
         let Some(on_a) = self.renames.on_a(side, name) else {
             return self.identify_apart(side, uuid, name);
         };
+        if let Some(passed_over) = self.passed_over(side, name) {
+            self.set_uuid(&passed_over, side, uuid);
+            return passed_over;
+        }
         let lasting = match self.entries.get(&on_a) {
             None => on_a,
-            Some(entry) if matches!(entry.state, State::Unpaired) => {
-                self.by_uuid[side].insert(uuid, on_a.clone());
-                return on_a;
-            }
             Some(entry) if entry.lacks(side, name) => on_a,
             Some(_) => {
                 let counterpart = self.counterpart(side, name);
@@ -184,6 +210,16 @@ impl Identities {
         }
         self.set_uuid(lasting, side, uuid);
         self.entry(lasting).names[side] = name.clone();
+    }
+
+    /// What is not replicated any more under this name.
+    fn passed_over(&self, side: Side, name: &Namespace) -> Option<Namespace> {
+        let unpaired = |entry: &Entry| matches!(entry.state, State::Unpaired);
+        let found = self
+            .entries
+            .iter()
+            .filter(|(_, entry)| unpaired(entry) && entry.names[side] == *name);
+        found.map(|(lasting, _)| lasting).min().cloned()
     }
 
     /// A collection of the other side that waits for one of this name on `side`, one that is still
@@ -326,5 +362,16 @@ mod tests {
         known.entry(&orders()).state = State::Unpaired;
         assert_eq!(known.identify(Side::A, uuid(1), &orders()), orders());
         assert!(matches!(known.entry(&orders()).state, State::Unpaired));
+    }
+
+    #[test]
+    fn what_is_unpaired_leaves_its_first_name_to_others_once_it_has_another_one() {
+        let mut known = Identities::default();
+        known.identify(Side::A, uuid(1), &orders());
+        known.entry(&orders()).state = State::Unpaired;
+        let renamed = Namespace::new("shop", "old_orders");
+        known.rename(&orders(), Side::A, &renamed);
+        assert_ne!(known.identify(Side::A, uuid(2), &orders()), orders());
+        assert_eq!(known.identify(Side::A, uuid(3), &renamed), orders());
     }
 }

@@ -104,12 +104,8 @@ impl Collections {
     /// As the clusters say.
     pub async fn set_dropped(&self, namespace: &Namespace, over_at: Pair<Timestamp>) -> Result<()> {
         let _changing = self.changing.lock().await;
-        let entry = self.known().entry(namespace).clone();
-        let state = doc! {
-            "state": "dropped", "a": entry.uuids.a, "b": entry.uuids.b,
-            "name_a": entry.names.a.as_str(), "name_b": entry.names.b.as_str(),
-            "over_a": over_at.a, "over_b": over_at.b,
-        };
+        let mut state = self.known().entry(namespace).described();
+        state.extend(doc! { "state": "dropped", "over_a": over_at.a, "over_b": over_at.b });
         self.save(vec![(namespace.clone(), state)]).await?;
         let mut known = self.known();
         let entry = known.entry(namespace);
@@ -144,14 +140,21 @@ impl Collections {
 
     async fn set_unpaired(&self, namespace: &Namespace, reason: &str) -> Result<()> {
         tracing::warn!(%namespace, reason, "namespace is not replicated any more");
-        let names = self.known().entry(namespace).names.clone();
-        let state = doc! {
-            "state": "unpaired", "reason": reason,
-            "name_a": names.a.as_str(), "name_b": names.b.as_str(),
-        };
+        let mut state = self.known().entry(namespace).described();
+        state.extend(doc! { "state": "unpaired", "reason": reason });
         self.save(vec![(namespace.clone(), state)]).await?;
         self.known().entry(namespace).state = State::Unpaired;
         Ok(())
+    }
+
+    /// Puts on record what is passed over by which names now.
+    ///
+    /// # Errors
+    /// As the clusters say.
+    pub async fn put_names(&self, namespace: &Namespace) -> Result<()> {
+        let _changing = self.changing.lock().await;
+        let described = self.known().entry(namespace).described();
+        self.save(vec![(namespace.clone(), described)]).await
     }
 
     /// Indexes have changed: they are read again before the next write.
@@ -170,13 +173,14 @@ impl Collections {
         matches!(state, Some(State::Unpaired | State::Dropped))
     }
 
-    /// Names of the namespaces that are passed over, sorted.
+    /// Names of the namespaces that are passed over, as a calls them, sorted.
     pub fn unpaired(&self) -> Vec<String> {
         let known = self.known();
         let mut names: Vec<String> = known
             .entries()
             .filter(|(_, entry)| matches!(entry.state, State::Unpaired))
-            .map(|(_, entry)| entry.names.a.to_string())
+            .flat_map(|(_, entry)| Side::BOTH.map(|side| self.on_a(side, &entry.names[side])))
+            .map(|name| name.to_string())
             .collect();
         names.sort();
         names.dedup();

@@ -105,6 +105,7 @@ impl Collections {
         let mut there = list_all(cluster, &singles.iter().map(name).collect::<Vec<_>>()).await?;
         let missing: Vec<_> = singles
             .iter()
+            .filter(|single| single.entry.uuids[target].is_none())
             .filter(|single| !there.contains_key(&name(single)) && !name(single).is_too_long())
             .filter_map(|single| Some((name(single), single.options()?)))
             .collect();
@@ -117,6 +118,11 @@ impl Collections {
                 Ok(uuids) => pairs.push((single.namespace.clone(), uuids)),
                 Err(miss) => self.leave(&single.namespace, miss).await?,
             }
+        }
+        {
+            // The readers may have learned of others meanwhile.
+            let mut known = self.known();
+            pairs.retain(|(namespace, uuids)| known.claim(namespace, *uuids));
         }
         self.set_paired(&pairs).await
     }
@@ -162,6 +168,11 @@ impl Collections {
     ) -> Result<Pair<Uuid>, Miss> {
         let target = source.other();
         let cluster = &self.clusters[target];
+        // Whatever has its name now: its own reader tells what became of it.
+        let known = single.entry.uuids[target];
+        if known.is_some() && there.and_then(|there| there.uuid) != known {
+            return Err(Miss::Unclear);
+        }
         let Some(there) = there else {
             let is_too_long = single.entry.names[target].is_too_long();
             return Err(match single.options() {
@@ -197,14 +208,12 @@ impl Collections {
 
     pub(super) async fn set_paired(&self, pairs: &[(Namespace, Pair<Uuid>)]) -> Result<()> {
         let states = pairs.iter().map(|(namespace, uuids)| {
-            let Entry {
-                names, followed, ..
-            } = self.known().entry(namespace).clone();
-            let state = doc! {
+            let entry = self.known().entry(namespace).clone();
+            let mut state = entry.described();
+            state.extend(doc! {
                 "state": "paired", "a": uuids.a, "b": uuids.b,
-                "name_a": names.a.as_str(), "name_b": names.b.as_str(),
-                "followed_a": followed.a, "followed_b": followed.b,
-            };
+                "followed_a": entry.followed.a, "followed_b": entry.followed.b,
+            });
             (namespace.clone(), state)
         });
         self.save(states.collect()).await?;
@@ -224,7 +233,7 @@ impl Collections {
         for namespace in namespaces {
             let entry = self.known().entry(namespace).clone();
             if let State::Stored(uuids) = entry.state {
-                stored.push(((*namespace).clone(), entry.names, uuids));
+                stored.push(((*namespace).clone(), entry, uuids));
             }
         }
         if stored.is_empty() {
@@ -237,24 +246,24 @@ impl Collections {
         let mut known = self.known();
         let infos = infos.a.into_iter().zip(infos.b);
         for ((namespace, ..), (a, b)) in stored.iter().zip(infos) {
-            known.entry(namespace).state = State::Paired(Pair::new(a, b));
+            known.set_indexes(namespace, Pair::new(a, b));
         }
         Ok(())
     }
 
     async fn infos(
         &self,
-        stored: &[(Namespace, Pair<Namespace>, Pair<Uuid>)],
+        stored: &[(Namespace, Entry, Pair<Uuid>)],
         side: Side,
     ) -> Result<Vec<CollectionInfo>> {
         let places = stored
             .iter()
-            .map(|(_, names, uuids)| (names[side].clone(), Some(uuids[side])));
+            .map(|(_, entry, uuids)| (entry.names[side].clone(), Some(uuids[side])));
         let places: Vec<_> = places.collect();
         let indexes = indexes_of_all(&self.clusters[side], &places).await?;
         let infos = stored.iter().zip(indexes);
-        let infos = infos.map(|((_, names, uuids), indexes)| CollectionInfo {
-            name: names[side].clone(),
+        let infos = infos.map(|((_, entry, uuids), indexes)| CollectionInfo {
+            name: entry.names[side].clone(),
             uuid: uuids[side],
             unique_fields: unique_fields(&indexes),
             collated: is_collated(&indexes),

@@ -145,6 +145,16 @@ impl Collections {
     }
 }
 
+impl Entry {
+    /// Which collections it is about, as they are put on record.
+    pub(super) fn described(&self) -> Document {
+        doc! {
+            "a": self.uuids.a, "b": self.uuids.b,
+            "name_a": self.names.a.as_str(), "name_b": self.names.b.as_str(),
+        }
+    }
+}
+
 fn entry(namespace: &Namespace, found: &Document, renames: &Renames) -> Entry {
     let name = |field, side| {
         let name = found.get_str(field).ok().and_then(Namespace::parse);

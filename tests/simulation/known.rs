@@ -1,0 +1,217 @@
+//! Schedules that once ended badly, as short as they can be. Moments are shifted, so that a case is
+//! still met when commands take their turns otherwise.
+
+use std::time::Duration;
+
+use tandem::change::{Pair, Side};
+
+use crate::beginnings::{Beginning, Kind};
+use crate::play::{Outcome, play};
+use crate::random::Random;
+use crate::schedule::{Schedule, Step, What};
+use crate::world::Weather;
+
+fn step(at_ms: u64, what: What) -> Step {
+    Step {
+        at: Duration::from_millis(at_ms),
+        what,
+    }
+}
+
+fn write(side: Side, collection: usize) -> What {
+    What::WriteAside {
+        side,
+        collection,
+        key: 0,
+    }
+}
+
+/// In good weather, but for members that are behind.
+fn schedule(seed: u64, steps: Vec<Step>) -> Schedule {
+    Schedule {
+        seed,
+        weather: Weather {
+            lost_percent: 0,
+            delay_ms_max: 1,
+            late_ms_max: 0,
+            members_lag_ms: 5,
+            batch_events_max: 100,
+            stale_tokens_percent: 0,
+            history_seconds: 300,
+        },
+        skew_ms: Pair::new(0, 0),
+        lanes: 1,
+        batch_operations_max: 100,
+        queue_bytes_max: 67_108_864,
+        killed_after_commands: None,
+        asleep_after_commands: None,
+        beginning: Beginning::of(Kind::Nothing, &mut Random::new(seed)),
+        steps,
+    }
+}
+
+/// Returns what they came to, all of which ended well.
+fn play_well(schedules: impl Iterator<Item = Schedule>) -> Vec<Outcome> {
+    let played = schedules.map(|schedule| {
+        let outcome = play(&schedule);
+        let problems = &outcome.problems;
+        assert!(problems.is_empty(), "{problems:#?} after {schedule:#?}");
+        outcome
+    });
+    played.collect()
+}
+
+fn drop_of(side: Side, collection: usize) -> What {
+    What::Drop { side, collection }
+}
+
+fn rename(side: Side, collection: usize, to: usize) -> What {
+    What::Rename {
+        side,
+        collection,
+        to,
+    }
+}
+
+/// So many ms apart a change is met amid the turn of the creation, or right behind it.
+fn moments() -> impl Iterator<Item = u64> {
+    (20..160).step_by(2)
+}
+
+/// A collection of a's that b writes into as soon as it has it, and a change `ms` after its creation.
+fn changed_after(ms: u64, change: What) -> Schedule {
+    let steps = vec![
+        step(100, write(Side::A, 0)),
+        step(100 + ms, write(Side::B, 0)),
+        step(104 + ms, change),
+    ];
+    schedule(ms, steps)
+}
+
+/// A lane once made what was dropped again, since it looked for it by its name.
+#[test]
+fn what_is_dropped_while_it_gets_its_counterpart_is_gone_from_both_sides() {
+    for side in Side::BOTH {
+        let dropped = moments().map(|ms| changed_after(ms, drop_of(side, 0)));
+        for outcome in play_well(dropped) {
+            assert!(outcome.given_up.is_empty(), "{:?}", outcome.given_up);
+        }
+    }
+}
+
+/// Lanes once went on to use the former name, for which every cluster refused them.
+#[test]
+fn what_is_renamed_while_its_indexes_are_read_is_written_under_its_new_name() {
+    for side in Side::BOTH {
+        let renamed = moments().map(|ms| changed_after(ms, rename(side, 0, 1)));
+        for outcome in play_well(renamed) {
+            // B may have made one of its own before it knew of a's.
+            let names: Vec<&String> = outcome.given_up.keys().collect();
+            assert!(names.len() <= 2, "{:?}", outcome.given_up);
+        }
+    }
+}
+
+/// A collection that a has given another name, which b has for something else.
+fn given_up(first: usize, then: usize) -> Vec<Step> {
+    vec![
+        step(100, write(Side::A, first)),
+        step(600, rename(Side::A, first, then)),
+        step(601, write(Side::B, then)),
+    ]
+}
+
+/// Its first name was once passed over for ever, though nobody was told so.
+#[test]
+fn what_is_given_up_under_another_name_leaves_its_first_one_to_others() {
+    let mut steps = given_up(0, 1);
+    steps.push(step(1200, rename(Side::B, 0, 2)));
+    steps.push(step(1800, write(Side::B, 0)));
+    steps.push(step(2400, write(Side::A, 0)));
+    let outcome = play_well([schedule(1, steps)].into_iter()).remove(0);
+    let names: Vec<&str> = outcome.given_up.keys().map(String::as_str).collect();
+    assert_eq!(names, ["shop.aside1", "shop.aside2"]);
+}
+
+/// Nobody was told that it was gone, and what had been written into it was lost.
+#[test]
+fn what_is_given_up_is_not_dropped_where_the_other_side_puts_another_one_in_its_place() {
+    let mut steps = given_up(1, 2);
+    steps.push(step(1200, rename(Side::A, 2, 1)));
+    steps.push(step(1800, write(Side::A, 0)));
+    steps.push(step(2400, rename(Side::A, 0, 1)));
+    let outcome = play_well([schedule(1, steps)].into_iter()).remove(0);
+    let names: Vec<&str> = outcome.given_up.keys().map(String::as_str).collect();
+    assert_eq!(names, ["shop.aside0", "shop.aside1", "shop.aside2"]);
+}
+
+/// It stayed on the other side for ever: of what had taken its place nothing was replicated.
+#[test]
+fn what_is_replaced_by_what_is_not_replicated_is_no_more_on_one_side_alone() {
+    let amid_an_outage = |ms: u64| {
+        let steps = vec![
+            step(
+                0,
+                What::Crash {
+                    down: Duration::from_millis(ms),
+                },
+            ),
+            step(1, write(Side::B, 0)),
+            step(2, rename(Side::B, 0, 2)),
+            step(3, write(Side::B, 1)),
+            step(4, write(Side::B, 0)),
+            step(5, rename(Side::B, 0, 1)),
+            step(6, rename(Side::B, 1, 2)),
+            step(7, write(Side::A, 2)),
+            step(8, drop_of(Side::B, 2)),
+        ];
+        schedule(ms, steps)
+    };
+    play_well((10..30).map(amid_an_outage));
+}
+
+/// It was taken for done, and what was to be replaced stayed where the rename was to be followed.
+#[test]
+fn what_a_rename_replaces_is_dropped_also_where_the_renamed_one_is_gone_on_the_other_side() {
+    let dropped_after = |ms: u64| {
+        let steps = vec![
+            step(100, write(Side::A, 0)),
+            step(150, write(Side::A, 1)),
+            step(700, rename(Side::A, 0, 1)),
+            step(700 + ms, drop_of(Side::B, 0)),
+        ];
+        schedule(ms, steps)
+    };
+    for outcome in play_well((0..40).map(dropped_after)) {
+        assert!(outcome.given_up.is_empty(), "{:?}", outcome.given_up);
+    }
+}
+
+/// Nobody made room: its turn comes once both readers have passed the start, and the reader waited
+/// for room before it had.
+#[test]
+fn a_change_of_a_collection_ahead_of_a_long_backlog_does_not_stop_a_start() {
+    let mut steps = vec![step(
+        0,
+        What::Crash {
+            down: Duration::from_millis(50),
+        },
+    )];
+    steps.push(step(1, write(Side::B, 0)));
+    let writes = (2..60).map(|at| {
+        step(
+            at,
+            What::Write {
+                side: Side::B,
+                key: 0,
+            },
+        )
+    });
+    steps.extend(writes);
+    // Until then batches stay small.
+    steps.push(step(5000, write(Side::A, 1)));
+    let mut schedule = schedule(1, steps);
+    schedule.queue_bytes_max = 16_384;
+    schedule.weather.batch_events_max = 3;
+    play_well([schedule].into_iter());
+}
