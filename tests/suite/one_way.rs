@@ -90,7 +90,11 @@ async fn in_one_way_mode_a_wins_over_local_writes_on_b_and_keeps_them_on_record(
         raw_by_id(&b, 2).await,
         Some(rawdoc! { "_id": 2, "from": "b" })
     );
-    let records = tandem.conflicts(&[]);
+    let logged = || async {
+        let records = tandem.conflicts(&[]);
+        (!records.is_empty()).then_some(records)
+    };
+    let records = wait_for("the loser is on record", SOON, logged).await;
     assert_eq!(records.len(), 1, "{records:?}");
     assert_eq!(records[0]["policy"], "one-way");
     assert_eq!(records[0]["losing"]["document"]["from"], "b");
