@@ -133,6 +133,27 @@ fn what_is_given_up_under_another_name_leaves_its_first_one_to_others() {
     assert_eq!(names, ["shop.aside1", "shop.aside2"]);
 }
 
+/// Once it was given up, the next attempt passed it over: a record whose command was lost was nowhere,
+/// and one whose reply was lost was not in the local log.
+#[test]
+fn what_is_given_up_is_on_record_also_where_the_command_for_its_record_is_lost() {
+    let lost_after = |side: Side, ms: u64| {
+        let mut steps = given_up(0, 1);
+        let time = Duration::from_millis(3);
+        steps.push(step(601 + ms, What::Cut { side, time }));
+        // Until then it is not taken back.
+        steps.push(step(1200, What::Write { side, key: 0 }));
+        schedule(ms, steps)
+    };
+    for side in Side::BOTH {
+        let lost = (0..120).step_by(2).map(|ms| lost_after(side, ms));
+        for outcome in play_well(lost) {
+            // The one that was renamed, and the one that has its name.
+            assert_eq!(outcome.records, outcome.given_up.len(), "{outcome:#?}");
+        }
+    }
+}
+
 /// Nobody was told that it was gone, and what had been written into it was lost.
 #[test]
 fn what_is_given_up_is_not_dropped_where_the_other_side_puts_another_one_in_its_place() {
