@@ -1,6 +1,7 @@
 //! Schedules that once ended badly, as short as they can be. Moments are shifted, so that a case is
 //! still met when commands take their turns otherwise.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use tandem::change::{Pair, Side};
@@ -151,6 +152,22 @@ fn what_is_given_up_is_on_record_also_where_the_command_for_its_record_is_lost()
             // The one that was renamed, and the one that has its name.
             assert_eq!(outcome.records, outcome.given_up.len(), "{outcome:#?}");
         }
+    }
+}
+
+/// The next process passed it over.
+#[test]
+fn what_is_given_up_is_on_record_also_where_the_process_ends_meanwhile() {
+    let killed_after = |ms: u64| {
+        let mut steps = given_up(0, 1);
+        let down = Duration::from_millis(50);
+        steps.push(step(601 + ms, What::Crash { down }));
+        schedule(ms, steps)
+    };
+    for outcome in play_well((10..70).map(killed_after)) {
+        // One may have both names.
+        let reasons: HashSet<&String> = outcome.given_up.values().collect();
+        assert!(outcome.records >= reasons.len(), "{outcome:#?}");
     }
 }
 
