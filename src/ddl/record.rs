@@ -5,7 +5,7 @@ use bson::{Bson, DateTime, Document, RawDocumentBuf, doc};
 use crate::change::{ConflictKind, Namespace, PipelineId, RecordStatus, Side, record_id};
 use crate::error::{Error, Result};
 use crate::link::own::Own;
-use crate::pipeline::{LinkFacts, Shared};
+use crate::pipeline::{LinkFacts, Shared, insist};
 use crate::source::DdlEvent;
 
 /// Who won over a DDL event, and why.
@@ -19,8 +19,11 @@ pub struct Won<'a> {
 /// Puts an event of `side` on record there and in the local store. The first record of an event
 /// stands. `reason` says why it has no counterpart. Returns how many are new here.
 ///
+/// It is written again until the cluster has answered: another attempt of the caller may find that
+/// nothing is left to be done, and leave the record out.
+///
 /// # Errors
-/// As the cluster and the store say.
+/// What no retry helps against; as the store says.
 pub async fn put_on_record(
     shared: &Shared,
     own: &Own,
@@ -38,7 +41,7 @@ pub async fn put_on_record(
         .map_err(|error| Error::bug("a record that cannot be read").caused_by(error))?;
     let id = body.remove("_id");
     let statement = doc! { "q": { "_id": id }, "u": { "$setOnInsert": body }, "upsert": true };
-    own.update("conflicts", vec![statement]).await?;
+    insist(|| own.update("conflicts", vec![statement.clone()])).await?;
     shared.store.put_records(&[raw])
 }
 

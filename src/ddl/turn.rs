@@ -115,7 +115,8 @@ impl Worker {
         Ok(())
     }
 
-    /// Stops replicating a namespace, and says so.
+    /// Stops replicating a namespace, and says so first: what is not replicated any more is passed
+    /// over by every later attempt, also of the next process.
     pub(super) async fn give_up(
         &self,
         side: Side,
@@ -123,12 +124,14 @@ impl Worker {
         collection: &Namespace,
         reason: &str,
     ) -> Result<()> {
-        if !self.shared.collections.is_unpaired(collection) {
-            self.shared.collections.unpair(collection, reason).await?;
-        }
-        self.shared.exchange.ledger().unpair(collection.clone());
         let own = &self.own[side];
         put_on_record(&self.shared, own, side, &pending.event, None, reason).await?;
+        let collections = &self.shared.collections;
+        if !collections.is_unpaired(collection) {
+            self.insist(side, || collections.unpair(collection, reason))
+                .await?;
+        }
+        self.shared.exchange.ledger().unpair(collection.clone());
         Ok(())
     }
 

@@ -1,6 +1,7 @@
 //! Schedules that once ended badly, as short as they can be. Moments are shifted, so that a case is
 //! still met when commands take their turns otherwise.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use tandem::change::{Pair, Side};
@@ -131,6 +132,43 @@ fn what_is_given_up_under_another_name_leaves_its_first_one_to_others() {
     let outcome = play_well([schedule(1, steps)].into_iter()).remove(0);
     let names: Vec<&str> = outcome.given_up.keys().map(String::as_str).collect();
     assert_eq!(names, ["shop.aside1", "shop.aside2"]);
+}
+
+/// Once it was given up, the next attempt passed it over: a record whose command was lost was nowhere,
+/// and one whose reply was lost was not in the local log.
+#[test]
+fn what_is_given_up_is_on_record_also_where_the_command_for_its_record_is_lost() {
+    let lost_after = |side: Side, ms: u64| {
+        let mut steps = given_up(0, 1);
+        let time = Duration::from_millis(3);
+        steps.push(step(601 + ms, What::Cut { side, time }));
+        // Until then it is not taken back.
+        steps.push(step(1200, What::Write { side, key: 0 }));
+        schedule(ms, steps)
+    };
+    for side in Side::BOTH {
+        let lost = (0..120).step_by(2).map(|ms| lost_after(side, ms));
+        for outcome in play_well(lost) {
+            // The one that was renamed, and the one that has its name.
+            assert_eq!(outcome.records, outcome.given_up.len(), "{outcome:#?}");
+        }
+    }
+}
+
+/// The next process passed it over.
+#[test]
+fn what_is_given_up_is_on_record_also_where_the_process_ends_meanwhile() {
+    let killed_after = |ms: u64| {
+        let mut steps = given_up(0, 1);
+        let down = Duration::from_millis(50);
+        steps.push(step(601 + ms, What::Crash { down }));
+        schedule(ms, steps)
+    };
+    for outcome in play_well((10..70).map(killed_after)) {
+        // One may have both names.
+        let reasons: HashSet<&String> = outcome.given_up.values().collect();
+        assert!(outcome.records >= reasons.len(), "{outcome:#?}");
+    }
 }
 
 /// Nobody was told that it was gone, and what had been written into it was lost.
