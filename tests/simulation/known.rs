@@ -215,3 +215,31 @@ fn a_change_of_a_collection_ahead_of_a_long_backlog_does_not_stop_a_start() {
     schedule.weather.batch_events_max = 3;
     play_well([schedule].into_iter());
 }
+
+/// The link ended with 1: it was there when its size was told, and gone or elsewhere when it was cut
+/// into ranges.
+#[test]
+fn what_goes_or_gets_another_name_while_it_is_cut_into_ranges_does_not_end_a_merge() {
+    let changed_after = |ms: u64, change: What| {
+        let write = |key| What::WriteAside {
+            side: Side::A,
+            collection: 2,
+            key,
+        };
+        let mut steps: Vec<Step> = (0..8).map(|key| step(20, write(key))).collect();
+        steps.push(step(100 + ms, change));
+        let mut schedule = schedule(ms, steps);
+        schedule.beginning = Beginning::of(Kind::Merge, &mut Random::new(ms));
+        schedule
+    };
+    play_well(
+        (0..150)
+            .step_by(3)
+            .map(|ms| changed_after(ms, drop_of(Side::A, 2))),
+    );
+    play_well(
+        (0..150)
+            .step_by(3)
+            .map(|ms| changed_after(ms, rename(Side::A, 2, 1))),
+    );
+}
