@@ -47,7 +47,14 @@ impl Ddl {
         if !self.sends(side) {
             return Ok(Seen::NotSent);
         }
-        if change == Change::Nothing || shared.exchange.ledger().is_done(side, &event.position) {
+        if change == Change::Nothing {
+            return Ok(Seen::Passing);
+        }
+        if shared.exchange.ledger().is_done(side, &event.position) {
+            // An earlier event, read again as well, may have told an earlier name.
+            if let (Some(collection), Change::Rename { to, .. }) = (&collection, &change) {
+                shared.collections.renamed(collection, side, to);
+            }
             return Ok(Seen::Passing);
         }
         let passed_over = |name: &Namespace| shared.collections.is_unpaired(name);
@@ -158,7 +165,9 @@ fn take_echo(shared: &Shared, side: Side, event: &DdlEvent, change: &Change, sub
     let Some(uuid) = event.collection_uuid else {
         return;
     };
-    if let Some(created) = &subject.created {
+    if let Some(created) = &subject.created
+        && collections.of_uuid(side, uuid).is_none()
+    {
         collections.set_counterpart(&created.collection, side, uuid, &event.namespace);
     }
     if let Some(collection) = collections.of_uuid(side, uuid) {

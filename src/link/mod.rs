@@ -20,6 +20,7 @@ mod lease;
 mod marker;
 pub mod merge;
 mod monitor;
+mod moved;
 pub mod now;
 mod observer;
 mod oplog_window;

@@ -253,3 +253,98 @@ fn a_change_of_a_collection_ahead_of_a_long_backlog_does_not_stop_a_start() {
     schedule.weather.batch_events_max = 3;
     play_well([schedule].into_iter());
 }
+
+/// Its lasting name was on record alone, and the next process took it for what it is called: it made
+/// a collection of the name `aside1#aa65…` on the other side.
+#[test]
+fn what_has_the_name_of_a_dropped_one_keeps_it_where_a_merge_is_taken_over() {
+    let taken_over = |ms: u64| {
+        let steps = vec![
+            step(
+                2,
+                What::Sleep {
+                    time: Duration::from_millis(2050),
+                },
+            ),
+            step(24, write(Side::A, 1)),
+            step(200 + ms, drop_of(Side::A, 1)),
+            step(205 + ms, write(Side::A, 1)),
+        ];
+        let mut schedule = schedule(ms, steps);
+        schedule.beginning = Beginning::of(Kind::Merge, &mut Random::new(ms));
+        schedule
+    };
+    // It may be given up, where the other side still has the dropped one when it is to be merged.
+    play_well((0..120).step_by(6).map(taken_over));
+}
+
+/// Killed once a lane is beyond the changes of a name, and others are still before all of them.
+fn killed_after(changes: &[Step], ms: u64) -> Schedule {
+    let last = changes.last().map_or(Duration::ZERO, |step| step.at);
+    let at = last.as_millis() as u64 + 300;
+    let mut steps = changes.to_vec();
+    let down = Duration::from_millis(40);
+    steps.push(step(at + 100 + ms, What::Crash { down }));
+    for side in Side::BOTH {
+        steps.push(step(at, write(side, 2)));
+        steps.push(step(at + 200 + ms, write(side, 2)));
+    }
+    steps.sort_by_key(|step| step.at);
+    let mut schedule = schedule(ms, steps);
+    schedule.lanes = 3;
+    schedule
+}
+
+/// The creation was read again, and its name taken for the one that the collection has by now: lanes
+/// went on to use it, for which every cluster refused them.
+#[test]
+fn what_tandem_has_created_is_written_under_its_new_name_after_a_restart() {
+    let changes = [
+        step(100, write(Side::B, 1)),
+        step(400, rename(Side::A, 1, 2)),
+    ];
+    for outcome in play_well((0..300).step_by(10).map(|ms| killed_after(&changes, ms))) {
+        assert!(outcome.given_up.is_empty(), "{:?}", outcome.given_up);
+    }
+}
+
+/// As above, where tandem had given it a name before.
+#[test]
+fn what_tandem_has_renamed_is_written_under_its_last_name_after_a_restart() {
+    let changes = [
+        step(100, write(Side::A, 0)),
+        step(400, rename(Side::A, 0, 1)),
+        step(700, rename(Side::B, 1, 2)),
+    ];
+    for outcome in play_well((0..300).step_by(10).map(|ms| killed_after(&changes, ms))) {
+        assert!(outcome.given_up.is_empty(), "{:?}", outcome.given_up);
+    }
+}
+
+/// The link ended with 1: it was there when its size was told, and gone or elsewhere when it was cut
+/// into ranges.
+#[test]
+fn what_goes_or_gets_another_name_while_it_is_cut_into_ranges_does_not_end_a_merge() {
+    let changed_after = |ms: u64, change: What| {
+        let write = |key| What::WriteAside {
+            side: Side::A,
+            collection: 2,
+            key,
+        };
+        let mut steps: Vec<Step> = (0..8).map(|key| step(20, write(key))).collect();
+        steps.push(step(100 + ms, change));
+        let mut schedule = schedule(ms, steps);
+        schedule.beginning = Beginning::of(Kind::Merge, &mut Random::new(ms));
+        schedule
+    };
+    play_well(
+        (0..150)
+            .step_by(3)
+            .map(|ms| changed_after(ms, drop_of(Side::A, 2))),
+    );
+    play_well(
+        (0..150)
+            .step_by(3)
+            .map(|ms| changed_after(ms, rename(Side::A, 2, 1))),
+    );
+}

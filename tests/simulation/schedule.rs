@@ -135,12 +135,11 @@ impl Emphasis {
         }
     }
 
-    /// Whether collections come and go; amid a copy or a merge only where that is asked for, as long as
-    /// some of these end with a collection on one side only.
-    fn is_of_collections(self, kind: Kind, any: bool) -> bool {
+    /// Whether collections come and go.
+    fn is_of_collections(self, any: bool) -> bool {
         match self {
             Emphasis::Collections | Emphasis::CollectionsAmid => true,
-            Emphasis::Nothing | Emphasis::LostReplies => any && kind == Kind::Nothing,
+            Emphasis::Nothing | Emphasis::LostReplies => any,
             Emphasis::Copies | Emphasis::Merges => false,
         }
     }
@@ -210,7 +209,7 @@ impl Schedule {
         let kind = emphasis.kind(&mut dice);
         let changers = all[dice.below(4) as usize];
         let any = dice.percent(50);
-        let changers = emphasis.is_of_collections(kind, any).then_some(changers);
+        let changers = emphasis.is_of_collections(any).then_some(changers);
         let share = match emphasis {
             Emphasis::Collections | Emphasis::CollectionsAmid => 90,
             Emphasis::Nothing | Emphasis::LostReplies | Emphasis::Copies | Emphasis::Merges => 40,

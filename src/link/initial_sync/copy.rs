@@ -10,9 +10,10 @@ use tokio::time::Instant;
 
 use super::progress::{Progress, StoredRange, save_range};
 use crate::change::{DocumentKey, Namespace, PipelineId};
-use crate::cluster::{Batch, Cluster, errors};
+use crate::cluster::{Batch, Cluster};
 use crate::error::{Error, Result};
 use crate::fault::Fault;
+use crate::link::moved::{has_moved, name_now};
 use crate::link::own::Own;
 use crate::pipeline::{Pause, Shared, insist};
 use crate::ranges::{self, ReadAt, Scanned};
@@ -35,10 +36,6 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(2);
 
 /// How often the progress of a range is put on record.
 const SAVE_INTERVAL: Duration = Duration::from_secs(1);
-
-/// Another collection has taken the name, or it is gone.
-const COLLECTION_UUID_MISMATCH: i32 = 361;
-const NAMESPACE_NOT_FOUND: i32 = 26;
 
 /// What copying a range needs.
 #[derive(Clone)]
@@ -110,13 +107,18 @@ impl Copier {
         while !range.is_done {
             match self.copy(&scanned, &mut range).await {
                 Ok(()) => {}
-                Err(error) if is_gone(&error) => match insist(|| self.renamed(&scanned)).await? {
-                    Some(name) => scanned.namespace = name,
-                    None => {
-                        tracing::warn!(namespace = %scanned.namespace, "the collection is gone while it was copied");
-                        range.is_done = true;
+                Err(error) if has_moved(&error) => {
+                    match insist(|| name_now(&self.source, &scanned)).await? {
+                        Some(name) => {
+                            scanned.namespace = name;
+                            tokio::time::sleep(pause.wait()).await;
+                        }
+                        None => {
+                            tracing::warn!(namespace = %scanned.namespace, "the collection is gone while it was copied");
+                            range.is_done = true;
+                        }
                     }
-                },
+                }
                 Err(error) if error.is_retryable() => {
                     tracing::warn!(namespace = %scanned.namespace, %error, "copying breaks off, going on soon");
                     tokio::time::sleep(pause.wait()).await;
@@ -125,18 +127,6 @@ impl Copier {
             }
         }
         self.save(&range).await
-    }
-
-    /// What the collection is called by now; none where it has no other name, and is gone.
-    async fn renamed(&self, scanned: &Scanned) -> Result<Option<Namespace>> {
-        let source = self.pipeline.source();
-        let own = Own::new(&self.source, &self.own.database);
-        let now = own.operation_time().await?;
-        self.shared.exchange.wait_passed(source, now).await;
-        let collections = &self.shared.collections;
-        let lasting = collections.of_uuid(source, scanned.uuid);
-        let name = lasting.map(|lasting| collections.place(&lasting, source).0);
-        Ok(name.filter(|name| *name != scanned.namespace))
     }
 
     /// Copies what is left of a range, or a part of that which takes about as long as the server
@@ -248,11 +238,4 @@ fn found(
         });
     }
     Ok(found)
-}
-
-pub(super) fn is_gone(error: &Error) -> bool {
-    matches!(
-        errors::code_of(error),
-        Some(COLLECTION_UUID_MISMATCH | NAMESPACE_NOT_FOUND)
-    )
 }

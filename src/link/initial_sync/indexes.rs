@@ -8,7 +8,7 @@ use crate::change::{Namespace, Pair, Side};
 use crate::cluster::{Cluster, errors};
 use crate::ddl::{Ddl, index_to_create};
 use crate::error::{Error, Result};
-use crate::pipeline::{Pause, list};
+use crate::pipeline::{Pause, list, name_of};
 
 /// Another collection has taken the name, or it is gone.
 const COLLECTION_UUID_MISMATCH: i32 = 361;
@@ -65,7 +65,7 @@ async fn indexes_of(
     }
 }
 
-/// Inside: why the target will not have it.
+/// Inside: why the target will not have it. Where the collection is gone, nothing is left to do.
 pub(super) async fn build_one(
     target: &Cluster,
     namespace: &Namespace,
@@ -91,7 +91,14 @@ pub(super) async fn build_one(
             return Ok(Ok(()));
         };
         if errors::code_of(&error) == Some(COLLECTION_UUID_MISMATCH) {
-            let moved = format!("{namespace} is gone or has been renamed on {}", target.name);
+            let is_gone = match uuid {
+                Some(uuid) => name_of(target, database, uuid).await?.is_none(),
+                None => true,
+            };
+            if is_gone {
+                return Ok(Ok(()));
+            }
+            let moved = format!("{namespace} has been renamed on {}", target.name);
             return Err(Error::unreachable(moved).caused_by(error));
         }
         if !error.is_retryable() {

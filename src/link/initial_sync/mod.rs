@@ -20,6 +20,7 @@ use std::time::Duration;
 use bson::doc;
 use tokio::task::JoinSet;
 
+use super::moved::{has_moved, name_now};
 use super::own::Own;
 use crate::change::{Namespace, Pair, PipelineId, Side};
 use crate::cluster::Cluster;
@@ -198,7 +199,13 @@ impl InitialSync {
                         order: Order::of(&one.options),
                     };
                     match insist(|| self.ranges_of(&lasting, &scanned)).await {
-                        Err(error) if copy::is_gone(&error) => {}
+                        Err(error) if has_moved(&error) => {
+                            let now = insist(|| name_now(&self.clusters.a, &scanned)).await?;
+                            if now.is_none() {
+                                self.not_copied(one);
+                                return Ok(None);
+                            }
+                        }
                         ranges => return Ok(Some((lasting, scanned, ranges?))),
                     }
                 }

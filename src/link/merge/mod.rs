@@ -24,12 +24,13 @@ use super::initial_sync::progress::{
     NotDone, StoredRange, SyncState, forget_ranges, save_range, store_ranges, stored_ranges,
 };
 use super::initial_sync::survey::Surveyed;
+use super::moved::has_moved;
 use super::own::Own;
 use crate::change::{Mode, Namespace, Pair, Side};
 use crate::cluster::Cluster;
 use crate::config::Config;
 use crate::error::{Error, Result};
-use crate::pipeline::{Pairing, Shared, insist};
+use crate::pipeline::{Pairing, Pause, Shared, insist};
 use crate::ranges::{self, Order, RANGE_BYTES_TARGET, Scanned};
 use plan::{is_view, obstacle, survey_both};
 use scan::{Both, Scan};
@@ -42,6 +43,8 @@ pub use repair::{Repair, RepairKey, Repairs, answer, progress_line, repair_from_
 
 const UNPAIRED: &str =
     "it is not replicated any more: with the link stopped, a resync of it takes it up again";
+
+const GONE: &str = "it is gone or has been replaced";
 
 /// Ranges that are compared at the same time. The lanes do the work.
 const RANGES_AT_ONCE: usize = 4;
@@ -118,10 +121,9 @@ impl Merge {
         let mut left: Vec<(Both, StoredRange)> = Vec::new();
         let mut ranges_of: HashMap<Namespace, usize> = HashMap::new();
         for (namespace, sides) in found {
-            let Some(both) = insist(|| self.pair(namespace, sides)).await? else {
+            let Some((both, ranges)) = self.cut(namespace, sides).await? else {
                 continue;
             };
-            let ranges = insist(|| self.ranges_of(&both, sides)).await?;
             let open = ranges.into_iter().filter(|range| !range.is_done);
             let before = left.len();
             left.extend(open.map(|range| (both.clone(), range)));
@@ -173,6 +175,31 @@ impl Merge {
         }
     }
 
+    /// A collection of both sides, and its ranges; none where nothing of it is to be compared. It may
+    /// be renamed or dropped since the survey, at any moment.
+    async fn cut(
+        &self,
+        namespace: &Namespace,
+        sides: &Sides,
+    ) -> Result<Option<(Both, Vec<StoredRange>)>> {
+        let Some(mut both) = insist(|| self.pair(namespace, sides)).await? else {
+            return Ok(None);
+        };
+        let mut pause = Pause::of_outages();
+        loop {
+            match insist(|| self.ranges_of(&both, sides)).await {
+                Err(error) if has_moved(&error) => {}
+                ranges => return Ok(Some((both, ranges?))),
+            }
+            let Some(found) = insist(|| both.found_again(&self.clusters)).await? else {
+                self.not_merged(namespace, GONE);
+                return Ok(None);
+            };
+            both = found;
+            tokio::time::sleep(pause.wait()).await;
+        }
+    }
+
     /// Makes sure that the collection is there on both sides, with its options and its lanes. None
     /// for a view, and for what cannot be replicated.
     async fn pair(&self, namespace: &Namespace, sides: &Sides) -> Result<Option<Both>> {
@@ -190,7 +217,7 @@ impl Merge {
             let is_unpaired = self.shared.collections.unpaired();
             let reason = match is_unpaired.iter().any(|name| name == namespace.as_str()) {
                 true => UNPAIRED,
-                false => "it is gone or has been replaced",
+                false => GONE,
             };
             self.not_merged(namespace, reason);
             return Ok(None);

@@ -8,11 +8,12 @@ use bson::doc;
 
 use super::job::Job;
 use crate::change::{DocumentKey, Namespace, Pair, PipelineId, Side};
-use crate::cluster::{Batch, Cluster, errors};
+use crate::cluster::{Batch, Cluster};
 use crate::error::{Error, Result};
 use crate::fault::Fault;
 use crate::link::initial_sync::Progress;
-use crate::pipeline::{Pause, Shared};
+use crate::link::moved::{has_moved, name_now};
+use crate::pipeline::{Pause, Shared, insist};
 use crate::ranges::{self, Range, RangeReader, ReadAt, Scanned};
 use crate::resolve::{SettleRequest, Settlement};
 use crate::verify::{Join, PENDING_KEYS_MAX, Suspect, digest};
@@ -27,15 +28,30 @@ const PARTS_MAX: usize = 3;
 /// How often it looks whether the lanes have come further.
 const LOOK_INTERVAL: Duration = Duration::from_millis(2);
 
-/// Another collection has taken the name, or it is gone.
-const COLLECTION_UUID_MISMATCH: i32 = 361;
-const NAMESPACE_NOT_FOUND: i32 = 26;
-
 /// A namespace with its collection on each side; none on the target alone in one-way mode.
 #[derive(Debug, Clone)]
 pub(super) struct Both {
     pub lasting: Namespace,
     pub sides: Pair<Option<Scanned>>,
+}
+
+impl Both {
+    /// The same under the names that it has by now; none where one of the two is gone.
+    ///
+    /// # Errors
+    /// As the clusters say.
+    pub async fn found_again(&self, clusters: &Pair<Cluster>) -> Result<Option<Self>> {
+        let mut found = self.clone();
+        for side in Side::BOTH {
+            if let Some(scanned) = &mut found.sides[side] {
+                let Some(name) = name_now(&clusters[side], scanned).await? else {
+                    return Ok(None);
+                };
+                scanned.namespace = name;
+            }
+        }
+        Ok(Some(found))
+    }
 }
 
 /// What comparing a range needs.
@@ -53,13 +69,18 @@ impl Scan {
     /// # Errors
     /// What no retry helps against.
     pub async fn settle_range(&self, both: &Both, range: &Range) -> Result<()> {
+        let mut both = both.clone();
         let mut pause = Pause::of_outages();
         loop {
-            match self.settle_once(both, range).await {
+            match self.settle_once(&both, range).await {
                 Ok(()) => return Ok(()),
-                Err(error) if is_gone(&error) => {
-                    tracing::warn!(namespace = %both.lasting, "the collection is gone while it was merged");
-                    return Ok(());
+                Err(error) if has_moved(&error) => {
+                    let Some(found) = insist(|| both.found_again(&self.clusters)).await? else {
+                        tracing::warn!(namespace = %both.lasting, "the collection is gone while it was merged");
+                        return Ok(());
+                    };
+                    both = found;
+                    tokio::time::sleep(pause.wait()).await;
                 }
                 Err(error) if error.is_retryable() => {
                     tracing::warn!(namespace = %both.lasting, %error, "merging breaks off, going on soon");
@@ -187,11 +208,4 @@ async fn next(reader: &mut Option<RangeReader>, wanted: bool) -> Result<Option<B
         Some(reader) if wanted => reader.next().await,
         Some(_) | None => Ok(None),
     }
-}
-
-fn is_gone(error: &Error) -> bool {
-    matches!(
-        errors::code_of(error),
-        Some(COLLECTION_UUID_MISMATCH | NAMESPACE_NOT_FOUND)
-    )
 }

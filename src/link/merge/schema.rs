@@ -24,20 +24,27 @@ impl Merge {
     /// until that side's reader has passed them.
     pub(super) async fn build_indexes(&self, both: &Both) -> Result<()> {
         for target in self.targets() {
-            let target = *target;
-            let (Some(a), Some(b)) = (&both.sides.a, &both.sides.b) else {
-                continue;
-            };
-            let places = Pair::new(a, b).map(|there| (there.namespace.clone(), None));
-            let (namespace, _) = &places[target];
-            self.shared.set_building(target, namespace, true);
-            let (clusters, progress) = (&self.clusters, &self.progress);
-            insist(|| indexes::build(clusters, target, &places, progress, None)).await?;
-            let now = insist(|| self.own[target].operation_time()).await?;
-            self.shared.exchange.wait_passed(target, now).await;
-            self.shared.set_building(target, namespace, false);
+            insist(|| self.build_indexes_on(*target, &both.lasting)).await?;
         }
         Ok(())
+    }
+
+    /// # Errors
+    /// Retryable where the collection has just got another name; as the clusters say.
+    async fn build_indexes_on(&self, target: Side, lasting: &Namespace) -> Result<()> {
+        let collections = &self.shared.collections;
+        let places = Pair::new(
+            collections.place(lasting, Side::A),
+            collections.place(lasting, Side::B),
+        );
+        let (namespace, _) = &places[target];
+        self.shared.set_building(target, namespace, true);
+        let (clusters, progress) = (&self.clusters, &self.progress);
+        let built = indexes::build(clusters, target, &places, progress, None).await;
+        let now = insist(|| self.own[target].operation_time()).await?;
+        self.shared.exchange.wait_passed(target, now).await;
+        self.shared.set_building(target, namespace, false);
+        built
     }
 
     pub(super) async fn create_views(&self, found: &BTreeMap<Namespace, Sides>) {

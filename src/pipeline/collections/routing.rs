@@ -40,15 +40,21 @@ impl Collections {
             .await
     }
 
-    /// Puts on record whether namespaces are kept in one lane.
+    /// Puts on record whether namespaces are kept in one lane, and with what is new which collections
+    /// they are: the next process has to know them by the same lasting names.
     ///
     /// # Errors
     /// As the clusters say.
     pub async fn set_one_lane(&self, decided: Vec<(Namespace, bool)>) -> Result<()> {
-        let states = decided
-            .iter()
-            .map(|(namespace, single)| (namespace.clone(), doc! { "single_lane": single }));
-        self.save(states.collect()).await?;
+        let updates = decided.iter().map(|(namespace, single)| {
+            let mut update = doc! { "$set": { "single_lane": single } };
+            // What is on record already may be of a later process, or paired.
+            if let Some(entry) = self.known().get(namespace) {
+                update.insert("$setOnInsert", entry.described());
+            }
+            (namespace.clone(), update)
+        });
+        self.save_updates(updates.collect()).await?;
         self.routed().extend(decided);
         Ok(())
     }

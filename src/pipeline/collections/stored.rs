@@ -28,6 +28,13 @@ impl Collections {
                 if let Ok(single) = found.get_bool("single_lane") {
                     self.routed().insert(namespace.clone(), single);
                 }
+                // A lasting name alone does not tell what a collection is called.
+                if !["name_a", "state"]
+                    .iter()
+                    .any(|told| found.contains_key(told))
+                {
+                    continue;
+                }
                 let entry = entry(&namespace, &found, &self.renames);
                 let mut known = self.known();
                 if matches!(entry.state, State::Unpaired | State::Dropped) {
@@ -110,19 +117,28 @@ impl Collections {
 
     /// Puts on record what is known of namespaces, on both clusters.
     pub(super) async fn save(&self, states: Vec<(Namespace, Document)>) -> Result<()> {
-        for states in states.chunks(STATEMENTS_MAX) {
-            self.save_some(states).await?;
+        let states = states.into_iter();
+        let updates = states.map(|(namespace, state)| (namespace, doc! { "$set": state }));
+        self.save_updates(updates.collect()).await
+    }
+
+    /// As [`Collections::save`]; each of them has a `$set`.
+    pub(super) async fn save_updates(&self, updates: Vec<(Namespace, Document)>) -> Result<()> {
+        for some in updates.chunks(STATEMENTS_MAX) {
+            self.save_some(some).await?;
         }
         Ok(())
     }
 
-    async fn save_some(&self, states: &[(Namespace, Document)]) -> Result<()> {
-        let statement = |(namespace, state): &(Namespace, Document)| {
-            let mut set = doc! { "link": &self.link, "namespace": namespace.as_str() };
-            set.extend(state.clone());
-            doc! { "q": { "_id": self.id(namespace) }, "u": { "$set": set }, "upsert": true }
+    async fn save_some(&self, updates: &[(Namespace, Document)]) -> Result<()> {
+        let statement = |(namespace, update): &(Namespace, Document)| {
+            let mut update = update.clone();
+            if let Ok(set) = update.get_document_mut("$set") {
+                set.extend(doc! { "link": &self.link, "namespace": namespace.as_str() });
+            }
+            doc! { "q": { "_id": self.id(namespace) }, "u": update, "upsert": true }
         };
-        let statements: Vec<Document> = states.iter().map(statement).collect();
+        let statements: Vec<Document> = updates.iter().map(statement).collect();
         let mut refused = None;
         for side in Side::BOTH {
             let command = doc! {
@@ -164,7 +180,7 @@ fn entry(namespace: &Namespace, found: &Document, renames: &Renames) -> Entry {
     let state = match (found.get_str("state"), uuids.a, uuids.b) {
         (Ok("unpaired"), _, _) => State::Unpaired,
         (Ok("dropped"), _, _) => State::Dropped,
-        (_, Some(a), Some(b)) => State::Stored(Pair::new(a, b)),
+        (Ok("paired"), Some(a), Some(b)) => State::Stored(Pair::new(a, b)),
         _ => State::Seen,
     };
     Entry {
