@@ -5,6 +5,7 @@ use std::time::Duration;
 use bson::{DateTime, RawArrayBuf, RawDocumentBuf, Timestamp, cstr, doc, rawdoc};
 
 use super::checkpoint::Checkpoint;
+use super::reply::Refusal;
 use super::session::{Snapshot, TagSession};
 use super::transaction::Transaction;
 use crate::cluster::{Cluster, CursorKind};
@@ -28,7 +29,7 @@ pub enum Settled {
 /// landed after the time `after`.
 ///
 /// # Errors
-/// Where the cluster does not answer: ask again.
+/// Retryable where the cluster does not answer: ask again. What no retry helps against, as it is.
 pub async fn settle(
     session: &mut TagSession,
     database: &str,
@@ -46,7 +47,11 @@ pub async fn settle(
     let written = newer.own_update(database, "markers", &[statement]).await;
     if let Err(refused) = written {
         newer.abort().await;
-        return Err(Error::unreachable(format!("cannot {doing}: {refused}")));
+        return Err(match refused {
+            // A wrong password, a privilege taken away: to ask again does not help.
+            Refusal::Failed(error) if !error.is_retryable() => error,
+            refused => Error::unreachable(format!("cannot {doing}: {refused}")),
+        });
     }
     let settled_at = newer.commit().await?;
     let command = doc! {

@@ -244,16 +244,20 @@ async fn what_is_taken_away_while_it_runs_stops_it_and_it_goes_on_when_given_bac
         assert_same_schema(&env, SOON).await;
     }
 
-    // A changed password counts for the next connection.
-    let changed = doc! { "updateUser": "tandem", "pwd": "second" };
-    env.b.admin(changed).await;
-    let cut = doc! { "failCommands": ["getMore", "commitTransaction"], "closeConnection": true, "appName": "tandem" };
-    env.b.fail_command(doc! { "times": 4 }, cut).await;
-    env.orders_a().insert_one(doc! { "_id": 9 }).await.unwrap();
+    // A changed password counts for the next connection, also of a lane that asks for the outcome of
+    // its commit.
     let mut after = link_before.clone();
-    after.uri_b = uri_as(&env.b, "tandem:second");
-    let rotate = async || drop(env.tandem(&after));
-    stops_and_goes_on(&env, &mut tandem, "Authentication failed", rotate).await;
+    for (id, command, password) in [(8, "getMore", "second"), (9, "commitTransaction", "third")] {
+        env.b
+            .admin(doc! { "updateUser": "tandem", "pwd": password })
+            .await;
+        let cut = doc! { "failCommands": [command], "closeConnection": true, "appName": "tandem" };
+        env.b.fail_command(doc! { "times": 4 }, cut).await;
+        env.orders_a().insert_one(doc! { "_id": id }).await.unwrap();
+        after.uri_b = uri_as(&env.b, &format!("tandem:{password}"));
+        let rotate = async || drop(env.tandem(&after));
+        stops_and_goes_on(&env, &mut tandem, "Authentication failed", rotate).await;
+    }
     tandem.stop().await;
 }
 
