@@ -71,7 +71,11 @@ const OPERATOR_CODES: [(i32, &str); 8] = [
 
 /// A cutover, or an operator, has blocked writes with `setUserWriteBlockMode`.
 pub const WRITES_BLOCKED: i32 = 371;
+/// Nothing has the name.
+pub const NAMESPACE_NOT_FOUND: i32 = 26;
 pub const NAMESPACE_EXISTS: i32 = 48;
+/// Another collection has taken the name, or nothing has it.
+pub const COLLECTION_UUID_MISMATCH: i32 = 361;
 pub const DUPLICATE_KEY: i32 = 11000;
 
 /// The position to go on from is gone.

@@ -211,11 +211,9 @@ impl Worker {
 
 /// The collection or index is not there any more: nothing is left to change.
 pub(super) fn is_gone(code: Option<i32>, step: &Step) -> bool {
-    const NAMESPACE_NOT_FOUND: i32 = 26;
     const INDEX_NOT_FOUND: i32 = 27;
-    const COLLECTION_UUID_MISMATCH: i32 = 361;
     match code {
-        Some(NAMESPACE_NOT_FOUND | COLLECTION_UUID_MISMATCH) => true,
+        Some(errors::NAMESPACE_NOT_FOUND | errors::COLLECTION_UUID_MISMATCH) => true,
         Some(INDEX_NOT_FOUND) => step.operation == "dropIndexes",
         _ => false,
     }

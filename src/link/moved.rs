@@ -6,15 +6,11 @@ use crate::error::{Error, Result};
 use crate::pipeline::name_of;
 use crate::ranges::Scanned;
 
-/// Another collection has taken the name, or nothing has it.
-const COLLECTION_UUID_MISMATCH: i32 = 361;
-const NAMESPACE_NOT_FOUND: i32 = 26;
-
 /// Whether what was to be read is not there under its name: see [`name_now`].
 pub(super) fn has_moved(error: &Error) -> bool {
     matches!(
         errors::code_of(error),
-        Some(COLLECTION_UUID_MISMATCH | NAMESPACE_NOT_FOUND)
+        Some(errors::COLLECTION_UUID_MISMATCH | errors::NAMESPACE_NOT_FOUND)
     )
 }
 

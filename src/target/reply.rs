@@ -3,7 +3,7 @@
 use bson::{Document, RawDocumentBuf, Timestamp};
 
 use crate::change::DocumentKey;
-use crate::cluster::errors::DUPLICATE_KEY;
+use crate::cluster::errors::{COLLECTION_UUID_MISMATCH, DUPLICATE_KEY};
 use crate::cluster::{Failure, errors};
 use crate::error::{Class, Error};
 
@@ -50,7 +50,6 @@ pub struct WriteError {
 }
 
 const IMMUTABLE_FIELD: i32 = 66;
-const COLLECTION_UUID_MISMATCH: i32 = 361;
 const NO_SUCH_TRANSACTION: i32 = 251;
 
 /// What a write command did.

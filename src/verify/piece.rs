@@ -11,7 +11,7 @@ use super::lookup::{digest, with_tries};
 use super::outcome::Finding;
 use super::schema::{Compared, NotCompared};
 use crate::change::{DocumentKey, Namespace, Pair, Side};
-use crate::cluster::errors::code_of;
+use crate::cluster::errors::{COLLECTION_UUID_MISMATCH, code_of};
 use crate::cluster::{Batch, Cluster};
 use crate::error::{Error, Result};
 use crate::ranges::{Range, RangeReader, ReadAt, documents, read};
@@ -24,9 +24,6 @@ pub const PENDING_KEYS_MAX: usize = 20_000;
 
 /// A reader rests for this part of the time that a batch took, so that applications go first.
 const REST_SHARE: u32 = 4;
-
-/// The collection was dropped, or another one has taken its name.
-const COLLECTION_UUID_MISMATCH: i32 = 361;
 
 /// A range to compare.
 #[derive(Debug, Clone)]

@@ -115,11 +115,12 @@ async fn indexes(
     cluster: &Cluster,
     namespace: &Namespace,
 ) -> Result<Option<BTreeMap<String, Document>>> {
-    const NAMESPACE_NOT_FOUND: i32 = 26;
     let doing = format!("list the indexes of {namespace} on {}", cluster.name);
     let command = doc! { "listIndexes": namespace.collection() };
     let listed = match cluster.all(namespace.database(), command, &doing).await {
-        Err(error) if errors::code_of(&error) == Some(NAMESPACE_NOT_FOUND) => return Ok(None),
+        Err(error) if errors::code_of(&error) == Some(errors::NAMESPACE_NOT_FOUND) => {
+            return Ok(None);
+        }
         listed => listed?,
     };
     let named = |mut index: Document| {

@@ -10,9 +10,6 @@ use crate::ddl::{Ddl, index_to_create};
 use crate::error::{Error, Result};
 use crate::pipeline::{Pause, list, name_of};
 
-/// Another collection has taken the name, or it is gone.
-const COLLECTION_UUID_MISMATCH: i32 = 361;
-
 /// Builds what is missing, one index after the other, so that one that cannot be built stands in
 /// nobody's way.
 ///
@@ -90,7 +87,7 @@ pub(super) async fn build_one(
         let Err(error) = built.await else {
             return Ok(Ok(()));
         };
-        if errors::code_of(&error) == Some(COLLECTION_UUID_MISMATCH) {
+        if errors::code_of(&error) == Some(errors::COLLECTION_UUID_MISMATCH) {
             let is_gone = match uuid {
                 Some(uuid) => name_of(target, database, uuid).await?.is_none(),
                 None => true,

@@ -144,7 +144,6 @@ impl InitialSync {
 }
 
 async fn drop_collection(target: &Cluster, namespace: &Namespace) -> Result<()> {
-    const NAMESPACE_NOT_FOUND: i32 = 26;
     let doing = format!("drop {namespace} on {}", target.name);
     let command = bson::doc! {
         "drop": namespace.collection(),
@@ -155,7 +154,7 @@ async fn drop_collection(target: &Cluster, namespace: &Namespace) -> Result<()> 
         .await
         .and_then(|reply: Document| errors::check_reply(&reply, &doing))
     {
-        Err(error) if errors::code_of(&error) != Some(NAMESPACE_NOT_FOUND) => Err(error),
+        Err(error) if errors::code_of(&error) != Some(errors::NAMESPACE_NOT_FOUND) => Err(error),
         _ => Ok(()),
     }
 }

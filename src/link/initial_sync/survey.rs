@@ -159,11 +159,12 @@ async fn size(cluster: &Cluster, namespace: &Namespace) -> Result<(u64, u64)> {
 /// # Errors
 /// As the cluster says.
 pub async fn indexes(cluster: &Cluster, namespace: &Namespace) -> Result<Vec<Document>> {
-    const NAMESPACE_NOT_FOUND: i32 = 26;
     let doing = format!("list the indexes of {namespace} on {}", cluster.name);
     let command = doc! { "listIndexes": namespace.collection() };
     let listed = match cluster.all(namespace.database(), command, &doing).await {
-        Err(error) if errors::code_of(&error) == Some(NAMESPACE_NOT_FOUND) => return Ok(Vec::new()),
+        Err(error) if errors::code_of(&error) == Some(errors::NAMESPACE_NOT_FOUND) => {
+            return Ok(Vec::new());
+        }
         other => other?,
     };
     let is_of_id = |index: &Document| {

@@ -253,10 +253,12 @@ pub fn uuid_in(document: &Document, name: &str) -> Option<Uuid> {
 
 /// There is nothing under the name, or a view.
 fn has_no_indexes(error: &Error) -> bool {
-    const NAMESPACE_NOT_FOUND: i32 = 26;
     const NOT_SUPPORTED_ON_VIEW: i32 = 166;
     let code = errors::code_of(error);
-    matches!(code, Some(NAMESPACE_NOT_FOUND | NOT_SUPPORTED_ON_VIEW))
+    matches!(
+        code,
+        Some(errors::NAMESPACE_NOT_FOUND | NOT_SUPPORTED_ON_VIEW)
+    )
 }
 
 fn first_batch(reply: &Document) -> Vec<Document> {
