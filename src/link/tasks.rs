@@ -256,7 +256,7 @@ pub(super) fn spawn_lanes(
             batch_fill_time_max: config.apply.batch_fill_time_max,
             transaction_time_max: config.apply.transaction_time_max,
         };
-        for (index, (session, checkpoint)) in sessions.into_iter().enumerate() {
+        for (index, session) in sessions.into_iter().enumerate() {
             let source = connected.clusters[pipeline.source()].clone();
             let lane = Lane::new(
                 pipeline,
@@ -264,10 +264,10 @@ pub(super) fn spawn_lanes(
                 shared.clone(),
                 source,
                 session,
-                checkpoint,
                 settings.clone(),
+                stop.clone(),
             );
-            lanes.spawn(lane.run(stop.clone()));
+            lanes.spawn(lane.run());
         }
     }
     lanes

@@ -50,6 +50,8 @@ pub struct Lane {
     idle_since_checkpoint: Instant,
     /// `included` notes of this lane that its checkpoint has not passed yet.
     pub(super) included: Vec<(DocumentKey, Timestamp)>,
+    /// Told by whoever ends the lane.
+    stop: CancellationToken,
 }
 
 /// An idle lane puts its progress on record this often.
@@ -77,9 +79,9 @@ impl Lane {
         index: usize,
         shared: Arc<Shared>,
         source: Cluster,
-        session: TagSession,
-        checkpoint: Checkpoint,
+        (session, checkpoint): (TagSession, Checkpoint),
         settings: LaneSettings,
+        stop: CancellationToken,
     ) -> Self {
         Self {
             trouble: Trouble::none(settings.limits),
@@ -95,6 +97,7 @@ impl Lane {
             outages: Pause::of_outages(),
             idle_since_checkpoint: Instant::now(),
             included: Vec::new(),
+            stop,
         }
     }
 
@@ -102,8 +105,8 @@ impl Lane {
     ///
     /// # Errors
     /// What no retry helps against; nothing of the batch in question has been applied then.
-    pub async fn run(mut self, stop: CancellationToken) -> Result<()> {
-        while !stop.is_cancelled() {
+    pub async fn run(mut self) -> Result<()> {
+        while !self.stop.is_cancelled() {
             self.fill().await;
             match self.next()? {
                 Next::Apply(plan) => self.step(plan).await?,
@@ -177,10 +180,17 @@ impl Lane {
 
     async fn rest(&self, reason: &str) {
         self.waits_on(Some(reason));
+        self.look_around().await;
+    }
+
+    /// Returns when there may be something to do, or nothing any more.
+    async fn look_around(&self) {
         let exchange = &self.shared.exchange;
-        exchange
-            .wait_for_work(self.pipeline, self.index, LOOK_AROUND_INTERVAL)
-            .await;
+        tokio::select! {
+            biased;
+            () = self.stop.cancelled() => {}
+            () = exchange.wait_for_work(self.pipeline, self.index, LOOK_AROUND_INTERVAL) => {}
+        }
     }
 
     async fn wait_at_gate(&mut self) -> Result<()> {
@@ -192,10 +202,7 @@ impl Lane {
     async fn idle(&mut self) -> Result<()> {
         self.waits_on(None);
         self.put_progress_in_time().await?;
-        let exchange = &self.shared.exchange;
-        exchange
-            .wait_for_work(self.pipeline, self.index, LOOK_AROUND_INTERVAL)
-            .await;
+        self.look_around().await;
         Ok(())
     }
 
