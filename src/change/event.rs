@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use bson::{RawDocument, RawDocumentBuf};
+use bson::RawDocument;
 
-use super::{DocumentKey, Position, Version};
+use super::{DocumentKey, Position, RawEvent, Version};
 
 /// What a change event did to its document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -47,7 +47,7 @@ pub struct ChangeEvent {
     /// The server's wall time of the write, ms since 1970.
     pub wall_time_ms: i64,
     /// The whole event as the server sent it.
-    pub raw: RawDocumentBuf,
+    pub raw: RawEvent,
 }
 
 /// What an allocation costs beside its bytes: counts of references, the allocator's header, and what
@@ -63,13 +63,16 @@ pub type SharedEvent = Arc<ChangeEvent>;
 impl ChangeEvent {
     /// The document after an insert or a replacement.
     pub fn full_document(&self) -> Option<&RawDocument> {
-        self.raw.get_document("fullDocument").ok()
+        self.raw
+            .content()
+            .filter(|_| self.operation != Operation::Update)
     }
 
     /// The oplog's own difference of an update (`showRawUpdateDescription`).
     pub fn difference(&self) -> Option<&RawDocument> {
-        let description = self.raw.get_document("rawUpdateDescription").ok()?;
-        description.get_document("diff").ok()
+        self.raw
+            .content()
+            .filter(|_| self.operation == Operation::Update)
     }
 
     /// Bytes of the event as the server sent it.

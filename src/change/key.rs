@@ -1,6 +1,7 @@
 //! The identity of a document: its namespace and its `_id`, compared as the server compares it.
 
-use std::hash::{Hash, Hasher};
+use std::collections::{HashMap, HashSet};
+use std::hash::{BuildHasherDefault, Hash, Hasher};
 use std::sync::Arc;
 
 use bson::{RawDocument, RawDocumentBuf};
@@ -9,7 +10,7 @@ use sha2::{Digest, Sha256};
 use super::Namespace;
 use super::canonical::canonical;
 use super::event::ALLOCATION_BYTES;
-use super::raw::{RawElement, document_of, elements, renamed};
+use super::raw::{document_of, each_element, elements, renamed};
 
 /// One document of one collection. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -24,25 +25,47 @@ struct Inner {
     hash: u64,
 }
 
+/// Whatever is known by documents. A key brings its hash along.
+pub type KeyMap<V> = HashMap<DocumentKey, V, BuildHasherDefault<KeyHasher>>;
+pub type KeySet = HashSet<DocumentKey, BuildHasherDefault<KeyHasher>>;
+
+/// Takes the hash that a key brings along for its own.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct KeyHasher(u64);
+
+impl Hasher for KeyHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        self.0 = stable_hash(&self.0.to_le_bytes(), bytes);
+    }
+
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
+    }
+}
+
 impl DocumentKey {
     /// Takes the `_id` of `document`; other fields (a shard key) are left out.
     ///
     /// Returns nothing where there is no `_id`.
     pub fn of(namespace: &Namespace, document: &RawDocument) -> Option<Self> {
-        let parts = elements(document).ok()?;
-        let id = parts.iter().find(|part| part.name == "_id")?;
-        Some(Self::from_element(namespace, id))
-    }
-
-    fn from_element(namespace: &Namespace, id: &RawElement<'_>) -> Self {
-        let canonical = canonical(id);
+        let mut id = None;
+        for part in each_element(document) {
+            let part = part.ok()?;
+            id = id.or(Some(part).filter(|part| part.name == "_id"));
+        }
+        let id = id?;
+        let canonical = canonical(&id);
         let hash = stable_hash(namespace.as_str().as_bytes(), &canonical);
-        Self(Arc::new(Inner {
+        Some(Self(Arc::new(Inner {
             namespace: namespace.clone(),
             raw: document_of([id.bytes]),
             canonical,
             hash,
-        }))
+        })))
     }
 
     pub fn namespace(&self) -> &Namespace {

@@ -11,6 +11,7 @@ mod pattern;
 mod policy;
 mod position;
 mod raw;
+mod raw_event;
 mod record;
 mod redact;
 mod renames;
@@ -20,7 +21,7 @@ mod wall_time;
 
 pub use chunks::{SplitRecord, chunk_ids, joined_record, split_record};
 pub use event::{ChangeEvent, Operation, SharedEvent};
-pub use key::DocumentKey;
+pub use key::{DocumentKey, KeyMap, KeySet};
 pub use namespace::{NAMESPACE_BYTES_MAX, Namespace, NamespaceFilter};
 pub use pattern::{
     Pattern, expression_of, fixed_database, pattern_covers, pattern_matches, patterns_may_overlap,
@@ -28,7 +29,8 @@ pub use pattern::{
 };
 pub use policy::{Mode, Policy};
 pub use position::{AppliedThrough, ObservedThrough, Position};
-pub use raw::{DEPTH_MAX, RawElement, document_of, elements, renamed};
+pub use raw::{DEPTH_MAX, RawElement, document_of, each_element, elements, renamed, with_list};
+pub use raw_event::RawEvent;
 pub use record::{ConflictKind, ConflictRecord, Losing, Reason, RecordStatus, Winning, record_id};
 pub use redact::{MARKER, Redaction, redacted_of_loser};
 pub use renames::{Rename, Renames};

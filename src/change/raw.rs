@@ -1,5 +1,9 @@
 //! Raw BSON, taken apart and put together without looking into the values.
 
+use std::io::Write;
+use std::ops::{Deref, Range};
+
+use bson::raw::CStr;
 use bson::spec::ElementType;
 use bson::{RawDocument, RawDocumentBuf};
 
@@ -36,33 +40,87 @@ impl<'a> RawElement<'a> {
 /// # Errors
 /// Where the document's frame is broken.
 pub fn elements(document: &RawDocument) -> bson::error::Result<Vec<RawElement<'_>>> {
+    each_element(document).collect()
+}
+
+/// As [`elements`], one after the other.
+pub fn each_element(
+    document: &RawDocument,
+) -> impl Iterator<Item = bson::error::Result<RawElement<'_>>> {
     const LENGTH_PREFIX_BYTES: usize = 4;
     let bytes = document.as_bytes();
     let mut at = LENGTH_PREFIX_BYTES;
-    let mut found = Vec::new();
-    for element in document.iter_elements() {
+    document.iter_elements().map(move |element| {
         let element = element?;
         let name = element.key().as_str();
         let end = at + 1 + name.len() + 1 + element.size();
-        found.push(RawElement {
-            name,
-            bytes: &bytes[at..end],
-        });
+        let bytes = &bytes[at..end];
         at = end;
-    }
-    Ok(found)
+        Ok(RawElement { name, bytes })
+    })
+}
+
+/// Where in the bytes of a document a part of it stands; none where it is no part of it.
+pub fn part_of(whole: &RawDocument, part: &RawDocument) -> Option<Range<usize>> {
+    let (whole, part) = (whole.as_bytes(), part.as_bytes());
+    let start = part.as_ptr().addr().checked_sub(whole.as_ptr().addr())?;
+    let end = start.checked_add(part.len())?;
+    (end <= whole.len()).then_some(start..end)
 }
 
 /// A document of the given elements.
-pub fn document_of<'a>(elements: impl IntoIterator<Item = &'a [u8]>) -> RawDocumentBuf {
-    let mut bytes = vec![0; 4];
+pub fn document_of<'a>(
+    elements: impl IntoIterator<Item = &'a [u8], IntoIter: Clone>,
+) -> RawDocumentBuf {
+    const FRAME: [u8; 4] = [0; 4];
+    let elements = elements.into_iter();
+    let length: usize = elements.clone().map(<[u8]>::len).sum();
+    let mut bytes = Vec::with_capacity(FRAME.len() + length + 1);
+    bytes.extend_from_slice(&FRAME);
     for element in elements {
         bytes.extend_from_slice(element);
     }
     bytes.push(0);
-    let length = bytes.len() as i32;
-    bytes[..4].copy_from_slice(&length.to_le_bytes());
+    set_length(&mut bytes);
     RawDocumentBuf::from_bytes(bytes).expect("elements of a document make a document")
+}
+
+/// A document with a list of documents at its end, put together in one piece. There is room left
+/// for a few more fields: a list may be long, and is not to be moved for each of them.
+pub fn with_list<D: Deref<Target = RawDocument>>(
+    document: RawDocumentBuf,
+    name: &CStr,
+    items: &[D],
+) -> RawDocumentBuf {
+    const ELEMENT_BYTES_MAX: usize = 12;
+    const ROOM_BYTES: usize = 512;
+    let bytes_of_items = items
+        .iter()
+        .map(|item| item.as_bytes().len() + ELEMENT_BYTES_MAX);
+    let mut bytes = document.into_bytes();
+    bytes.reserve_exact(bytes_of_items.sum::<usize>() + name.as_str().len() + ROOM_BYTES);
+    bytes.pop();
+    bytes.push(ElementType::Array as u8);
+    bytes.extend_from_slice(name.as_str().as_bytes());
+    bytes.push(0);
+    let list = bytes.len();
+    bytes.extend_from_slice(&[0; 4]);
+    for (index, item) in items.iter().enumerate() {
+        bytes.push(ElementType::EmbeddedDocument as u8);
+        // A vector takes everything.
+        let _ = write!(bytes, "{index}\0");
+        bytes.extend_from_slice(item.as_bytes());
+    }
+    bytes.push(0);
+    set_length(&mut bytes[list..]);
+    bytes.push(0);
+    set_length(&mut bytes);
+    RawDocumentBuf::from_bytes(bytes).expect("a document and a list make a document")
+}
+
+fn set_length(document: &mut [u8]) {
+    let length = document.len() as i32;
+    document[..4].copy_from_slice(&length.to_le_bytes());
 }
 
 /// A document of one element with another name.
@@ -79,7 +137,7 @@ pub fn renamed(element: &RawElement<'_>, name: &str) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bson::rawdoc;
+    use bson::{RawArrayBuf, rawdoc};
 
     #[test]
     fn a_document_taken_apart_and_put_together_is_the_same() {
@@ -90,6 +148,24 @@ mod tests {
             ["_id", "s", "n", "d"]
         );
         assert_eq!(document_of(parts.iter().map(|e| e.bytes)), document);
+    }
+
+    #[test]
+    fn a_list_at_the_end_of_a_document_is_a_list_like_any_other() {
+        for length in [0, 1, 12, 101] {
+            let item = |number: i32| rawdoc! { "n": number };
+            let items: Vec<RawDocumentBuf> = (0..length).map(item).collect();
+            let mut expected = RawArrayBuf::new();
+            for item in &items {
+                expected.push(item.clone());
+            }
+            let whole = rawdoc! { "update": "orders", "ordered": true };
+            let found = with_list(whole, bson::cstr!("updates"), &items);
+            assert_eq!(
+                found,
+                rawdoc! { "update": "orders", "ordered": true, "updates": expected }
+            );
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use super::own::Own;
 use super::set_back::forgotten;
 use crate::change::{
     AppliedThrough, ChangeEvent, DocumentKey, Namespace, Operation, Pair, PipelineId, Position,
-    Rank, SharedEvent, Side, Version,
+    Rank, RawEvent, SharedEvent, Side, Version,
 };
 use crate::config::{Config, Mode};
 use crate::error::{Error, Result};
@@ -368,19 +368,20 @@ fn witnessed(found: &Document, key: &DocumentKey, rank: Rank) -> Vec<SharedEvent
     let event = |local: &Bson| {
         let local = local.as_document()?;
         let wall_time_ms = local.get_datetime("wall_time").ok()?.timestamp_millis();
+        let operation = Operation::parse(local.get_str("operation").ok()?)?;
         Some(Arc::new(ChangeEvent {
             position: Position::of_event(
                 local.get_timestamp("time").ok()?,
                 local.get_str("token").ok()?,
             ),
             key: key.clone(),
-            operation: Operation::parse(local.get_str("operation").ok()?)?,
+            operation,
             version: Version {
                 wall_time_ms: local.get_i64("version").ok()?,
                 rank,
             },
             wall_time_ms,
-            raw: RawDocumentBuf::try_from(local).ok()?,
+            raw: RawEvent::of(RawDocumentBuf::try_from(local).ok()?, operation),
         }))
     };
     let list = found.get_array("local").into_iter().flatten();

@@ -135,7 +135,7 @@ pub fn losing(event: &SharedEvent, document: Option<&RawDocumentBuf>) -> Losing 
         cluster_time: event.position.time,
         wall_time: DateTime::from_millis(event.wall_time_ms),
         version_ms: event.version.wall_time_ms,
-        change: Some(event.raw.clone()),
+        change: Some(event.raw.document().clone()),
         document: document.cloned(),
     }
 }

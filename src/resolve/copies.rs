@@ -101,7 +101,7 @@ impl Ledger {
         let is_plain = self.is_unknown(key) && !caution.full_state.contains(key);
         if !is_plain || caution.dead_letters.contains(key) {
             let unread = unread_write(key, plan.read_at.time);
-            let mut decision = self.decide_key(plan, key, &[unread], true)?;
+            let mut decision = self.decide_key(plan, key, vec![unread], true)?;
             decision.fresh = is_plain;
             return Ok(decision);
         }
@@ -138,7 +138,7 @@ mod tests {
     use super::*;
     use crate::change::{
         AppliedThrough, ChangeEvent, Mode, Namespace, Operation, Pair, PipelineId, Policy,
-        Position, Rank, Version,
+        Position, Rank, RawEvent, Version,
     };
     use crate::resolve::{BatchLimits, Next, Rules};
     use bson::rawdoc;
@@ -187,7 +187,7 @@ mod tests {
                     rank: Rank::Wins,
                 },
                 wall_time_ms: 1,
-                raw: rawdoc! {},
+                raw: RawEvent::of(rawdoc! {}, operation),
             };
             ledger.observe(Side::B, Arc::new(event)).unwrap();
         }

@@ -100,20 +100,19 @@ pub(super) fn decide(
     rules: &Rules,
     source: Side,
     known: Known<'_>,
-    batch: &[SharedEvent],
+    batch: Vec<SharedEvent>,
     full_state_wanted: bool,
     read_at: Timestamp,
 ) -> Result<Decision> {
     let target = source.other();
     let state = known.state;
     let past = state.settled_through(source);
-    let events: Vec<SharedEvent> = batch
-        .iter()
-        .filter(|event| Some(event.position.time) > past)
-        .cloned()
-        .collect();
-    let mut decision = undecided(known.key, events);
     let retried = batch.is_empty() && full_state_wanted;
+    let copied = batch.first().is_some_and(is_unread);
+    let taken = if copied { 0 } else { batch.len() };
+    let mut events = batch;
+    events.retain(|event| Some(event.position.time) > past);
+    let mut decision = undecided(known.key, events);
     if decision.events.is_empty() && !retried {
         return Ok(decision);
     }
@@ -124,11 +123,9 @@ pub(super) fn decide(
     if retried && !theirs.is_empty() {
         return Ok(decision);
     }
-    let copied = batch.first().is_some_and(is_unread);
     if copied && (state.owed[target].is_some() || is_on_top(rules, source, known, &theirs)?) {
         return Ok(decision);
     }
-    let taken = if copied { 0 } else { batch.len() };
     let unread = known.pending_since(source, taken);
     decision.outlives_batch = unread.is_some_and(|since| since <= read_at);
     if !theirs.is_empty() {

@@ -17,7 +17,7 @@ use super::state::KeyState;
 use super::tally::SettleRequest;
 use super::{Action, Decision};
 use crate::change::{
-    AppliedThrough, DocumentKey, Namespace, Pair, PipelineId, Position, SharedEvent, Side,
+    AppliedThrough, DocumentKey, KeyMap, Namespace, Pair, PipelineId, Position, SharedEvent, Side,
 };
 use crate::error::Result;
 
@@ -74,7 +74,7 @@ pub struct Landed {
 pub struct Ledger {
     pub(super) rules: Rules,
     pub(super) room: Room,
-    pub(super) keys: HashMap<DocumentKey, KeyState>,
+    pub(super) keys: KeyMap<KeyState>,
     pub(super) clusters: Pair<Cluster>,
     pub(super) unpaired: HashSet<Namespace>,
     /// Namespaces whose documents share a lane.
@@ -106,7 +106,7 @@ impl Ledger {
         Self {
             rules,
             room: Room::UNLIMITED,
-            keys: HashMap::new(),
+            keys: KeyMap::default(),
             clusters: Pair::new(
                 cluster(checkpoints.a, recover_to.a),
                 cluster(checkpoints.b, recover_to.b),

@@ -1,5 +1,6 @@
 //! The next batch of a lane, decided.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 
 use super::decide::{Action, Decision, decide};
@@ -8,7 +9,7 @@ use super::ledger::{Lane, Ledger};
 use super::notes::LostWrite;
 use super::state::{KeyState, Known};
 use super::{requests, settle};
-use crate::change::{DocumentKey, PipelineId, Position, SharedEvent};
+use crate::change::{DocumentKey, KeyMap, PipelineId, Position, SharedEvent};
 use crate::error::Result;
 
 /// How much one transaction may take.
@@ -188,26 +189,14 @@ impl Ledger {
     }
 
     fn decide_each_key(&self, plan: &mut Plan, caution: &Caution) -> Result<()> {
-        let mut order: Vec<DocumentKey> = Vec::new();
-        let mut events: HashMap<DocumentKey, Vec<SharedEvent>> = HashMap::new();
-        for event in &plan.batch {
-            if self.unpaired.contains(event.key.namespace()) {
-                plan.passed_over += 1;
-                continue;
-            }
-            events
-                .entry(event.key.clone())
-                .or_insert_with(|| {
-                    order.push(event.key.clone());
-                    Vec::new()
-                })
-                .push(event.clone());
-        }
-        for key in order {
-            let batch = &events[&key];
+        let (by_key, passed_over) = self.by_key(&plan.batch);
+        plan.passed_over = passed_over;
+        plan.decisions.reserve(by_key.len());
+        for events in by_key {
+            let key = events[0].key.clone();
             let dead = caution.dead_letters.contains(&key);
             let full_state = caution.full_state.contains(&key);
-            let mut decision = self.decide_key(plan, &key, batch, full_state)?;
+            let mut decision = self.decide_key(plan, &key, events, full_state)?;
             if dead && decision.action != Action::Skip {
                 decision.action = Action::Skip;
                 decision.conflict = None;
@@ -216,6 +205,29 @@ impl Ledger {
             plan.decisions.push(decision);
         }
         Ok(())
+    }
+
+    /// The events of each key, in the order of the first one of each, and how many have no
+    /// counterpart any more.
+    fn by_key(&self, batch: &[SharedEvent]) -> (Vec<Vec<SharedEvent>>, usize) {
+        let mut by_key: Vec<Vec<SharedEvent>> = Vec::with_capacity(batch.len());
+        let mut places: KeyMap<usize> =
+            KeyMap::with_capacity_and_hasher(batch.len(), Default::default());
+        let mut passed_over = 0;
+        for event in batch {
+            if self.unpaired.contains(event.key.namespace()) {
+                passed_over += 1;
+                continue;
+            }
+            match places.entry(event.key.clone()) {
+                Entry::Occupied(place) => by_key[*place.get()].push(event.clone()),
+                Entry::Vacant(place) => {
+                    place.insert(by_key.len());
+                    by_key.push(vec![event.clone()]);
+                }
+            }
+        }
+        (by_key, passed_over)
     }
 
     /// Everything that is known of a document.
@@ -231,7 +243,7 @@ impl Ledger {
         &self,
         plan: &Plan,
         key: &DocumentKey,
-        batch: &[SharedEvent],
+        batch: Vec<SharedEvent>,
         full_state: bool,
     ) -> Result<Decision> {
         let unknown = KeyState::default();

@@ -10,7 +10,7 @@ use super::decide::Action;
 use super::ledger::{Lane, Ledger};
 use super::plan::{BatchLimits, Caution, Plan};
 use crate::change::{
-    ChangeEvent, DocumentKey, Operation, PipelineId, Position, Rank, SharedEvent, Version,
+    ChangeEvent, DocumentKey, Operation, PipelineId, Position, Rank, RawEvent, SharedEvent, Version,
 };
 use crate::error::Result;
 use crate::fault::Fault;
@@ -70,7 +70,7 @@ pub(super) fn unread_write(key: &DocumentKey, at: Timestamp) -> SharedEvent {
             rank: Rank::Loses,
         },
         wall_time_ms: 0,
-        raw,
+        raw: RawEvent::of(raw, Operation::Insert),
     })
 }
 
@@ -146,7 +146,7 @@ impl Ledger {
             let target = plan.pipeline.target();
             let mut decision = match &request.purpose {
                 Purpose::Retry if self.is_being_settled(target, key) => continue,
-                Purpose::Retry => self.decide_key(plan, key, &[], true)?,
+                Purpose::Retry => self.decide_key(plan, key, Vec::new(), true)?,
                 Purpose::Copy(copied) => {
                     let decision = self.decide_copy(plan, copied, caution)?;
                     if dead && decision.action != Action::Skip {

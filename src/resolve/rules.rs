@@ -52,7 +52,9 @@ mod tests {
     use bson::{Timestamp, rawdoc};
 
     use super::*;
-    use crate::change::{ChangeEvent, DocumentKey, Namespace, Operation, Position, Rank, Version};
+    use crate::change::{
+        ChangeEvent, DocumentKey, Namespace, Operation, Position, Rank, RawEvent, Version,
+    };
 
     fn write(side: Side, tie: Side, wall_time_ms: i64) -> SharedEvent {
         let namespace = Namespace::new("shop", "orders");
@@ -69,7 +71,7 @@ mod tests {
                 rank: Rank::of(side, tie),
             },
             wall_time_ms,
-            raw: rawdoc! {},
+            raw: RawEvent::of(rawdoc! {}, Operation::Update),
         })
     }
 

@@ -20,8 +20,8 @@ use super::requests::{DOCUMENT, unread_write};
 use super::state::KeyState;
 use super::tally::{SettleRequest, Tally};
 use crate::change::{
-    ChangeEvent, DocumentKey, Mode, Operation, PipelineId, Position, Rank, Reason, SharedEvent,
-    Side, Version,
+    ChangeEvent, DocumentKey, Mode, Operation, PipelineId, Position, Rank, RawEvent, Reason,
+    SharedEvent, Side, Version,
 };
 use crate::error::Result;
 
@@ -372,6 +372,6 @@ fn unread_document(
             rank: Rank::Loses,
         },
         wall_time_ms: version_ms.unwrap_or(0),
-        raw,
+        raw: RawEvent::of(raw, operation),
     })
 }

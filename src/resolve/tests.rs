@@ -7,7 +7,7 @@ use bson::{Timestamp, rawdoc};
 use super::*;
 use crate::change::{
     AppliedThrough, ChangeEvent, DocumentKey, Mode, Namespace, Operation, Pair, PipelineId, Policy,
-    Position, Rank, SharedEvent, Side, Version,
+    Position, Rank, RawEvent, SharedEvent, Side, Version,
 };
 
 fn at(time: u32) -> Timestamp {
@@ -32,7 +32,7 @@ fn write(side: Side, time: u32, wall_time_ms: i64) -> SharedEvent {
             rank: Rank::of(side, Side::A),
         },
         wall_time_ms,
-        raw: rawdoc! {},
+        raw: RawEvent::of(rawdoc! {}, Operation::Update),
     })
 }
 

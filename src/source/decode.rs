@@ -3,11 +3,12 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use bson::{RawBsonRef, RawDocument, RawDocumentBuf, Timestamp, Uuid};
+use bson::spec::BinarySubtype;
+use bson::{RawBinaryRef, RawBsonRef, RawDocument, RawDocumentBuf, Timestamp, Uuid};
 
 use crate::change::{
     ChangeEvent, Deletes, DocumentKey, Filters, Namespace, NamespaceFilter, Operation, Position,
-    Rank, SharedEvent, Side, Version,
+    Rank, RawEvent, SharedEvent, Side, Version,
 };
 use crate::error::{Error, Result};
 
@@ -162,8 +163,8 @@ impl Decoder {
             version,
             wall_time_ms,
             raw: match self.filters.selects(&namespace) {
-                true => without_content(raw),
-                false => raw.to_owned(),
+                true => RawEvent::of(without_content(raw), operation),
+                false => RawEvent::with_content(raw, parts.content(operation)),
             },
         }))
     }
@@ -246,6 +247,14 @@ impl Decoder {
 }
 
 impl<'a> Parts<'a> {
+    fn content(&self, operation: Operation) -> Option<&'a RawDocument> {
+        match operation {
+            Operation::Insert | Operation::Replace => self.full,
+            Operation::Update => self.update,
+            Operation::Delete => None,
+        }
+    }
+
     fn read(raw: &'a RawDocument) -> bson::error::Result<Self> {
         let mut parts = Parts::default();
         for element in raw.iter_elements() {
@@ -277,7 +286,7 @@ impl<'a> Parts<'a> {
                 }
                 "collectionUUID" => {
                     let binary = element.value()?.as_binary();
-                    parts.uuid = binary.and_then(|binary| binary.to_binary().to_uuid().ok());
+                    parts.uuid = binary.and_then(uuid_of);
                 }
                 _ => {}
             }
@@ -310,8 +319,12 @@ fn without_content(raw: &RawDocument) -> RawDocumentBuf {
 }
 
 fn uuid(document: &RawDocument, name: &str) -> Option<Uuid> {
-    let binary = document.get_binary(name).ok()?;
-    binary.to_binary().to_uuid().ok()
+    uuid_of(document.get_binary(name).ok()?)
+}
+
+fn uuid_of(binary: RawBinaryRef<'_>) -> Option<Uuid> {
+    let bytes = binary.bytes.try_into().ok()?;
+    (binary.subtype == BinarySubtype::Uuid).then(|| Uuid::from_bytes(bytes))
 }
 
 fn malformed() -> Error {

@@ -5,6 +5,7 @@
 //! also its new length (`l`). Unlike `updateDescription` it tells a nested path from a dotted name,
 //! and a field in its place from one that moved to the end.
 
+use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::collections::BTreeSet;
 use std::ops::Bound;
@@ -12,7 +13,7 @@ use std::ops::Bound;
 use bson::{RawArrayBuf, RawDocument, RawDocumentBuf, cstr, rawdoc};
 
 use super::statements::update;
-use crate::change::{ChangeEvent, DEPTH_MAX, RawElement, document_of, elements, renamed};
+use crate::change::{ChangeEvent, DEPTH_MAX, RawElement, document_of, each_element, renamed};
 
 /// The statements of an update event, to be run in order; none where only full state will do.
 pub fn update_statements(event: &ChangeEvent) -> Option<Vec<RawDocumentBuf>> {
@@ -36,37 +37,38 @@ struct Step {
 
 /// A field under its whole path, as bytes of an element.
 #[derive(Debug)]
-struct Field {
-    path: String,
-    bytes: Vec<u8>,
+struct Field<'a> {
+    path: Cow<'a, str>,
+    bytes: Cow<'a, [u8]>,
     is_new: bool,
 }
 
 #[derive(Debug, Default)]
-struct Delta {
-    removed: Vec<String>,
-    truncated: Vec<(String, i32)>,
-    set: Vec<Field>,
+struct Delta<'a> {
+    removed: Vec<Cow<'a, str>>,
+    truncated: Vec<(Cow<'a, str>, i32)>,
+    set: Vec<Field<'a>>,
 }
 
-impl Delta {
-    fn read(&mut self, difference: &RawDocument, above: &str, depth: usize) -> Option<()> {
+impl<'a> Delta<'a> {
+    fn read(&mut self, difference: &'a RawDocument, above: &str, depth: usize) -> Option<()> {
         if depth > DEPTH_MAX {
             return None;
         }
         if matches!(difference.get("a"), Ok(Some(a)) if a.as_bool() == Some(true)) {
             return self.read_array(difference, above, depth);
         }
-        let parts = elements(difference).ok()?;
-        for part in &parts {
+        for part in each_element(difference) {
+            let part = part.ok()?;
             match part.name {
                 "d" => {
-                    for field in elements(part.document()?).ok()? {
-                        self.removed.push(join(above, field.name)?);
+                    for field in each_element(part.document()?) {
+                        self.removed.push(join(above, field.ok()?.name)?);
                     }
                 }
                 "u" | "i" => {
-                    for field in elements(part.document()?).ok()? {
+                    for field in each_element(part.document()?) {
+                        let field = field.ok()?;
                         self.push(join(above, field.name)?, &field, part.name == "i");
                     }
                 }
@@ -79,13 +81,14 @@ impl Delta {
         Some(())
     }
 
-    fn read_array(&mut self, difference: &RawDocument, above: &str, depth: usize) -> Option<()> {
-        for part in elements(difference).ok()? {
+    fn read_array(&mut self, difference: &'a RawDocument, above: &str, depth: usize) -> Option<()> {
+        for part in each_element(difference) {
+            let part = part.ok()?;
             match part.name {
                 "a" => {}
                 "l" => self
                     .truncated
-                    .push((above.to_owned(), difference.get_i32("l").ok()?)),
+                    .push((above.to_owned().into(), difference.get_i32("l").ok()?)),
                 name if name.starts_with('u') => {
                     self.push(join(above, &name[1..])?, &part, false);
                 }
@@ -98,21 +101,25 @@ impl Delta {
         Some(())
     }
 
-    fn push(&mut self, path: String, field: &RawElement<'_>, is_new: bool) {
+    fn push(&mut self, path: Cow<'a, str>, field: &RawElement<'a>, is_new: bool) {
+        let bytes = match path == field.name {
+            true => Cow::Borrowed(field.bytes),
+            false => Cow::Owned(renamed(field, &path)),
+        };
         self.set.push(Field {
-            bytes: renamed(field, &path),
             path,
+            bytes,
             is_new,
         });
     }
 
     fn steps(&self) -> Vec<Step> {
-        let mut runs: Vec<&[Field]> = self.set.chunk_by(in_order).collect();
+        let mut runs: Vec<&[Field<'_>]> = self.set.chunk_by(in_order).collect();
         let mut steps = Vec::new();
         let mut first = self.unset();
         if self.truncated.is_empty()
             && let Some((run, rest)) = runs.split_first()
-            && let removed = self.removed.iter().map(String::as_str).collect()
+            && let removed = self.removed.iter().map(AsRef::as_ref).collect()
             && run.iter().all(|field| !overlaps_any(&field.path, &removed))
         {
             let operators = first.get_or_insert_default();
@@ -141,7 +148,7 @@ impl Delta {
     }
 }
 
-fn step(operators: Option<RawDocumentBuf>, run: &[Field]) -> Step {
+fn step(operators: Option<RawDocumentBuf>, run: &[Field<'_>]) -> Step {
     let mut absent = RawDocumentBuf::new();
     for field in run.iter().filter(|field| field.is_new) {
         absent.append(name(&field.path), rawdoc! { "$exists": false });
@@ -153,13 +160,13 @@ fn step(operators: Option<RawDocumentBuf>, run: &[Field]) -> Step {
 }
 
 /// A path of one more component; none where operators cannot reach it.
-fn join(above: &str, below: &str) -> Option<String> {
+fn join<'a>(above: &str, below: &'a str) -> Option<Cow<'a, str>> {
     if below.is_empty() || below.starts_with('$') || below.contains('.') {
         return None;
     }
     Some(match above {
-        "" => below.to_owned(),
-        _ => format!("{above}.{below}"),
+        "" => below.into(),
+        _ => format!("{above}.{below}").into(),
     })
 }
 
@@ -168,8 +175,8 @@ fn name(path: &str) -> &bson::raw::CStr {
         .expect("a name out of a document has no zero byte")
 }
 
-fn set(run: &[Field]) -> RawDocumentBuf {
-    document_of(run.iter().map(|field| field.bytes.as_slice()))
+fn set(run: &[Field<'_>]) -> RawDocumentBuf {
+    document_of(run.iter().map(|field| field.bytes.as_ref()))
 }
 
 fn truncate(path: &str, length: i32) -> RawDocumentBuf {
@@ -202,7 +209,7 @@ fn overlaps_any(path: &str, others: &BTreeSet<&str>) -> bool {
 }
 
 /// Whether `$set` adds the two fields in the order they stand in. It goes by name, not by place.
-fn in_order(one: &Field, next: &Field) -> bool {
+fn in_order(one: &Field<'_>, next: &Field<'_>) -> bool {
     compare_paths(&one.path, &next.path) == Ordering::Less && !overlap(&one.path, &next.path)
 }
 

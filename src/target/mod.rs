@@ -1,6 +1,7 @@
 //! Writing a cluster: one transaction for each batch, on a tagged session, under the fence.
 
 mod checkpoint;
+mod command;
 mod delta;
 mod notes;
 mod plain;

@@ -2,9 +2,8 @@
 
 use bson::{RawDocument, RawDocumentBuf, Uuid, cstr, rawdoc};
 
+use super::command::{commands, write_command};
 use super::statements::{replace, survives_insert};
-use super::touch::write_command;
-use super::transaction::commands;
 use crate::change::{DocumentKey, Namespace};
 use crate::cluster::Cluster;
 use crate::error::{Error, Result};

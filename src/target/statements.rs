@@ -1,8 +1,37 @@
 //! Statements of `insert`, `update` and `delete` commands, put together from raw BSON.
 
+use std::ops::Deref;
+
+use bson::raw::RawElement;
+use bson::spec::ElementType;
 use bson::{RawArrayBuf, RawDocument, RawDocumentBuf, Timestamp, cstr, rawdoc};
 
-use crate::change::{DocumentKey, document_of, elements};
+use crate::change::{DocumentKey, SharedEvent, document_of, elements};
+
+/// One statement of a command; of an `insert` it is the document itself.
+#[derive(Debug, Clone)]
+pub enum Statement {
+    Made(RawDocumentBuf),
+    /// The document that an event brought (`fullDocument`), where the event has it.
+    Brought(SharedEvent),
+}
+
+impl Deref for Statement {
+    type Target = RawDocument;
+
+    fn deref(&self) -> &RawDocument {
+        match self {
+            Statement::Made(statement) => statement,
+            Statement::Brought(event) => event.full_document().expect("an event with a document"),
+        }
+    }
+}
+
+impl From<RawDocumentBuf> for Statement {
+    fn from(statement: RawDocumentBuf) -> Self {
+        Statement::Made(statement)
+    }
+}
 
 /// A document to be removed by its key.
 pub fn delete(key: &DocumentKey) -> RawDocumentBuf {
@@ -47,10 +76,13 @@ pub fn survives_insert(document: &RawDocument) -> bool {
         time: 0,
         increment: 0,
     };
-    !document
-        .iter_elements()
-        .flatten()
-        .any(|element| element.value().ok().and_then(|v| v.as_timestamp()) == Some(EMPTY))
+    let is_empty = |element: RawElement<'_>| {
+        element.element_type() == ElementType::Timestamp
+            && element
+                .value()
+                .is_ok_and(|v| v.as_timestamp() == Some(EMPTY))
+    };
+    !document.iter_elements().flatten().any(is_empty)
 }
 
 /// Whether a replacement-style update takes the document: no top-level `$` names either.

@@ -2,30 +2,31 @@
 //!
 //! A write that changes nothing takes no lock, so the server would not notice an unseen change.
 
-use bson::{RawDocument, RawDocumentBuf, Uuid, cstr, rawdoc};
+use bson::{RawDocumentBuf, Uuid, cstr, rawdoc};
 
-use super::statements::{delete, keyed, update};
+use super::statements::{Statement, delete, keyed, update};
 use super::write_set::CollectionInfo;
 use crate::change::DocumentKey;
-use crate::fault::Fault;
 
 /// A field that no application uses; set and unset in one transaction.
 const SCRATCH_FIELD: &bson::raw::CStr = cstr!("__tandem_touch");
 
 /// Sets and unsets a scratch field of documents that are there.
-pub fn touch_present(keys: &[DocumentKey]) -> Vec<RawDocumentBuf> {
+pub fn touch_present(keys: &[DocumentKey]) -> Vec<Statement> {
     let set = rawdoc! { "$set": { SCRATCH_FIELD: true } };
     let unset = rawdoc! { "$unset": { SCRATCH_FIELD: "" } };
     let any = RawDocumentBuf::new();
     keys.iter()
         .flat_map(|key| [update(key, &any, &set), update(key, &any, &unset)])
+        .map(Statement::from)
         .collect()
 }
 
 /// Inserts stand-ins for documents that are absent. A missing field counts as null in a unique
 /// index, so its first field gets a value that nothing else has.
-pub fn stand_ins(keys: &[DocumentKey], collection: &CollectionInfo) -> Vec<RawDocumentBuf> {
-    keys.iter().map(|key| stand_in(key, collection)).collect()
+pub fn stand_ins(keys: &[DocumentKey], collection: &CollectionInfo) -> Vec<Statement> {
+    let stand_ins = keys.iter().map(|key| stand_in(key, collection));
+    stand_ins.map(Statement::from).collect()
 }
 
 fn stand_in(key: &DocumentKey, collection: &CollectionInfo) -> RawDocumentBuf {
@@ -59,41 +60,8 @@ fn nest(fields: &mut RawDocumentBuf, path: &str) {
 }
 
 /// Removes the stand-ins again.
-pub fn remove_stand_ins(keys: &[DocumentKey]) -> Vec<RawDocumentBuf> {
-    keys.iter().map(delete).collect()
-}
-
-/// The body of an `insert`, `update` or `delete` command.
-pub fn write_command(
-    verb: &'static bson::raw::CStr,
-    collection: &str,
-    uuid: Option<Uuid>,
-    statements: &[RawDocumentBuf],
-) -> RawDocumentBuf {
-    let mut command = RawDocumentBuf::new();
-    command.append(verb, collection);
-    if let Some(uuid) = uuid.filter(|_| !Fault::NoUuid.is_on()) {
-        command.append(cstr!("collectionUUID"), bson::Binary::from(uuid));
-    }
-    if verb != cstr!("delete") {
-        command.append(cstr!("bypassDocumentValidation"), true);
-    }
-    command.append(cstr!("ordered"), true);
-    let list = match verb.as_str() {
-        "insert" => cstr!("documents"),
-        "update" => cstr!("updates"),
-        _ => cstr!("deletes"),
-    };
-    command.append(list, array(statements));
-    command
-}
-
-fn array(statements: &[RawDocumentBuf]) -> bson::RawArrayBuf {
-    let mut list = bson::RawArrayBuf::new();
-    for statement in statements {
-        list.push(statement.as_ref() as &RawDocument);
-    }
-    list
+pub fn remove_stand_ins(keys: &[DocumentKey]) -> Vec<Statement> {
+    keys.iter().map(delete).map(Statement::from).collect()
 }
 
 #[cfg(test)]

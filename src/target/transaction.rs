@@ -1,17 +1,18 @@
 //! One batch as one transaction: the writes, the records, the notes and the checkpoint.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use bson::{DateTime, Document, RawDocumentBuf, Timestamp, cstr, rawdoc};
 
 use super::checkpoint::CheckpointMove;
+use super::command::{commands, write_command};
 use super::notes::{Note, note_statement};
 use super::reply::{Counts, Refusal, counts, operation_time, refusal};
 use super::session::{Snapshot, TagSession};
-use super::touch::{remove_stand_ins, stand_ins, touch_present, write_command};
+use super::touch::{remove_stand_ins, stand_ins, touch_present};
 use super::write_set::{CollectionInfo, CollectionWrites, Group, WriteSet};
-use crate::change::{DocumentKey, Namespace, split_record};
+use crate::change::{DocumentKey, KeySet, Namespace, split_record};
 use crate::cluster::errors;
 use crate::error::{Error, Result};
 use crate::fault::Fault;
@@ -42,12 +43,6 @@ const DELETE: &bson::raw::CStr = cstr!("delete");
 
 /// The document would grow past 16 MB (17419): it cannot take a scratch field.
 const DOCUMENT_TOO_LARGE: i32 = 17419;
-
-/// A command may be as large as a document, with 16 KB for what is around it.
-const COMMAND_BYTES_MAX: usize = 16 * 1024 * 1024;
-
-/// What a list needs for an element besides its value: type, index and the index's end.
-const ELEMENT_BYTES_MAX: usize = 12;
 
 impl<'a> Transaction<'a> {
     pub fn begin(session: &'a mut TagSession, snapshot: Snapshot) -> Self {
@@ -99,7 +94,7 @@ impl<'a> Transaction<'a> {
         &mut self,
         writes: &CollectionWrites,
         collection: &CollectionInfo,
-        needs_document: &HashSet<DocumentKey>,
+        needs_document: &KeySet,
     ) -> std::result::Result<(), Refusal> {
         let namespace = &collection.name;
         let removed = self
@@ -325,25 +320,6 @@ impl Refusal {
     }
 }
 
-/// Statements in as few commands as the server's limit on a command allows. A statement that is
-/// larger than that goes alone.
-pub(super) fn commands(statements: &[RawDocumentBuf]) -> Vec<&[RawDocumentBuf]> {
-    let mut commands = Vec::new();
-    let (mut first, mut bytes) = (0, 0);
-    for (index, statement) in statements.iter().enumerate() {
-        let size = statement.as_bytes().len() + ELEMENT_BYTES_MAX;
-        if index > first && bytes + size > COMMAND_BYTES_MAX {
-            commands.push(&statements[first..index]);
-            (first, bytes) = (index, 0);
-        }
-        bytes += size;
-    }
-    if first < statements.len() {
-        commands.push(&statements[first..]);
-    }
-    commands
-}
-
 /// Inserts a document that may be there already.
 fn first_wins(record: &RawDocumentBuf) -> RawDocumentBuf {
     let id = record.get("_id").ok().flatten();
@@ -360,27 +336,9 @@ fn first_wins(record: &RawDocumentBuf) -> RawDocumentBuf {
 }
 
 fn distinct(keys: &[DocumentKey]) -> Vec<DocumentKey> {
-    let mut seen = HashSet::new();
+    let mut seen = KeySet::default();
     keys.iter()
         .filter(|key| seen.insert((*key).clone()))
         .cloned()
         .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn statements_that_fit_into_no_command_together_go_in_several() {
-        let of = |bytes: usize| rawdoc! { "s": "x".repeat(bytes) };
-        let sizes = |statements: &[RawDocumentBuf]| -> Vec<usize> {
-            commands(statements).iter().map(|some| some.len()).collect()
-        };
-        const MB: usize = 1024 * 1024;
-        assert_eq!(sizes(&[]), [0; 0]);
-        assert_eq!(sizes(&vec![of(10); 1000]), [1000]);
-        assert_eq!(sizes(&vec![of(5 * MB); 7]), [3, 3, 1]);
-        assert_eq!(sizes(&[of(10), of(17 * MB), of(10)]), [1, 1, 1]);
-    }
 }

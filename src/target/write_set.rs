@@ -3,13 +3,13 @@
 //! Inside a transaction the order between different documents is free as long as no unique index
 //! is involved; the events of one document come to one net write and the deltas after it.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use bson::{RawDocument, RawDocumentBuf, Uuid};
 
 use super::delta::update_statements;
-use super::statements::{delete, replace, survives_insert};
-use crate::change::{ChangeEvent, DocumentKey, Namespace, Operation, SharedEvent};
+use super::statements::{Statement, delete, replace, survives_insert};
+use crate::change::{ChangeEvent, DocumentKey, KeySet, Namespace, Operation, SharedEvent};
 
 /// What must be known of a collection of the target to write into it.
 #[derive(Debug, Clone)]
@@ -26,13 +26,13 @@ pub struct CollectionInfo {
 /// Statements of one command, and the document each of them is about.
 #[derive(Debug, Default)]
 pub struct Group {
-    pub statements: Vec<RawDocumentBuf>,
+    pub statements: Vec<Statement>,
     pub keys: Vec<DocumentKey>,
 }
 
 impl Group {
-    fn push(&mut self, key: &DocumentKey, statement: RawDocumentBuf) {
-        self.statements.push(statement);
+    fn push(&mut self, key: &DocumentKey, statement: impl Into<Statement>) {
+        self.statements.push(statement.into());
         self.keys.push(key.clone());
     }
 }
@@ -54,7 +54,7 @@ pub struct WriteSet {
     pub full_state_needed: Vec<DocumentKey>,
     /// Keys written by deltas, which need their document to be there, and without the fields that
     /// they add at its end.
-    pub needs_document: HashSet<DocumentKey>,
+    pub needs_document: KeySet,
     by_name: HashMap<Namespace, usize>,
     /// Of events that were added in order.
     last_turn: HashMap<Namespace, Turn>,
@@ -195,11 +195,11 @@ fn has_its_content(event: &ChangeEvent) -> bool {
     event.operation == Operation::Delete || event.full_document().is_some()
 }
 
-fn add_base(writes: &mut CollectionWrites, key: &DocumentKey, base: &ChangeEvent, met: Met) {
+fn add_base(writes: &mut CollectionWrites, key: &DocumentKey, base: &SharedEvent, met: Met) {
     match (base.operation, base.full_document()) {
         (Operation::Delete, _) | (_, None) => writes.deletes.push(key, delete(key)),
         (Operation::Insert, Some(document)) if inserts(document, met) => {
-            writes.inserts.push(key, document.to_owned());
+            writes.inserts.push(key, Statement::Brought(base.clone()));
         }
         (_, Some(document)) => writes.updates.push(key, replace(key, document)),
     }
@@ -208,7 +208,7 @@ fn add_base(writes: &mut CollectionWrites, key: &DocumentKey, base: &ChangeEvent
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::change::{Position, Rank, Version};
+    use crate::change::{Position, Rank, RawEvent, Version};
     use bson::{Timestamp, rawdoc};
     use std::sync::Arc;
 
@@ -229,7 +229,7 @@ mod tests {
                 rank: Rank::Wins,
             },
             wall_time_ms: 1,
-            raw: body,
+            raw: RawEvent::of(body, operation),
         })
     }
 

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use bson::{RawDocumentBuf, Timestamp, rawdoc};
 use tandem::change::{
-    ChangeEvent, DocumentKey, Namespace, Operation, PipelineId, Position, Rank, SharedEvent, Side,
-    Version,
+    ChangeEvent, DocumentKey, Namespace, Operation, PipelineId, Position, Rank, RawEvent,
+    SharedEvent, Side, Version,
 };
 use tandem::resolve::LostWrite;
 
@@ -203,7 +203,7 @@ impl Cluster {
                 rank: Rank::of(self.side, tie),
             },
             wall_time_ms: version_ms,
-            raw: self.raw.clone(),
+            raw: RawEvent::of(self.raw.clone(), Operation::Update),
         });
         self.set(key, document, seen);
         self.log.push(Logged {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bson::{RawDocument, RawDocumentBuf, cstr, rawdoc};
 
 use crate::change::{
-    ChangeEvent, DocumentKey, Namespace, Operation, Position, Rank, SharedEvent, Version,
+    ChangeEvent, DocumentKey, Namespace, Operation, Position, Rank, RawEvent, SharedEvent, Version,
 };
 
 /// One document: it begins with its length.
@@ -20,7 +20,7 @@ pub(super) fn stored(event: &ChangeEvent) -> RawDocumentBuf {
         "wall_time": event.wall_time_ms,
     };
     stored.append(cstr!("key"), event.key.raw());
-    stored.append(cstr!("raw"), event.raw.as_ref());
+    stored.append(cstr!("raw"), &*event.raw);
     stored
 }
 
@@ -29,13 +29,14 @@ pub(super) fn read_event(bytes: Vec<u8>) -> Option<SharedEvent> {
     let stored = RawDocumentBuf::from_bytes(bytes).ok()?;
     let namespace = Namespace::parse(stored.get_str("namespace").ok()?)?;
     let part = |name: &str| -> Option<&RawDocument> { stored.get_document(name).ok() };
+    let operation = Operation::parse(stored.get_str("operation").ok()?)?;
     Some(Arc::new(ChangeEvent {
         position: Position::of_event(
             stored.get_timestamp("time").ok()?,
             stored.get_str("token").ok()?,
         ),
         key: DocumentKey::of(&namespace, part("key")?)?,
-        operation: Operation::parse(stored.get_str("operation").ok()?)?,
+        operation,
         version: Version {
             wall_time_ms: stored.get_i64("version").ok()?,
             rank: match stored.get_bool("wins").ok()? {
@@ -44,6 +45,6 @@ pub(super) fn read_event(bytes: Vec<u8>) -> Option<SharedEvent> {
             },
         },
         wall_time_ms: stored.get_i64("wall_time").ok()?,
-        raw: part("raw")?.to_owned(),
+        raw: RawEvent::of(part("raw")?.to_owned(), operation),
     }))
 }

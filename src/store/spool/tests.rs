@@ -5,7 +5,7 @@ use std::fs::OpenOptions;
 use bson::{RawDocumentBuf, Timestamp, rawdoc};
 
 use super::*;
-use crate::change::{DocumentKey, Namespace, Operation, Position, Rank, Version};
+use crate::change::{DocumentKey, Namespace, Operation, Position, Rank, RawEvent, Version};
 use crate::error::ExitCode;
 
 fn event(number: u32, text_bytes: usize) -> ChangeEvent {
@@ -24,7 +24,7 @@ fn event(number: u32, text_bytes: usize) -> ChangeEvent {
             rank: Rank::Wins,
         },
         wall_time_ms: 1 << 40,
-        raw,
+        raw: RawEvent::of(raw, Operation::Replace),
     }
 }
 
