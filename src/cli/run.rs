@@ -100,6 +100,7 @@ pub async fn run(common: &Common, args: &RunArgs) -> Result<ExitCode> {
         showing: showing(common),
         reloads,
         board: watched.as_ref().map(|watched| watched.board.clone()),
+        store: None,
     };
     let outcome = match window {
         None => link::run(&config, options, stop).await.map(Some),

@@ -51,8 +51,13 @@ impl Queue {
         found.cloned().collect()
     }
 
+    /// Returns once another event is there; after `at_most` where some wait already.
     pub async fn wanted(&self, at_most: Duration) {
-        let _ = tokio::time::timeout(at_most, self.bell.notified()).await;
+        let bell = self.bell.notified();
+        if Side::BOTH.iter().all(|side| self.front(*side).is_none()) {
+            return bell.await;
+        }
+        let _ = tokio::time::timeout(at_most, bell).await;
     }
 
     fn waiting(&self) -> MutexGuard<'_, Pair<VecDeque<Arc<Pending>>>> {

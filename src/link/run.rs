@@ -66,7 +66,7 @@ pub async fn run_over(
             connected = connect_both(config, way.clone()) => connected,
             () = stop.cancelled() => return Ok(Completed::before_anything()),
         };
-        let connected = connected.map_err(|error| kept(config, error))?;
+        let connected = connected.map_err(|error| kept(config, &options, error))?;
         let outcome = run_connected(config, options.clone(), &stop, &connected, turned).await;
         for cluster in [connected.clusters.a, connected.clusters.b] {
             cluster.shutdown().await;
@@ -81,8 +81,12 @@ pub async fn run_over(
 }
 
 /// A start that does not reach a cluster is told by `status` and `runs` too, where the link ever ran.
-fn kept(config: &Config, error: Error) -> Error {
-    let Ok(Some(store)) = Store::open_existing(&config.link.state_dir) else {
+fn kept(config: &Config, options: &RunOptions, error: Error) -> Error {
+    let store = match &options.store {
+        Some(open) => Ok(Some(open.clone())),
+        None => Store::open_existing(&config.link.state_dir),
+    };
+    let Ok(Some(store)) = store else {
         return error;
     };
     super::monitor::save_failure(config, &store, &error);
@@ -101,7 +105,10 @@ async fn run_connected(
     connected: &Connected,
     turned: bool,
 ) -> Result<Completed> {
-    let store = super::reporting::open_to_run(&config.link.state_dir).await?;
+    let store = match &options.store {
+        Some(open) => open.clone(),
+        None => super::reporting::open_to_run(&config.link.state_dir).await?,
+    };
     let open = OpenRun::begin(&store)?;
     let standing = Standing::read(&connected.own, &config.link.name).await;
     let outcome = match standing {
@@ -196,7 +203,7 @@ async fn replicate(
         &mut rest, config, &shared, &steering, own, &monitor, &rest_stop,
     );
     let handler = handler(connected, &shared, &monitor, &desk, &steering, &turned);
-    tasks::spawn_socket(&mut rest, config, handler, &rest_stop)?;
+    tasks::spawn_socket(&mut rest, config, &options, handler, &rest_stop)?;
     tasks::show(&mut rest, &options, &monitor, store, &rest_stop);
     let mut lanes = tasks::spawn_lanes(config, connected, &shared, started.lanes, &lanes_stop);
     if !relane {

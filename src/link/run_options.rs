@@ -10,7 +10,7 @@ use super::merge::{Job, Repairs};
 use super::reloading::Reloads;
 use super::start::FirstStart;
 use crate::error::ExitCode;
-use crate::store::{Run, RunOutcome};
+use crate::store::{Run, RunOutcome, Store};
 use crate::telemetry::board::Board;
 
 /// What a run does besides replicating.
@@ -46,6 +46,9 @@ pub struct RunOptions {
     pub reloads: Arc<Reloads>,
     /// Where the run shows how it is, if anybody watches.
     pub board: Option<Board>,
+    /// One that is open already, and stays so. Whoever holds it can ask the run itself: there is no
+    /// control socket then.
+    pub store: Option<Store>,
 }
 
 /// What a run shows beside its log.

@@ -214,13 +214,17 @@ pub(super) fn spawn_helpers(
     rest.spawn(async move { watcher.watch(watch_stop).await });
 }
 
-/// Answers other commands on the control socket.
+/// Answers other commands on the control socket, where the run has one.
 pub(super) fn spawn_socket(
     rest: &mut Tasks,
     config: &Config,
+    options: &RunOptions,
     handler: LinkHandler,
     stop: &CancellationToken,
 ) -> Result<()> {
+    if options.store.is_some() {
+        return Ok(());
+    }
     let socket = control::bind(&config.link.state_dir)?;
     let serve = control::serve(socket, Arc::new(handler), stop.clone());
     rest.spawn(done(serve));

@@ -1,6 +1,6 @@
 //! Documents of a cluster exactly as of a moment of its history.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use bson::{RawArrayBuf, RawDocument, RawDocumentBuf, Timestamp, Uuid, cstr, rawdoc};
 
@@ -36,7 +36,7 @@ pub async fn read_at(
     keys: &[DocumentKey],
     place_of: impl Fn(&Namespace) -> Option<Place>,
 ) -> Result<HashMap<DocumentKey, RawDocumentBuf>> {
-    let mut by_namespace: HashMap<&Namespace, Vec<&DocumentKey>> = HashMap::new();
+    let mut by_namespace: BTreeMap<&Namespace, Vec<&DocumentKey>> = BTreeMap::new();
     for key in keys {
         by_namespace.entry(key.namespace()).or_default().push(key);
     }

@@ -12,6 +12,7 @@ mod pauses;
 mod runs;
 mod spool;
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -25,6 +26,7 @@ use crate::error::{Error, Result};
 
 pub use checkpoint::StoredCheckpoint;
 pub use filter::RecordFilter;
+use open::Lasting;
 pub use open::{Locked, failure_of, is_locked};
 pub use page::{Direction, Page, Records, SortBy};
 pub use pauses::{Paused, Pauses};
@@ -76,9 +78,16 @@ const EPOCH: &str = "epoch";
 #[derive(Clone)]
 pub struct Store(Arc<Inner>);
 
+impl fmt::Debug for Store {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "Store({})", self.0.dir.display())
+    }
+}
+
 struct Inner {
     dir: PathBuf,
     store_id: String,
+    lasting: Lasting,
     db: sled::Db,
     /// Counts the seals, see [`Store::seal`].
     generation: AtomicU64,
@@ -103,11 +112,19 @@ impl Store {
     /// Exit 7 where another process holds it ([`is_locked`]), where it is damaged, of a newer
     /// format, or its disk is full or not writable.
     pub fn open(dir: &Path) -> Result<Store> {
-        open::guarded(dir, || Self::open_here(dir))
+        open::guarded(dir, || Self::open_here(dir, Lasting::OnDisk))
     }
 
-    fn open_here(dir: &Path) -> Result<Store> {
-        let opened = open::open(dir)?;
+    /// The same for a trial that throws the store away: nothing waits for the disk.
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub fn open_for_a_trial(dir: &Path) -> Result<Store> {
+        open::guarded(dir, || Self::open_here(dir, Lasting::WhileOpen))
+    }
+
+    fn open_here(dir: &Path, lasting: Lasting) -> Result<Store> {
+        let opened = open::open(dir, lasting)?;
         let tree = |name: &str| {
             let tree = opened.db.open_tree(name);
             tree.map_err(|cause| open::sled_error(dir, cause))
@@ -115,6 +132,7 @@ impl Store {
         let inner = Inner {
             dir: dir.to_owned(),
             store_id: opened.store_id,
+            lasting,
             generation: AtomicU64::new(opened.generation),
             link: tree("link")?,
             checkpoints: tree("checkpoints")?,
@@ -236,11 +254,17 @@ impl Store {
         let put = open::put_generation(&inner.db, next);
         put.map_err(|cause| self.sled_error(cause))?;
         self.flush()?;
-        open::remember_generation(&inner.dir, &inner.store_id, next)
+        match inner.lasting {
+            Lasting::OnDisk => open::remember_generation(&inner.dir, &inner.store_id, next),
+            Lasting::WhileOpen => Ok(()),
+        }
     }
 
     /// Brings everything written so far to the disk. sled does so each 500 ms by itself.
     pub fn flush(&self) -> Result<()> {
+        if self.0.lasting == Lasting::WhileOpen {
+            return Ok(());
+        }
         let flushed = self.0.db.flush();
         flushed.map_err(|cause| self.sled_error(cause))?;
         Ok(())

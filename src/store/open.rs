@@ -49,6 +49,14 @@ pub fn is_locked(error: &Error) -> bool {
     std::error::Error::source(error).is_some_and(|cause| cause.is::<Locked>())
 }
 
+/// Whether what is written has to outlive the process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Lasting {
+    OnDisk,
+    /// No longer than the store is open.
+    WhileOpen,
+}
+
 pub(super) struct Opened {
     pub db: sled::Db,
     pub store_id: String,
@@ -111,11 +119,11 @@ fn os_error_in(panicked_with: &str) -> Option<io::Error> {
 
 /// The marker is kept outside of sled, which drops what it cannot read without a word: a marker
 /// without its store tells that something was lost.
-pub(super) fn open(dir: &Path) -> Result<Opened> {
+pub(super) fn open(dir: &Path, lasting: Lasting) -> Result<Opened> {
     create_dir(dir)?;
     let marker = read_marker(dir)?;
     create_dir(&dir.join(SLED_DIR))?;
-    let db = open_sled(dir)?;
+    let db = open_sled(dir, lasting)?;
     let store_id = match (stored_id(dir, &db)?, marker) {
         (None, Some(_)) => return Err(damaged(dir, "its content is gone")),
         (Some(id), Some(marked)) if id != marked.store_id => {
@@ -242,11 +250,14 @@ fn write_marker(dir: &Path, id: &str, generation: u64) -> Result<()> {
     write().map_err(|cause| io_error(dir, cause))
 }
 
-fn open_sled(dir: &Path) -> Result<sled::Db> {
-    let config = sled::Config::new()
+fn open_sled(dir: &Path, lasting: Lasting) -> Result<sled::Db> {
+    let mut config = sled::Config::new()
         .path(dir.join(SLED_DIR))
         .cache_capacity(CACHE_BYTES_MAX)
         .mode(sled::Mode::LowSpace);
+    if lasting == Lasting::WhileOpen {
+        config = config.flush_every_ms(None);
+    }
     config.open().map_err(|cause| sled_error(dir, cause))
 }
 

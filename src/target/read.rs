@@ -1,6 +1,6 @@
 //! Reading the target's documents inside the transaction that will write them.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use bson::{RawArrayBuf, RawDocumentBuf, cstr, rawdoc};
 
@@ -25,7 +25,7 @@ impl Transaction<'_> {
         selections: &HashMap<Namespace, Selection>,
     ) -> std::result::Result<HashMap<DocumentKey, RawDocumentBuf>, Refusal> {
         let mut found = HashMap::new();
-        let mut by_namespace: HashMap<&Namespace, Vec<&DocumentKey>> = HashMap::new();
+        let mut by_namespace: BTreeMap<&Namespace, Vec<&DocumentKey>> = BTreeMap::new();
         for key in keys {
             by_namespace.entry(key.namespace()).or_default().push(key);
         }

@@ -168,8 +168,8 @@ pub fn given_up(world: &World) -> BTreeMap<String, String> {
 fn contents(world: &World, side: Side, name: &str) -> Option<Vec<Vec<u8>>> {
     let replica = &world.replicas[side];
     replica.collections.get(name)?;
-    let bytes = |(_, found): (_, Document)| {
-        let raw = RawDocumentBuf::try_from(&found).expect("a document");
+    let bytes = |(_, found): (_, &Document)| {
+        let raw = RawDocumentBuf::try_from(found).expect("a document");
         raw.into_bytes()
     };
     Some(

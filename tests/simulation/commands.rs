@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use bson::{Bson, Document, Timestamp, Uuid, doc};
 
 use crate::collections::change;
-use crate::query::{list, sub};
+use crate::query::{list, part, says, sub};
 use crate::reads::{find, get_more};
 use crate::replica::{NEVER, Refused, Replica, SessionState, Standing, Transaction};
 use crate::writes::{write, write_error};
@@ -77,9 +77,10 @@ pub fn refused(code: i32) -> Outcome {
     Outcome::Refused { code, labels }
 }
 
-fn snapshot_asked(command: &Document) -> Option<Timestamp> {
-    let concern = command.get_document("readConcern").ok()?;
-    concern.get_timestamp("atClusterTime").ok()
+pub fn snapshot_asked(command: &Document) -> Option<Timestamp> {
+    part(command, "readConcern")?
+        .get("atClusterTime")?
+        .as_timestamp()
 }
 
 /// Finds or starts the command's transaction.
@@ -91,15 +92,15 @@ fn begin(replica: &mut Replica, command: &Document, session: Option<Uuid>) -> Re
     if asked.is_some_and(|asked| replica.is_forgotten(asked)) {
         return Err(SNAPSHOT_TOO_OLD);
     }
-    let concern = command.get_document("readConcern").ok();
-    let of_majority =
-        concern.is_some_and(|concern| matches!(concern.get_str("level"), Ok("majority")));
+    let level = part(command, "readConcern").and_then(|concern| concern.get("level")?.as_str());
+    let of_majority = level == Some("majority");
     let latest = match of_majority {
         true => replica.durable_time(),
         false => replica.time,
     };
     let time = asked.unwrap_or(latest);
-    let (Some(session), Ok(number)) = (session, command.get_i64("txnNumber")) else {
+    let (Some(session), Some(number)) = (session, command.get("txnNumber").and_then(Bson::as_i64))
+    else {
         return Ok(View {
             time,
             session: None,
@@ -110,7 +111,7 @@ fn begin(replica: &mut Replica, command: &Document, session: Option<Uuid>) -> Re
     if number < known {
         return Err(TRANSACTION_TOO_OLD);
     }
-    if command.get_bool("startTransaction").unwrap_or(false) {
+    if says(command, "startTransaction") {
         if number == known {
             return Err(CONFLICTING_OPERATION);
         }

@@ -20,20 +20,26 @@ mod records;
 mod replica;
 mod schedule;
 mod shrink;
+mod stores;
 mod stream;
+mod tally;
 mod transactions;
 mod update;
 mod world;
 mod writes;
 
-use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+/// A schedule is hundreds of thousands of small allocations.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 use beginnings::{Beginning, Kind};
 use play::play;
 use random::Random;
 use schedule::Schedule;
 use shrink::shrink;
+use tally::play_all;
 use tandem::change::Side;
 
 /// Schedules of a run of the tests.
@@ -85,40 +91,12 @@ fn both_sides_come_to_the_same_and_no_write_is_lost_without_a_record() {
         number("TANDEM_SIMULATIONS").unwrap_or(SCHEDULES),
     );
     println!("{count} schedules from seed {first}");
-    let started = Instant::now();
-    let (mut commands, mut records, mut crashes, mut failed) = (0, 0, 0, Vec::new());
-    let (mut changes, mut given_up) = (0, BTreeMap::<String, u32>::new());
-    let mut beginnings = BTreeMap::<Kind, u32>::new();
-    let mut longest_rest = (Duration::ZERO, first);
-    for seed in first..first + count {
-        let schedule = Schedule::of(seed);
-        let outcome = play(&schedule);
-        *beginnings.entry(schedule.beginning.kind).or_insert(0) += 1;
-        commands += outcome.commands;
-        records += outcome.records;
-        crashes += outcome.crashes;
-        changes += outcome.changes;
-        for reason in outcome.given_up.into_values() {
-            *given_up.entry(reason).or_insert(0) += 1;
-        }
-        longest_rest = longest_rest.max((outcome.came_to_rest_after, seed));
-        if !outcome.problems.is_empty() {
-            println!("TANDEM_SEED={seed}: {:#?}", outcome.problems);
-            failed.push(seed);
-            if std::env::var_os(FIRST_ONLY).is_some() {
-                println!("{NOTICED} {}", seed - first + 1);
-                break;
-            }
-        }
+    let tally = play_all(first, count, std::env::var_os(FIRST_ONLY).is_some());
+    if let Some(seed) = tally.failed.first() {
+        println!("{NOTICED} {}", seed - first + 1);
     }
-    println!(
-        "simulation: {count} schedules ({beginnings:?}) in {:.1} s, {} failed, {commands} commands, {records} records, {crashes} crashes, {changes} changes of collections, given up: {given_up:?}, at rest after {:.1?} at most (seed {}), first seed {first}",
-        started.elapsed().as_secs_f64(),
-        failed.len(),
-        longest_rest.0,
-        longest_rest.1,
-    );
-    assert!(failed.is_empty(), "failing seeds: {failed:?}");
+    println!("simulation: {tally}, first seed {first}");
+    assert!(tally.failed.is_empty(), "failing seeds: {:?}", tally.failed);
 }
 
 /// Commands of a first start, and some more.
@@ -201,14 +179,14 @@ fn collections_that_come_and_go_amid_a_copy_or_a_merge_do_not_end_the_link() {
     }
 }
 
+/// Seeds that are played twice.
+const TWICE: u64 = 20;
+
 #[test]
 fn a_seed_is_the_whole_run() {
     let first = first_seed();
-    for seed in first..first + 10 {
-        let schedule = Schedule::of(seed);
-        let (one, other) = (play(&schedule), play(&schedule));
-        assert_eq!(one.trace, other.trace, "two runs of seed {seed} differ");
-    }
+    let [one, other] = [(); 2].map(|()| play_all(first, TWICE, false).traces);
+    assert_eq!(one, other, "two runs of a seed differ");
 }
 
 /// So many schedules are played with a check missing; one of them notices it, most often soon.

@@ -4,7 +4,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bson::{Document, RawDocumentBuf, Uuid, doc};
+use bson::{Bson, Document, RawDocumentBuf, Uuid, doc};
 use tandem::change::Side;
 use tandem::cluster::{
     Answer, Batch, Cluster, Connect, Cursor, CursorKind, Failure, FailureKind, Server, Session,
@@ -132,7 +132,7 @@ impl Line {
         session: Option<Uuid>,
     ) -> std::result::Result<Document, Failure> {
         let name = command.keys().next().expect("a command has a name");
-        let limit = command.get_i64("maxTimeMS").ok();
+        let limit = command.get("maxTimeMS").and_then(Bson::as_i64);
         let until = limit.map(|ms| Instant::now() + Duration::from_millis(ms as u64));
         loop {
             let (outcome, term) = {
@@ -157,7 +157,9 @@ impl Line {
                     check_charge(&mut world, self.side, self.process, command, reply, entries);
                 }
                 tell(command);
-                world.written(self.side);
+                if world.replicas[self.side].oplog.len() > entries {
+                    world.written(self.side);
+                }
                 (outcome, world.terms[self.side])
             };
             match outcome {
@@ -346,7 +348,7 @@ impl Tail {
         let until = Instant::now() + self.await_time_max;
         loop {
             let bell = grown.notified();
-            let (found, reply, until_next) = {
+            let (found, until_next) = {
                 let mut world = lock(&self.line.world);
                 if world.terms[side] != self.term {
                     return Err(broken());
@@ -357,15 +359,15 @@ impl Tail {
                     token_is_stale: world.dice.percent(weather.stale_tokens_percent),
                 };
                 let replica = world.replica(side);
-                let (found, reply) = self.reading.batch(replica, cut);
+                let found = self.reading.batch(replica, cut);
                 let next = replica.next_durable_at();
                 let until_next = next.map(|next| next.saturating_sub(replica.elapsed));
-                world.note(side, "batch", found as i32);
-                (found, reply, until_next)
+                world.note(side, "batch", found.len() as i32);
+                (found, until_next)
             };
-            if found > 0 || Instant::now() >= until {
+            if !found.is_empty() || Instant::now() >= until {
                 self.line.wait_awake().await;
-                return Ok(Some(Batch::of_reply(reply)));
+                return Ok(Some(Batch::of_reply(self.reading.reply(found))));
             }
             let next = until_next.map_or(until, |wait| until.min(Instant::now() + wait));
             let _ = tokio::time::timeout_at(next, bell).await;

@@ -1,14 +1,14 @@
 //! Plays one schedule: the real link between two clusters in memory, through everything.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bson::RawDocumentBuf;
 use tandem::change::{Pair, Side};
-use tandem::store::RecordFilter;
-use tokio::time::{Instant, sleep, sleep_until};
+use tandem::store::{RecordFilter, Store};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::applications::{Written, perform, place_of};
 use crate::beginnings::Beginning;
@@ -17,6 +17,7 @@ use crate::collections::{is_change, is_told_of};
 use crate::process::{LEASE_DURATION, Link, opened};
 use crate::random::Random;
 use crate::schedule::{Schedule, Step, What};
+use crate::stores::{folder, opens_its_own};
 use crate::world::{SharedWorld, World, lock};
 
 /// What a schedule came to.
@@ -48,36 +49,32 @@ const UNDURABLE_WAIT_MAX: Duration = Duration::from_millis(100);
 
 pub fn play(schedule: &Schedule) -> Outcome {
     tandem::chance::seed(schedule.seed);
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .start_paused(true)
-        .build()
-        .expect("a runtime");
-    let folder = tempfile::Builder::new();
-    // Nothing of it has to outlive the machine.
-    let shm = Path::new("/dev/shm");
-    let state = match shm.is_dir() {
-        true => tempfile::Builder::new()
-            .prefix("tandem-sim")
-            .tempdir_in(shm),
-        false => folder.tempdir(),
-    };
-    let state = state.expect("a folder");
-    runtime.block_on(play_in(schedule, state.path()))
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    builder.enable_time().start_paused(true);
+    // Each step of the clock asks the system then whether a socket has anything to say.
+    if opens_its_own(schedule) {
+        builder.enable_io();
+    }
+    let runtime = builder.build().expect("a runtime");
+    let state = folder();
+    let played = play_in(schedule.clone(), state.path().to_owned());
+    // Whoever wakes the future of `block_on` wakes the driver too, by a system call.
+    let played = runtime.block_on(async { tokio::spawn(played).await });
+    played.unwrap_or_else(|died| std::panic::resume_unwind(died.into_panic()))
 }
 
-async fn play_in(schedule: &Schedule, state: &Path) -> Outcome {
+async fn play_in(schedule: Schedule, state: PathBuf) -> Outcome {
     let dice = Random::new(schedule.seed ^ 0x5EED);
     let mut world = World::new(schedule.weather, schedule.skew_ms, dice);
     schedule.beginning.lay(&mut world);
     let world: SharedWorld = Arc::new(Mutex::new(world));
-    let mut link = Link::start(&world, schedule, state);
+    let mut link = Link::start(&world, &schedule, &state);
     let mut account = Vec::new();
     let mut crashes = 0;
     let begun = Instant::now();
     tokio::join!(
-        disturb_first_start(schedule, &world, &mut link),
-        write_early(schedule, &world, begun, &mut account),
+        disturb_first_start(&schedule, &world, &mut link),
+        write_early(&schedule, &world, begun, &mut account),
     );
     let started = wait_until_ready(&world, &link).await;
     for step in &schedule.steps {
@@ -107,10 +104,10 @@ async fn play_in(schedule: &Schedule, state: &Path) -> Outcome {
             "both sides are not the same {REST_TIME_MAX:?} after the last fault"
         )),
     }
-    let state = link.state_dir();
+    let (state, store) = (link.state_dir(), link.store());
     let ends = link.end().await;
     outcome.problems.extend(ends);
-    let records = records(&state);
+    let records = store.or_else(|| opened(&state)).map_or(Vec::new(), records);
     outcome.records = records.len();
     outcome.changes = changes(&lock(&world));
     outcome.given_up = given_up(&lock(&world));
@@ -166,10 +163,26 @@ async fn wait_until_ready(world: &SharedWorld, link: &Link) -> Instant {
             .iter()
             .any(|(_, link)| link.get_bool("ready").unwrap_or(false))
     };
-    while !Side::BOTH.into_iter().all(is_ready) && !link.has_ended() {
-        sleep(Duration::from_millis(1)).await;
+    for side in Side::BOTH {
+        while !link.has_ended() {
+            let bell = lock(world).grown[side].clone();
+            let bell = bell.notified();
+            if is_ready(side) {
+                break;
+            }
+            let durable_in = durable_in(world, side).unwrap_or(LOOK_INTERVAL);
+            let _ = timeout(durable_in.min(LOOK_INTERVAL), bell).await;
+        }
     }
     Instant::now()
+}
+
+/// How long until a majority has the next entry; none where it has them all.
+fn durable_in(world: &SharedWorld, side: Side) -> Option<Duration> {
+    let mut world = lock(world);
+    let replica = world.replica(side);
+    let next = replica.next_durable_at()?;
+    Some(next.saturating_sub(replica.elapsed))
 }
 
 async fn take(
@@ -233,13 +246,17 @@ async fn rest(world: &SharedWorld, link: &Link, beginning: &Beginning) -> Option
     let healed = Instant::now();
     let until = healed + REST_TIME_MAX;
     let mut since = healed;
-    let mut known = Pair::new(0, 0);
+    let (mut seen, mut known, mut is_same) = (None, Pair::new(0, 0), false);
     while Instant::now() < until && !link.has_ended() {
         sleep(LOOK_INTERVAL).await;
         let world = lock(world);
-        let now = Pair::new(data_entries(&world, Side::A), data_entries(&world, Side::B));
-        let is_done = is_converged(&world) && beginning.is_done(&world) && world.is_taken_over();
-        if now != known || !is_done {
+        let entries = world.replicas.as_ref().map(|replica| replica.oplog.len());
+        let mut now = known;
+        if seen.replace(entries) != Some(entries) {
+            now = Pair::new(data_entries(&world, Side::A), data_entries(&world, Side::B));
+            is_same = is_converged(&world) && beginning.is_done(&world);
+        }
+        if now != known || !is_same || !world.is_taken_over() {
             known = now;
             since = Instant::now();
         } else if since.elapsed() >= REST_TIME {
@@ -273,10 +290,7 @@ fn changes(world: &World) -> usize {
         .count()
 }
 
-fn records(state: &Path) -> Vec<RawDocumentBuf> {
-    let Some(store) = opened(state) else {
-        return Vec::new();
-    };
+fn records(store: Store) -> Vec<RawDocumentBuf> {
     let records = store.records(&RecordFilter::default());
     records
         .map(|record| record.expect("a record that can be read"))

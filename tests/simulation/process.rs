@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::network::Way;
 use crate::schedule::Schedule;
+use crate::stores::{state_dir, stores};
 use crate::world::{Process, SharedWorld, lock};
 
 /// Real time that sled may take to let go of its files.
@@ -29,11 +30,17 @@ const STOP_TIME_MAX: Duration = Duration::from_secs(60);
 /// Everything that runs the link.
 pub struct Link {
     world: SharedWorld,
-    /// One for each host, which differ in their state directories.
-    configs: [Arc<Config>; 2],
+    hosts: [Arc<Host>; 2],
     current: Running,
     /// Another one has been started beside it.
     former: Option<Running>,
+}
+
+/// Two of them differ in their stores.
+struct Host {
+    config: Config,
+    /// None where each process opens its own.
+    store: Option<Store>,
 }
 
 /// What runs on one host, started again whenever it ends.
@@ -46,11 +53,19 @@ struct Running {
 
 impl Link {
     pub fn start(world: &SharedWorld, schedule: &Schedule, folder: &Path) -> Self {
-        let configs = [0, 1].map(|host| Arc::new(config(schedule, &state_dir(folder, host))));
-        let current = Running::start(world, &configs[0], 0);
+        let mut stores = stores(schedule);
+        let hosts = [0, 1].map(|host| {
+            let state_dir = state_dir(folder, host);
+            std::fs::create_dir(&state_dir).expect("a folder");
+            Arc::new(Host {
+                config: config(schedule, &state_dir),
+                store: stores[host].take(),
+            })
+        });
+        let current = Running::start(world, &hosts[0], 0);
         Self {
             world: world.clone(),
-            configs,
+            hosts,
             current,
             former: None,
         }
@@ -58,12 +73,12 @@ impl Link {
 
     /// Kills the process at whatever it waits for.
     pub async fn kill(&mut self) {
-        self.current.kill(&self.world, &self.configs).await;
+        self.current.kill(&self.world, &self.hosts).await;
     }
 
     pub fn start_again(&mut self) {
         let host = self.current.host;
-        self.current = Running::start(&self.world, &self.configs[host], host);
+        self.current = Running::start(&self.world, &self.hosts[host], host);
     }
 
     /// The process does nothing for a time, in which another one takes its place.
@@ -78,7 +93,7 @@ impl Link {
             world.newest_host = host;
             world.has_slept = true;
         }
-        let next = Running::start(&self.world, &self.configs[host], host);
+        let next = Running::start(&self.world, &self.hosts[host], host);
         self.former = Some(std::mem::replace(&mut self.current, next));
     }
 
@@ -95,7 +110,7 @@ impl Link {
             sleep(Duration::from_millis(50)).await;
         }
         if let Some(former) = &mut self.former {
-            former.kill(&self.world, &self.configs).await;
+            former.kill(&self.world, &self.hosts).await;
         }
     }
 
@@ -120,20 +135,19 @@ impl Link {
     }
 
     pub fn state_dir(&self) -> PathBuf {
-        self.configs[self.current.host].link.state_dir.clone()
+        self.hosts[self.current.host].config.link.state_dir.clone()
+    }
+
+    /// None where its processes open their own.
+    pub fn store(&self) -> Option<Store> {
+        self.hosts[self.current.host].store.clone()
     }
 }
 
 impl Running {
-    fn start(world: &SharedWorld, config: &Arc<Config>, host: usize) -> Self {
+    fn start(world: &SharedWorld, on: &Arc<Host>, host: usize) -> Self {
         let (stop, ends) = (CancellationToken::new(), Arc::new(Mutex::new(Vec::new())));
-        let run = keep_running(
-            world.clone(),
-            config.clone(),
-            host,
-            stop.clone(),
-            ends.clone(),
-        );
+        let run = keep_running(world.clone(), on.clone(), host, stop.clone(), ends.clone());
         Self {
             host,
             stop,
@@ -142,7 +156,7 @@ impl Running {
         }
     }
 
-    async fn kill(&mut self, world: &SharedWorld, configs: &[Arc<Config>; 2]) {
+    async fn kill(&mut self, world: &SharedWorld, hosts: &[Arc<Host>; 2]) {
         if !self.task.is_finished() {
             self.task.abort();
             let _ = (&mut self.task).await;
@@ -152,7 +166,7 @@ impl Running {
         for _ in 0..100 {
             tokio::task::yield_now().await;
         }
-        drop(opened(&configs[self.host].link.state_dir));
+        wait_until_let_go(&hosts[self.host]);
     }
 }
 
@@ -160,7 +174,7 @@ impl Running {
 /// that waits for the lease of another process.
 async fn keep_running(
     world: SharedWorld,
-    config: Arc<Config>,
+    on: Arc<Host>,
     host: usize,
     stop: CancellationToken,
     ends: Arc<Mutex<Vec<String>>>,
@@ -171,12 +185,16 @@ async fn keep_running(
             world: world.clone(),
             process,
         });
-        let outcome = run_over(way, &config, RunOptions::default(), stop.clone()).await;
+        let options = RunOptions {
+            store: on.store.clone(),
+            ..RunOptions::default()
+        };
+        let outcome = run_over(way, &on.config, options, stop.clone()).await;
         lock(&world).living[host] = None;
         match outcome {
             Ok(_) => return,
             Err(error) if may_come_back(&error, &world, process) && !stop.is_cancelled() => {
-                drop(opened(&config.link.state_dir));
+                wait_until_let_go(&on);
                 sleep(RESTART_PAUSE).await;
             }
             Err(error) => {
@@ -202,8 +220,10 @@ fn was_replaced(error: &Error, world: &SharedWorld) -> bool {
     error.exit == ExitCode::Fenced && lock(world).has_slept
 }
 
-fn state_dir(folder: &Path, host: usize) -> PathBuf {
-    folder.join(format!("state-{host}"))
+fn wait_until_let_go(on: &Host) {
+    if on.store.is_none() {
+        drop(opened(&on.config.link.state_dir));
+    }
 }
 
 /// sled lets go of its files on a thread of its own, which knows nothing of virtual time.

@@ -105,6 +105,16 @@ fn operator(name: &str, value: &Bson, document: &Document, now: DateTime) -> Bso
     }
 }
 
+/// A document under a name. The getters of bson make up an error for each name that is not there.
+pub fn part<'a>(document: &'a Document, name: &str) -> Option<&'a Document> {
+    document.get(name)?.as_document()
+}
+
+/// Whether a field says so; one that is missing does not.
+pub fn says(document: &Document, name: &str) -> bool {
+    document.get(name).and_then(Bson::as_bool) == Some(true)
+}
+
 pub fn list(value: &Bson) -> &[Bson] {
     value.as_array().expect("a list").as_slice()
 }

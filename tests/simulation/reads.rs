@@ -2,8 +2,8 @@
 
 use bson::{Bson, Document, Timestamp, Uuid, doc};
 
-use crate::commands::{Outcome, View, open, refused};
-use crate::query::{compare, matches};
+use crate::commands::{Outcome, View, open, refused, snapshot_asked};
+use crate::query::{compare, matches, part};
 use crate::replica::Replica;
 
 const CURSOR_NOT_FOUND: i32 = 43;
@@ -26,13 +26,11 @@ pub struct OpenCursor {
 /// A batch ends where the server says; whoever gave no size gets everything.
 pub fn find(replica: &mut Replica, namespace: &str, command: &Document, view: &View) -> Outcome {
     let found = documents(replica, namespace, command, view, None);
-    let concern = command.get_document("readConcern").ok();
-    let snapshot = concern.and_then(|concern| concern.get_timestamp("atClusterTime").ok());
     let cursor = view.session.is_none().then(|| OpenCursor {
         command: command.clone(),
         namespace: namespace.to_owned(),
         uuid: replica.collections.get(namespace).map(|found| found.uuid),
-        snapshot,
+        snapshot: snapshot_asked(command),
         last: Bson::Null,
     });
     let is_whole = !command.contains_key("batchSize");
@@ -95,12 +93,14 @@ fn documents(
     behind: Option<&Bson>,
 ) -> Vec<Document> {
     let everything = doc! {};
-    let filter = command.get_document("filter").unwrap_or(&everything);
+    let filter = part(command, "filter").unwrap_or(&everything);
     let all = replica.all(namespace, view.time, open(replica, view));
-    let mut found: Vec<Document> = all
+    let end = |name: &str| part(command, name)?.get("_id");
+    let (min, max) = (end("min"), end("max"));
+    let mut found: Vec<&Document> = all
         .into_iter()
         .map(|(_, found)| found)
-        .filter(|found| is_within(found, command))
+        .filter(|found| is_within(&found["_id"], min, max))
         .filter(|found| matches(found, filter, replica.now()))
         .collect();
     if command.contains_key("hint") || command.contains_key("batchSize") {
@@ -118,10 +118,8 @@ fn documents(
 }
 
 /// From `min` on, up to but without `max`.
-fn is_within(found: &Document, command: &Document) -> bool {
-    let end = |name: &str| command.get_document(name).ok()?.get("_id");
-    let id = &found["_id"];
-    end("min").is_none_or(|min| !is_less(id, min)) && end("max").is_none_or(|max| is_less(id, max))
+fn is_within(id: &Bson, min: Option<&Bson>, max: Option<&Bson>) -> bool {
+    min.is_none_or(|min| !is_less(id, min)) && max.is_none_or(|max| is_less(id, max))
 }
 
 fn is_less(one: &Bson, other: &Bson) -> bool {
@@ -129,13 +127,13 @@ fn is_less(one: &Bson, other: &Bson) -> bool {
 }
 
 /// Fields are only ever chosen, beside `_id`.
-fn projected(found: Document, command: &Document) -> Document {
-    let Ok(chosen) = command.get_document("projection") else {
-        return found;
+fn projected(found: &Document, command: &Document) -> Document {
+    let Some(chosen) = part(command, "projection") else {
+        return found.clone();
     };
-    let is_chosen = |name: &String| name == "_id" || chosen.get_i32(name).is_ok_and(|one| one == 1);
-    found
-        .into_iter()
-        .filter(|(name, _)| is_chosen(name))
+    let is_chosen = |name: &String| name == "_id" || chosen.get(name) == Some(&Bson::Int32(1));
+    let fields = found.iter().filter(|(name, _)| is_chosen(name));
+    fields
+        .map(|(name, value)| (name.clone(), value.clone()))
         .collect()
 }

@@ -177,38 +177,40 @@ impl Replica {
     /// The document as of a time.
     pub fn as_of(&self, place: &Place, time: Timestamp) -> Option<&Document> {
         let versions = self.collections.get(&place.0)?.versions.get(&place.1)?;
-        let past = versions.iter().rev().find(|(at, _)| *at <= time)?;
-        past.1.as_ref()
+        latest(versions, time)
     }
 
     /// All documents of a collection, as a transaction sees them or as of a time.
-    pub fn all(
-        &self,
+    pub fn all<'a>(
+        &'a self,
         namespace: &str,
         time: Timestamp,
-        own: Option<&Transaction>,
-    ) -> Vec<(Id, Document)> {
-        let mut ids: Vec<Id> = Vec::new();
-        if let Some(collection) = self.collections.get(namespace) {
-            ids.extend(collection.versions.keys().cloned());
+        own: Option<&'a Transaction>,
+    ) -> Vec<(&'a Id, &'a Document)> {
+        let collection = self.collections.get(namespace);
+        let versions = collection.into_iter().flat_map(|found| &found.versions);
+        let there = versions.filter_map(|(id, all)| Some((id, latest(all, time)?)));
+        let written = own.into_iter().flat_map(|own| &own.written);
+        let mut written = written
+            .filter(|((of, _), _)| of == namespace)
+            .map(|((_, id), after)| (id, after.as_ref()))
+            .peekable();
+        if written.peek().is_none() {
+            return there.collect();
         }
-        let written = own.map(|own| own.written.keys()).into_iter().flatten();
-        ids.extend(
-            written
-                .filter(|(of, _)| of == namespace)
-                .map(|(_, id)| id.clone()),
-        );
-        ids.sort();
-        ids.dedup();
-        let seen = |id: Id| {
-            let place = (namespace.to_owned(), id.clone());
-            let found = match own.and_then(|own| own.written.get(&place)) {
-                Some(written) => written.clone(),
-                None => self.as_of(&place, time).cloned(),
-            };
-            found.map(|found| (id, found))
-        };
-        ids.into_iter().filter_map(seen).collect()
+        let mut seen: BTreeMap<&Id, Option<&Document>> =
+            there.map(|(id, found)| (id, Some(found))).collect();
+        seen.extend(written);
+        let seen = seen.into_iter();
+        seen.filter_map(|(id, found)| Some((id, found?))).collect()
+    }
+
+    /// Whether any transaction is open that has written something.
+    pub fn holds_anything(&self) -> bool {
+        self.sessions.values().any(|state| match &state.standing {
+            Standing::Open(open) => !open.written.is_empty(),
+            Standing::Committed | Standing::Aborted => false,
+        })
     }
 
     pub fn is_held(&self, place: &Place, by_another: Option<Uuid>) -> bool {
@@ -290,6 +292,12 @@ impl Replica {
             durable_at: before.max(self.elapsed + self.members_lag),
         });
     }
+}
+
+/// What a document was as of a time, out of all of its versions.
+fn latest(versions: &[(Timestamp, Option<Document>)], time: Timestamp) -> Option<&Document> {
+    let past = versions.iter().rev().find(|(at, _)| *at <= time)?;
+    past.1.as_ref()
 }
 
 pub fn id_of(id: &Bson) -> Id {

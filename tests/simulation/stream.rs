@@ -43,8 +43,8 @@ impl Reading {
         }
     }
 
-    /// A reply with what is there, which may be nothing.
-    pub fn batch(&mut self, replica: &Replica, cut: Cut) -> (usize, RawDocumentBuf) {
+    /// What is there, which may be nothing.
+    pub fn batch(&mut self, replica: &Replica, cut: Cut) -> Vec<Bson> {
         let mut events: Vec<Bson> = Vec::new();
         let mut last = None;
         while events.len() < cut.events_max {
@@ -65,12 +65,16 @@ impl Reading {
         if let Some(last) = last.filter(|_| !cut.token_is_stale) {
             self.token = last;
         }
-        let found = events.len();
+        events
+    }
+
+    /// A reply with these events.
+    pub fn reply(&self, events: Vec<Bson>) -> RawDocumentBuf {
         let reply = doc! { "cursor": {
             "id": 1_i64, "ns": "admin.$cmd.aggregate", "nextBatch": events,
             "postBatchResumeToken": { "_data": &self.token },
         }, "ok": 1.0 };
-        (found, RawDocumentBuf::try_from(&reply).expect("a reply"))
+        RawDocumentBuf::try_from(&reply).expect("a reply")
     }
 }
 

@@ -1,7 +1,7 @@
 //! Both clusters, what lies between them and tandem, and the dice of a schedule.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bson::{Document, Uuid};
@@ -81,7 +81,7 @@ pub struct World {
     /// A session of a process that was killed.
     pub former: Pair<Option<Uuid>>,
     pub started: Instant,
-    /// Rung when a cluster's oplog may have grown. A `watch` would wake in a random order.
+    /// Rung when a cluster's oplog has grown, or is another one. A `watch` would wake in a random order.
     pub grown: Pair<Arc<Notify>>,
     pub problems: Vec<String>,
     /// A digest of everything that the clusters were asked, to compare two runs of a seed.
@@ -99,7 +99,9 @@ pub fn lock(world: &SharedWorld) -> MutexGuard<'_, World> {
 }
 
 pub fn is_traced() -> bool {
-    std::env::var_os("TANDEM_SIMULATION_TRACE").is_some()
+    static IS_TRACED: LazyLock<bool> =
+        LazyLock::new(|| std::env::var_os("TANDEM_SIMULATION_TRACE").is_some());
+    *IS_TRACED
 }
 
 impl World {

@@ -1,11 +1,9 @@
 //! Inserts, updates and deletes, as the server does them.
 
-use std::collections::HashSet;
-
 use bson::{Bson, Document, doc};
 
 use crate::commands::{DUPLICATE_KEY, Outcome, View, WRITE_CONFLICT, open, refused};
-use crate::query::{matches, sub};
+use crate::query::{matches, says, sub};
 use crate::replica::{Id, Place, Refused, Replica, id_of};
 use crate::update::{Base, updated};
 
@@ -29,7 +27,8 @@ pub fn write(
         _ => command.get_array("deletes"),
     };
     let statements = statements.expect("a write has statements");
-    if view.session.is_none() && holds_any(replica, verb, namespace, statements, view) {
+    let may_be_held = view.session.is_none() && replica.holds_anything();
+    if may_be_held && holds_any(replica, verb, namespace, statements, view) {
         return Outcome::Held;
     }
     let (mut matched, mut modified, mut upserted) = (0, 0, Vec::new());
@@ -97,7 +96,7 @@ fn changes(
     let all = replica.all(namespace, view.time, own);
     if verb == "insert" {
         let place = place(&statement["_id"]);
-        let is_there = all.iter().any(|(id, _)| *id == place.1);
+        let is_there = all.iter().any(|(id, _)| **id == place.1);
         let after = Some(statement.clone());
         return (!is_there).then(|| {
             vec![Change {
@@ -108,28 +107,26 @@ fn changes(
         });
     }
     let query = statement.get_document("q").expect("a query");
-    let all_ids: HashSet<Id> = all.iter().map(|(id, _)| id.clone()).collect();
-    let one = statement.get_i32("limit").unwrap_or(1) == 1
-        && !statement.get_bool("multi").unwrap_or(false);
-    let found = all
-        .into_iter()
-        .filter(|(_, found)| matches(found, query, now));
+    let limit = statement.get("limit").and_then(Bson::as_i32);
+    let one = limit.is_none_or(|limit| limit == 1) && !says(statement, "multi");
+    let found = all.iter().filter(|(_, found)| matches(found, query, now));
     let found = found.take(if one { 1 } else { usize::MAX });
-    let change = |(id, before): (Id, Document)| {
+    let change = |(id, before): &(&Id, &Document)| {
         let after = match verb {
-            "update" => Some(updated(&before, &statement["u"], Base::Found, now)),
+            "update" => Some(updated(before, &statement["u"], Base::Found, now)),
             _ => None,
         };
         Change {
-            place: (namespace.to_owned(), id),
-            before: Some(before),
+            place: (namespace.to_owned(), (*id).clone()),
+            before: Some((*before).clone()),
             after,
         }
     };
     let mut changes: Vec<Change> = found.map(change).collect();
-    let upserts = statement.get_bool("upsert").unwrap_or(false);
+    let upserts = says(statement, "upsert");
     if verb == "update" && upserts && changes.is_empty() {
-        if all_ids.contains(&id_of(&query["_id"])) {
+        let id = id_of(&query["_id"]);
+        if all.iter().any(|(one, _)| **one == id) {
             return None;
         }
         let made = doc! { "_id": query["_id"].clone() };
