@@ -12,14 +12,14 @@ use crate::random::Random;
 use crate::schedule::{Schedule, Step, What};
 use crate::world::Weather;
 
-fn step(at_ms: u64, what: What) -> Step {
+pub fn step(at_ms: u64, what: What) -> Step {
     Step {
         at: Duration::from_millis(at_ms),
         what,
     }
 }
 
-fn write(side: Side, collection: usize) -> What {
+pub fn write(side: Side, collection: usize) -> What {
     What::WriteAside {
         side,
         collection,
@@ -28,7 +28,7 @@ fn write(side: Side, collection: usize) -> What {
 }
 
 /// In good weather, but for members that are behind.
-fn schedule(seed: u64, steps: Vec<Step>) -> Schedule {
+pub fn schedule(seed: u64, steps: Vec<Step>) -> Schedule {
     Schedule {
         seed,
         weather: Weather {
@@ -44,7 +44,7 @@ fn schedule(seed: u64, steps: Vec<Step>) -> Schedule {
         lanes: 1,
         batch_operations_max: 100,
         queue_bytes_max: 67_108_864,
-        killed_after_commands: None,
+        deaths: Vec::new(),
         asleep_after_commands: None,
         beginning: Beginning::of(Kind::Nothing, &mut Random::new(seed)),
         steps,
@@ -62,11 +62,11 @@ fn play_well(schedules: impl Iterator<Item = Schedule>) -> Vec<Outcome> {
     played.collect()
 }
 
-fn drop_of(side: Side, collection: usize) -> What {
+pub fn drop_of(side: Side, collection: usize) -> What {
     What::Drop { side, collection }
 }
 
-fn rename(side: Side, collection: usize, to: usize) -> What {
+pub fn rename(side: Side, collection: usize, to: usize) -> What {
     What::Rename {
         side,
         collection,

@@ -12,6 +12,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
+use crate::deaths::death_of;
 use crate::network::Way;
 use crate::schedule::Schedule;
 use crate::world::{Process, SharedWorld, lock};
@@ -147,17 +148,23 @@ impl Running {
             self.task.abort();
             let _ = (&mut self.task).await;
         }
-        lock(world).living[self.host] = None;
-        // What it had spawned is dropped when it is polled next.
-        for _ in 0..100 {
-            tokio::task::yield_now().await;
-        }
-        drop(opened(&configs[self.host].link.state_dir));
+        buried(world, self.host, &configs[self.host]).await;
     }
 }
 
+/// Returns once nothing is left of a host's process.
+async fn buried(world: &SharedWorld, host: usize, config: &Config) {
+    lock(world).living[host] = None;
+    // What it had spawned is dropped when it is polled next.
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    drop(opened(&config.link.state_dir));
+}
+
 /// A link that ends because a cluster is away is started again, as its operator would; so is one
-/// that waits for the lease of another process.
+/// that waits for the lease of another process, and one whose process has died, unless another one
+/// has taken its place.
 async fn keep_running(
     world: SharedWorld,
     config: Arc<Config>,
@@ -171,7 +178,24 @@ async fn keep_running(
             world: world.clone(),
             process,
         });
-        let outcome = run_over(way, &config, RunOptions::default(), stop.clone()).await;
+        let run = run_over(way, &config, RunOptions::default(), stop.clone());
+        let outcome = tokio::select! {
+            biased;
+            down = death_of(&world, process) => Err(down),
+            outcome = run => Ok(outcome),
+        };
+        let outcome = match outcome {
+            Ok(outcome) => outcome,
+            Err(down) => {
+                buried(&world, host, &config).await;
+                lock(&world).bury();
+                sleep(down).await;
+                if lock(&world).newest_host != host {
+                    return;
+                }
+                continue;
+            }
+        };
         lock(&world).living[host] = None;
         match outcome {
             Ok(_) => return,
