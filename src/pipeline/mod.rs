@@ -169,9 +169,12 @@ impl Lane {
         let of_source = match read_at(&self.source, plan.read_at.time, &wanted, &place_of).await {
             Ok(documents) => documents,
             Err(error) if outside.is_empty() || error.is_retryable() => {
-                return Err(self.refused_read(error).await);
+                return Err(self.refused_read(&self.source, error).await);
             }
-            Err(error) => return Err(self.refused_read(error.hint(FILTER_FAILS)).await),
+            Err(error) => {
+                let error = error.hint(FILTER_FAILS);
+                return Err(self.refused_read(&self.source, error).await);
+            }
         };
         let ignored = pairs
             .iter()
@@ -179,7 +182,7 @@ impl Lane {
         Ok(Known {
             keeps_deleted: ignored.map(|(namespace, _)| namespace.clone()).collect(),
             outside,
-            bases: self.read_bases(plan, place_of).await?,
+            bases: self.read_bases(plan, &pairs, place_of).await?,
             of_source,
             collections: compose::infos_of(&pairs, source.other()),
             statuses: self.statuses(plan)?,

@@ -122,23 +122,20 @@ impl Lane {
         answers
     }
 
-    /// A source that has moved on since the decision is no failure: decide again, once its reader
+    /// A cluster that has moved on since the decision is no failure: decide again, once its reader
     /// knows why.
-    pub(super) async fn refused_read(&self, error: Error) -> Refusal {
+    ///
+    /// The reader comes to the present, with all it has to hold for that: a long backlog is read from
+    /// so far back that documents cannot be read as of then, and a collection may be gone whose end
+    /// comes later in it.
+    pub(super) async fn refused_read(&self, cluster: &Cluster, error: Error) -> Refusal {
         let Some(code @ (361 | 246 | 239)) = errors::code_of(&error) else {
             return Refusal::Failed(error);
         };
-        match self.let_reader_come_up().await {
+        match self.let_come_up(cluster).await {
             Ok(()) => Refusal::Unseen { at: None, code },
             Err(error) => Refusal::Failed(error),
         }
-    }
-
-    /// The source's reader comes to the present, with all it has to hold for that: a long backlog is
-    /// read from so far back that documents cannot be read as of then, and a collection may be gone
-    /// whose end comes later in it.
-    async fn let_reader_come_up(&self) -> Result<()> {
-        self.let_come_up(&self.source).await
     }
 
     /// A collection that is not where it was known to be has been dropped or renamed: the readers of

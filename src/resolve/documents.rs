@@ -14,7 +14,7 @@ pub struct DocumentRules {
     pub version_field: Option<String>,
 }
 
-/// What a document was before its oldest write that has not arrived on the other side.
+/// What a document was before a write to it.
 #[derive(Debug, Clone, Copy)]
 pub enum Base<'a> {
     /// The server no longer keeps it.
@@ -27,7 +27,10 @@ pub enum Base<'a> {
 pub struct Found<'a> {
     pub source: Option<&'a RawDocument>,
     pub target: Option<&'a RawDocument>,
+    /// The source's before its oldest write that has not arrived.
     pub base: Base<'a>,
+    /// The target's before its oldest write that is on record as lost and still in it.
+    pub target_base: Base<'a>,
 }
 
 /// What becomes of the two documents.
@@ -35,7 +38,7 @@ pub struct Found<'a> {
 pub(super) enum Verdict {
     /// Byte for byte the same, or both absent.
     Same,
-    /// Nothing but writes on their way makes them differ.
+    /// Nothing but writes on their way makes them differ, and writes that have lost to these.
     OnItsWay,
     SourceStays(Reason),
     TargetStays,
@@ -59,10 +62,10 @@ impl DocumentRules {
             return Verdict::Same;
         }
         if is_newer {
-            return match found.base {
-                Base::Known(base) if same(base, found.target) => Verdict::OnItsWay,
+            return match (found.base, found.target_base) {
+                (Base::Known(mine), Base::Known(theirs)) if same(mine, theirs) => Verdict::OnItsWay,
                 _ if from == Some(source.other()) => Verdict::TargetStaysAgainstWrites,
-                Base::Known(_) | Base::Unknown => Verdict::SourceStays(Reason::Later),
+                (Base::Known(_) | Base::Unknown, _) => Verdict::SourceStays(Reason::Later),
             };
         }
         let one_way = self.rules.mode.is_one_way();
@@ -136,6 +139,7 @@ mod tests {
             source: source.as_deref(),
             target: target.as_deref(),
             base: Base::Unknown,
+            target_base: Base::Known(target.as_deref()),
         }
     }
 
@@ -225,5 +229,26 @@ mod tests {
         assert_eq!(judged(None, &old, Base::Unknown), later);
         let against = Verdict::TargetStaysAgainstWrites;
         assert_eq!(judged(Some(Side::B), &other, base), against);
+    }
+
+    #[test]
+    fn writes_on_record_as_lost_to_one_on_its_way_are_no_difference_either() {
+        let (old, new, lost) = (
+            Some(rawdoc! { "_id": 1 }),
+            Some(rawdoc! { "_id": 1, "x": 1 }),
+            Some(rawdoc! { "_id": 1, "x": 2 }),
+        );
+        let judged = |target_base| {
+            let found = Found {
+                base: Base::Known(old.as_deref()),
+                target_base,
+                ..found(&new, &lost)
+            };
+            last_write().judge(Side::A, None, true, &found)
+        };
+        let later = Verdict::SourceStays(Reason::Later);
+        assert_eq!(judged(Base::Known(old.as_deref())), Verdict::OnItsWay);
+        assert_eq!(judged(Base::Known(None)), later);
+        assert_eq!(judged(Base::Unknown), later);
     }
 }

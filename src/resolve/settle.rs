@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 
 use super::Ledger;
 use super::decide::{Action, Conflict, Decision, full_state, undecided};
-use super::documents::{DocumentRules, Found, Verdict};
+use super::documents::{Base, DocumentRules, Found, Verdict};
 use super::ledger::Lane;
 use super::plan::{BatchLimits, Caution, Plan};
 use super::requests::{DOCUMENT, unread_write};
@@ -51,6 +51,8 @@ pub struct Settle {
     outcome: Outcome,
     /// Of the source's oldest write that has not arrived.
     newer_since: Option<Timestamp>,
+    /// Of the target's oldest write that is on record as lost and still in its document.
+    lost_since: Option<Timestamp>,
     /// The source's writes that have not arrived.
     mine: Vec<SharedEvent>,
     /// The target's writes that lose if the source's document stays.
@@ -66,14 +68,24 @@ impl Settle {
 
     /// The last moment before the source's writes that have not arrived.
     pub fn base_at(&self) -> Option<Timestamp> {
-        let Timestamp { time, increment } = self.newer_since.filter(|_| self.is_open())?;
-        Some(match increment.checked_sub(1) {
-            Some(increment) => Timestamp { time, increment },
-            None => Timestamp {
-                time: time.saturating_sub(1),
-                increment: u32::MAX,
-            },
-        })
+        self.newer_since.filter(|_| self.is_open()).map(just_before)
+    }
+
+    /// The last moment before the target's writes that have lost and are still there, where that
+    /// is of interest.
+    pub fn target_base_at(&self) -> Option<Timestamp> {
+        self.base_at().and(self.lost_since).map(just_before)
+    }
+}
+
+fn just_before(at: Timestamp) -> Timestamp {
+    let Timestamp { time, increment } = at;
+    match increment.checked_sub(1) {
+        Some(increment) => Timestamp { time, increment },
+        None => Timestamp {
+            time: time.saturating_sub(1),
+            increment: u32::MAX,
+        },
     }
 }
 
@@ -152,6 +164,7 @@ impl Ledger {
             request: request.clone(),
             outcome,
             newer_since: mine.first().map(|event| event.position.time),
+            lost_since: known.state.lost[target].iter().map(|one| one.at).min(),
             mine,
             theirs,
             may_insert: true,
@@ -257,7 +270,7 @@ impl Plan {
                 continue;
             };
             let found = found(&decision.key);
-            decision.settle = Some(settled(rules, source, moments, decision, settle, &found));
+            decision.settle = Some(settled(rules, source, moments, decision, settle, found));
         }
     }
 }
@@ -275,8 +288,15 @@ fn settled(
     moments: Moments,
     decision: &mut Decision,
     mut settle: Box<Settle>,
-    found: &Found<'_>,
+    found: Found<'_>,
 ) -> Box<Settle> {
+    let found = &match settle.lost_since {
+        Some(_) => found,
+        None => Found {
+            target_base: Base::Known(found.target),
+            ..found
+        },
+    };
     let from = settle.request.settlement.from();
     let is_newer = settle.newer_since.is_some();
     let verdict = rules.judge(source, from, is_newer, found);

@@ -1,8 +1,8 @@
 //! A plan as one transaction on its target: the writes at the fence, records, notes, checkpoint.
 
-use bson::{Timestamp, rawdoc};
+use bson::{RawDocumentBuf, Timestamp, rawdoc};
 use tandem::change::{DocumentKey, Pair, Position, SharedEvent, Side};
-use tandem::resolve::{Action, Base, Decision, DocumentRules, Found, LostWrite, Plan};
+use tandem::resolve::{Action, Base, Decision, DocumentRules, Found, LostWrite, Plan, Settle};
 
 use crate::cluster::{
     Change, Cluster, Document, Entry, Logged, Paid, Writes, id_before, timestamp,
@@ -99,25 +99,32 @@ pub fn settle(clusters: &Pair<Cluster>, keys: &[DocumentKey], plan: &mut Plan, o
     let mut found = Vec::new();
     for decision in &plan.decisions {
         let key = key_index(keys, &decision.key);
-        let base = decision.settle.as_ref().and_then(|settle| settle.base_at());
+        let settle = decision.settle.as_deref();
+        let base = settle.and_then(Settle::base_at);
         let base = base.filter(|_| options.broken != Broken::Base);
+        let target_base = settle.and_then(Settle::target_base_at);
         found.push((
             decision.key.clone(),
             raw(source, key, plan.read_at.time),
             raw(target, key, plan.fence.time),
             base.map(|at| raw(source, key, at)),
+            target_base.map(|at| raw(target, key, at)),
         ));
+    }
+    fn known(base: &Option<Option<RawDocumentBuf>>) -> Base<'_> {
+        match base {
+            Some(base) => Base::Known(base.as_deref()),
+            None => Base::Unknown,
+        }
     }
     plan.settle(&rules, |key| {
         let this = found.iter().find(|(other, ..)| other == key);
-        let (_, source, target, base) = this.expect("every key was read");
+        let (_, source, target, base, target_base) = this.expect("every key was read");
         Found {
             source: source.as_deref(),
             target: target.as_deref(),
-            base: match base {
-                Some(base) => Base::Known(base.as_deref()),
-                None => Base::Unknown,
-            },
+            base: known(base),
+            target_base: known(target_base),
         }
     });
 }

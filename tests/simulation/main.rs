@@ -8,6 +8,7 @@ mod beginnings;
 mod checks;
 mod collections;
 mod commands;
+mod deaths;
 mod known;
 mod majority;
 mod network;
@@ -74,6 +75,7 @@ fn replay(seed: u64) {
     if !outcome.problems.is_empty() {
         let short = shrink(&schedule);
         println!("fails with fewer steps too: {:#?}", short.steps);
+        println!("and with these deaths: {:#?}", short.deaths);
         eprintln!("the short one:");
         println!("{:#?}", play(&short).problems);
         panic!("seed {seed} fails");
@@ -102,27 +104,17 @@ fn both_sides_come_to_the_same_and_no_write_is_lost_without_a_record() {
 /// Commands of a first start, and some more.
 const COMMANDS_OF_A_START: u64 = 70;
 
-/// It once ended with 5 for good: the link was ready, and the ids of its sessions not on record yet.
-#[test]
-fn a_first_start_that_is_killed_after_any_command_is_begun_again() {
-    disturb_first_starts(|schedule, commands| schedule.killed_after_commands = Some(commands));
-}
-
 /// It once took the epoch of the process that had taken over for its own, and both went on. It once
 /// put its checkpoints in the place of those of the other one, whose positions were earlier.
 #[test]
 fn a_first_start_that_sleeps_after_any_command_while_another_process_starts_gives_way() {
-    disturb_first_starts(|schedule, commands| schedule.asleep_after_commands = Some(commands));
-}
-
-/// After another number of its commands each.
-fn disturb_first_starts(disturb: impl Fn(&mut Schedule, u64)) {
     let first = first_seed();
     for commands in 0..COMMANDS_OF_A_START {
         let kind = Kind::ALL[(first + commands) as usize % Kind::ALL.len()];
         let mut schedule = Schedule::of(first + commands);
         schedule.beginning = Beginning::of(kind, &mut Random::new(schedule.seed));
-        disturb(&mut schedule, commands);
+        schedule.asleep_after_commands = Some(commands);
+        schedule.deaths.clear();
         schedule.steps.truncate(5);
         let problems = play(&schedule).problems;
         let seed = schedule.seed;

@@ -18,6 +18,7 @@ use crate::checks::{
     check_brought_back, check_charge, check_given_up_stays, check_record, check_write,
 };
 use crate::commands::{Outcome, run};
+use crate::deaths::{kill, outlive_reply, outlive_sending};
 use crate::query::sub;
 use crate::stream::{Cut, Reading};
 use crate::world::{Process, SharedWorld, is_traced, lock};
@@ -90,6 +91,7 @@ impl Line {
     ) -> std::result::Result<Document, Failure> {
         let command = Document::try_from(command).expect("a command");
         self.wait_awake().await;
+        let death = outlive_sending(&self.world, self.process, &command).await;
         let fate = lock(&self.world).fate(self.side, self.process, &command);
         let (send, receive) = oneshot::channel();
         let (line, database) = (self.clone(), database.to_owned());
@@ -100,6 +102,7 @@ impl Line {
                 return;
             }
             let outcome = line.executed(&database, &command, session).await;
+            kill(&line.world, line.process, death);
             sleep(fate.back).await;
             let _ = send.send(outcome);
         });
@@ -110,6 +113,7 @@ impl Line {
             }
             None => receive.await.unwrap_or_else(|_| Err(broken())),
         };
+        outlive_reply(&self.world, self.process, death).await;
         self.wait_awake().await;
         reply
     }

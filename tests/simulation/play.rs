@@ -14,6 +14,7 @@ use crate::applications::{Written, perform, place_of};
 use crate::beginnings::Beginning;
 use crate::checks::{check_end, given_up, is_converged};
 use crate::collections::{is_change, is_told_of};
+use crate::deaths::Deaths;
 use crate::process::{LEASE_DURATION, Link, opened};
 use crate::random::Random;
 use crate::schedule::{Schedule, Step, What};
@@ -66,6 +67,7 @@ pub fn play(schedule: &Schedule) -> Outcome {
 async fn play_in(schedule: Schedule, state: PathBuf) -> Outcome {
     let dice = Random::new(schedule.seed ^ 0x5EED);
     let mut world = World::new(schedule.weather, schedule.skew_ms, dice);
+    world.deaths = Deaths::to_come(schedule.deaths.clone());
     schedule.beginning.lay(&mut world);
     let world: SharedWorld = Arc::new(Mutex::new(world));
     let mut link = Link::start(&world, &schedule, &state);
@@ -86,6 +88,7 @@ async fn play_in(schedule: Schedule, state: PathBuf) -> Outcome {
     let rested = rest(&world, &link, &schedule.beginning).await;
     let (trace, commands) = {
         let world = lock(&world);
+        crashes += world.deaths.count();
         (world.trace, world.commands)
     };
     let mut outcome = Outcome {
@@ -121,18 +124,10 @@ async fn play_in(schedule: Schedule, state: PathBuf) -> Outcome {
 }
 
 async fn disturb_first_start(schedule: &Schedule, world: &SharedWorld, link: &mut Link) {
-    let reached = async |commands: u64| {
+    if let Some(commands) = schedule.asleep_after_commands {
         while lock(world).commands < commands {
             sleep(Duration::from_millis(1)).await;
         }
-    };
-    if let Some(commands) = schedule.killed_after_commands {
-        reached(commands).await;
-        link.kill().await;
-        link.start_again();
-    }
-    if let Some(commands) = schedule.asleep_after_commands {
-        reached(commands).await;
         link.put_to_sleep(LEASE_DURATION + OVERSLEPT);
     }
 }

@@ -12,6 +12,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
+use crate::deaths::death_of;
 use crate::network::Way;
 use crate::schedule::Schedule;
 use crate::stores::{state_dir, stores};
@@ -161,17 +162,23 @@ impl Running {
             self.task.abort();
             let _ = (&mut self.task).await;
         }
-        lock(world).living[self.host] = None;
-        // What it had spawned is dropped when it is polled next.
-        for _ in 0..100 {
-            tokio::task::yield_now().await;
-        }
-        wait_until_let_go(&hosts[self.host]);
+        buried(world, self.host, &hosts[self.host]).await;
     }
 }
 
+/// Returns once nothing is left of a host's process.
+async fn buried(world: &SharedWorld, host: usize, on: &Host) {
+    lock(world).living[host] = None;
+    // What it had spawned is dropped when it is polled next.
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    wait_until_let_go(on);
+}
+
 /// A link that ends because a cluster is away is started again, as its operator would; so is one
-/// that waits for the lease of another process.
+/// that waits for the lease of another process, and one whose process has died, unless another one
+/// has taken its place.
 async fn keep_running(
     world: SharedWorld,
     on: Arc<Host>,
@@ -189,7 +196,24 @@ async fn keep_running(
             store: on.store.clone(),
             ..RunOptions::default()
         };
-        let outcome = run_over(way, &on.config, options, stop.clone()).await;
+        let run = run_over(way, &on.config, options, stop.clone());
+        let outcome = tokio::select! {
+            biased;
+            down = death_of(&world, process) => Err(down),
+            outcome = run => Ok(outcome),
+        };
+        let outcome = match outcome {
+            Ok(outcome) => outcome,
+            Err(down) => {
+                buried(&world, host, &on).await;
+                lock(&world).bury();
+                sleep(down).await;
+                if lock(&world).newest_host != host {
+                    return;
+                }
+                continue;
+            }
+        };
         lock(&world).living[host] = None;
         match outcome {
             Ok(_) => return,

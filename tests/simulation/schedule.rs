@@ -5,6 +5,7 @@ use std::time::Duration;
 use tandem::change::{Pair, Side};
 
 use crate::beginnings::{Beginning, Kind};
+use crate::deaths::Death;
 use crate::process::LEASE_DURATION;
 use crate::random::Random;
 use crate::world::Weather;
@@ -172,9 +173,10 @@ pub struct Schedule {
     pub lanes: usize,
     pub batch_operations_max: usize,
     pub queue_bytes_max: usize,
-    /// The very first start is killed once the clusters have done so many commands.
-    pub killed_after_commands: Option<u64>,
-    /// It falls asleep then, for longer than its lease lasts.
+    /// At an effect of its own, whatever else happens.
+    pub deaths: Vec<Death>,
+    /// The very first start falls asleep once the clusters have done so many commands, for longer than
+    /// its lease lasts.
     pub asleep_after_commands: Option<u64>,
     pub beginning: Beginning,
     pub steps: Vec<Step>,
@@ -231,10 +233,10 @@ impl Schedule {
             lanes: 1 + dice.below(3) as usize,
             batch_operations_max: [1, 3, 100][dice.below(3) as usize],
             queue_bytes_max: [16_384, 67_108_864][dice.below(2) as usize],
-            killed_after_commands: None,
             asleep_after_commands: None,
             beginning: Beginning::of(kind, &mut dice),
             steps,
+            deaths: (0..dice.below(4)).map(|_| Death::any(&mut dice)).collect(),
         }
     }
 }

@@ -10,6 +10,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::commands::uuid_of;
+use crate::deaths::Deaths;
 use crate::random::Random;
 use crate::replica::Replica;
 
@@ -64,6 +65,7 @@ pub struct World {
     pub slow_until: Pair<Option<Instant>>,
     /// How many processes there were.
     pub processes: u32,
+    pub deaths: Deaths,
     /// By host.
     pub living: [Option<Process>; 2],
     /// By host: nothing goes out of its process before then, nor comes in.
@@ -121,6 +123,7 @@ impl World {
             undone: HashSet::new(),
             slow_until: Pair::new(None, None),
             processes: 0,
+            deaths: Deaths::default(),
             living: [None; 2],
             asleep_until: [None; 2],
             newest_host: 0,
@@ -201,6 +204,7 @@ impl World {
             stale_tokens_percent: 0,
             history_seconds: 300,
         };
+        self.deaths.end();
         self.asleep_until = [None; 2];
         self.cut_until = Pair::new(None, None);
         self.electing_until = Pair::new(None, None);

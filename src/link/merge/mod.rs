@@ -21,7 +21,8 @@ use tokio::task::JoinSet;
 
 use super::initial_sync::Progress;
 use super::initial_sync::progress::{
-    NotDone, StoredRange, SyncState, forget_ranges, save_range, store_ranges, stored_ranges,
+    NotDone, StoredRange, SyncState, forget_ranges, is_settled, put_settled, save_range,
+    store_ranges, stored_ranges,
 };
 use super::initial_sync::survey::Surveyed;
 use super::moved::has_moved;
@@ -88,7 +89,10 @@ impl Merge {
         let found = insist(|| self.survey()).await?;
         self.count(&found);
         self.progress.enter(SyncState::Merging);
-        let both = self.settle_all(&found).await?;
+        let (own, link) = (&self.own.b, &self.shared.facts.link);
+        let is_settled = insist(|| is_settled(own, link)).await?;
+        let both = self.settle_all(&found, is_settled).await?;
+        insist(|| put_settled(own, link)).await?;
         self.shared.exchange.release_both();
         self.progress.enter(SyncState::BuildingIndexes);
         for both in &both {
@@ -116,7 +120,13 @@ impl Merge {
         }
     }
 
-    async fn settle_all(&self, found: &BTreeMap<Namespace, Sides>) -> Result<Vec<Both>> {
+    /// Nothing is compared once everything is settled: what differs from then on has its events, and
+    /// is perhaps on record already.
+    async fn settle_all(
+        &self,
+        found: &BTreeMap<Namespace, Sides>,
+        is_settled: bool,
+    ) -> Result<Vec<Both>> {
         let mut all = Vec::new();
         let mut left: Vec<(Both, StoredRange)> = Vec::new();
         let mut ranges_of: HashMap<Namespace, usize> = HashMap::new();
@@ -124,7 +134,8 @@ impl Merge {
             let Some((both, ranges)) = self.cut(namespace, sides).await? else {
                 continue;
             };
-            let open = ranges.into_iter().filter(|range| !range.is_done);
+            let is_open = |range: &StoredRange| !range.is_done && !is_settled;
+            let open = ranges.into_iter().filter(is_open);
             let before = left.len();
             left.extend(open.map(|range| (both.clone(), range)));
             // Found once more under the name that it has been given meanwhile.
@@ -277,12 +288,13 @@ impl Merge {
 
     async fn finish(&self) -> Result<()> {
         let link = &self.shared.facts.link;
-        insist(|| forget_ranges(&self.own.b, doc! { "link": link })).await?;
         for side in Side::BOTH {
             let change = doc! { "$set": { "initial_sync": "done" }, "$unset": { "resync": "" } };
             let done = doc! { "q": { "_id": link }, "u": change };
             insist(|| self.own[side].update("links", vec![done.clone()])).await?;
         }
+        // Not before that: the next process would compare everything once more.
+        insist(|| forget_ranges(&self.own.b, doc! { "link": link })).await?;
         self.progress.enter(SyncState::Done);
         let numbers = self.progress.now();
         if numbers.tally.impossible > 0 {
