@@ -164,7 +164,7 @@ impl Worker {
             Some(end) => End::At(end),
             None => {
                 let own = &self.own[side];
-                End::By(self.insist(side, || own.operation_time()).await?)
+                End::By(self.insist(side, || own.latest_time()).await?)
             }
         };
         // Before the intent ends: until then the reader holds back what gives it another name.
