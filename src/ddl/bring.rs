@@ -7,6 +7,7 @@ use bson::{Document, Timestamp, Uuid, doc};
 use super::change::Aspect;
 use super::definition::{Definition, Step, read, steps};
 use super::intent::{End, Subject};
+use super::turn::Decided;
 use super::worker::Worker;
 use crate::change::{Namespace, Side};
 use crate::cluster::errors;
@@ -21,12 +22,22 @@ pub(super) enum Ran {
     Refused(Option<i32>, Error),
 }
 
+/// What became of one aspect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Brought {
+    /// It is as it should be, or its collection is gone.
+    Over,
+    /// Refused for good, and listed.
+    Refused,
+}
+
 /// Longest time for one command: an index of a large collection takes that long, and is waited
 /// for again after it.
 const COMMAND_TIME_MAX: Duration = Duration::from_secs(4 * 3600);
 
 impl Worker {
-    /// Makes one aspect on `to` as it is on the other cluster. Returns whether that took anything.
+    /// Makes one aspect on the loser's cluster as it is on the winner's. Where that takes anything,
+    /// the losing events go on record.
     ///
     /// # Errors
     /// As the clusters say; what a cluster refuses for good is listed and is no error.
@@ -34,14 +45,15 @@ impl Worker {
         &self,
         collection: &Namespace,
         aspect: &Aspect,
-        to: Side,
-    ) -> Result<bool> {
+        decided: &Decided,
+    ) -> Result<Brought> {
+        let to = decided.winner.other();
         let collections = &self.shared.collections;
         let (name, uuid) = collections.place(collection, to);
         let source = self.read(collection, to.other()).await?;
         let target = self.read(collection, to).await?;
         let (Some(source), Some(target)) = (source, target) else {
-            return Ok(false);
+            return Ok(Brought::Over);
         };
         if let Aspect::Index(index) = aspect
             && let Some(spec) = source.index(index)
@@ -51,6 +63,9 @@ impl Worker {
             self.keep_in_one_lane(collection).await?;
         }
         let steps = steps(aspect, &name, &source, &target);
+        if !steps.is_empty() {
+            self.lose(decided).await?;
+        }
         let subject = Subject {
             name: name.clone(),
             uuid,
@@ -72,13 +87,13 @@ impl Worker {
                     tracing::warn!(%cluster, namespace = %name, index = %label, %error, "an index or option cannot be brought over, see status");
                     let reason = error.reason();
                     self.ddl.problems.add(to, &name, label, &reason).await?;
-                    return Ok(true);
+                    return Ok(Brought::Refused);
                 }
             }
         }
         self.ddl.problems.clear(to, &name, label).await?;
         collections.forget_indexes(collection);
-        Ok(!steps.is_empty())
+        Ok(Brought::Over)
     }
 
     /// The definition on `side`; none where the collection is gone.
