@@ -161,16 +161,12 @@ impl Worker {
             false => subject.name.database(),
         };
         self.must_go_on(side)?;
-        self.must_hold(side).await?;
         let intents = &self.ddl.intents;
         let id = intents.open(side, subject, step).await?;
         // From here on the reader holds back what somebody else makes under the name.
-        if self.has_counterpart(side, subject) {
+        if let Err(error) = self.may_run(side, subject).await {
             intents.withdraw(side, &id).await?;
-            let (name, cluster) = (&subject.name, &self.cluster(side).name);
-            return Err(Error::unreachable(format!(
-                "{name} has just been created on {cluster}"
-            )));
+            return Err(error);
         }
         let outcome = self
             .send(side, database, command, step, &subject.name)
@@ -198,11 +194,20 @@ impl Worker {
         }
     }
 
-    /// Whether the reader has met a counterpart of what `subject` creates one for.
-    fn has_counterpart(&self, side: Side, subject: &Subject) -> bool {
+    /// The last look before a command: this process still holds the link, and the reader has met no
+    /// counterpart of what `subject` creates one for.
+    async fn may_run(&self, side: Side, subject: &Subject) -> Result<()> {
+        self.must_hold(side).await?;
         let collections = &self.shared.collections;
         let created = subject.created.as_ref();
-        created.is_some_and(|created| collections.place(&created.collection, side).1.is_some())
+        match created.is_some_and(|one| collections.place(&one.collection, side).1.is_some()) {
+            true => Err(Error::unreachable(format!(
+                "{} has just been created on {}",
+                subject.name,
+                self.cluster(side).name
+            ))),
+            false => Ok(()),
+        }
     }
 
     async fn send(

@@ -31,6 +31,8 @@ pub struct Collections {
     clusters: Pair<Cluster>,
     link: String,
     database: String,
+    /// Of this process: what a later one has put on record stays as it is.
+    epoch: i64,
     mode: Mode,
     renames: Renames,
     known: Mutex<Identities>,
@@ -41,12 +43,13 @@ pub struct Collections {
 }
 
 impl Collections {
-    pub fn new(clusters: Pair<Cluster>, config: &Config) -> Self {
+    pub fn new(clusters: Pair<Cluster>, config: &Config, epoch: i64) -> Self {
         let renames = config.namespaces.renames();
         Self {
             clusters,
             link: config.link.name.clone(),
             database: config.link.database.clone(),
+            epoch,
             mode: config.link.mode,
             renames: renames.clone(),
             known: Mutex::new(Identities::new(renames.clone())),
