@@ -166,6 +166,36 @@ async fn what_a_former_process_says_of_a_collection_too_late_changes_nothing() {
     next.stop().await;
 }
 
+/// A first start is killed while it deletes what an earlier link has left, and another one is ready
+/// before the server comes to that.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_delete_of_a_first_start_that_comes_too_late_takes_nothing_of_the_next_one() {
+    let env = TestEnv::start().await;
+    let mut tandem = env.streaming(&env.link().one_way()).await;
+    let keys = own(&env.b, "keys");
+    let write_on_b = async |id: i32| {
+        env.orders_b().insert_one(doc! { "_id": id }).await.unwrap();
+        wait_for("its note", SOON, || async {
+            let note = doc! { "raw._id": id, "local": { "$exists": true } };
+            keys.find_one(note).await.unwrap()
+        })
+        .await;
+    };
+    write_on_b(1).await;
+    tandem.stop().await;
+    hold(&env.b, "delete", "keys", HELD).await;
+    tandem.run_with(&["--first-start"]).start();
+    wait_held(&env.b, "delete", "keys", true).await;
+    tandem.kill9();
+    tandem.start();
+    tandem.wait_until_streaming().await;
+    assert_eq!(keys.count_documents(doc! {}).await.unwrap(), 0);
+    write_on_b(2).await;
+    wait_held(&env.b, "delete", "keys", false).await;
+    assert_eq!(keys.count_documents(doc! {}).await.unwrap(), 1);
+    tandem.stop().await;
+}
+
 /// The record and the giving up come while the next process reads what is given up.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_record_that_a_former_process_makes_amid_a_start_is_in_the_log_of_the_next_one() {
