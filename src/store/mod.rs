@@ -11,6 +11,7 @@ mod page;
 mod pauses;
 mod runs;
 mod spool;
+mod threads;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -103,7 +104,7 @@ impl Store {
     /// Exit 7 where another process holds it ([`is_locked`]), where it is damaged, of a newer
     /// format, or its disk is full or not writable.
     pub fn open(dir: &Path) -> Result<Store> {
-        open::guarded(dir, || Self::open_here(dir))
+        threads::watched(dir, || open::guarded(dir, || Self::open_here(dir)))
     }
 
     fn open_here(dir: &Path) -> Result<Store> {
