@@ -58,8 +58,8 @@ impl Worker {
         ))
     }
 
-    /// Another process may have taken over the link. Between this look and a command lie
-    /// milliseconds in which it still may.
+    /// Another process may have taken over the link. Between this look and a command it still may:
+    /// no command on a collection's definition can be fenced.
     pub(super) async fn must_hold(&self, side: Side) -> Result<()> {
         let link = &self.shared.facts.link;
         let pipeline = super::pipeline_of(side.other()).as_str();

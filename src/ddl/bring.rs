@@ -7,6 +7,7 @@ use bson::{Document, Timestamp, Uuid, doc};
 use super::change::Aspect;
 use super::definition::{Definition, Step, read, steps};
 use super::intent::{End, Subject};
+use super::turn::Decided;
 use super::worker::Worker;
 use crate::change::{Namespace, Side};
 use crate::cluster::errors;
@@ -21,12 +22,22 @@ pub(super) enum Ran {
     Refused(Option<i32>, Error),
 }
 
+/// What became of one aspect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Brought {
+    /// It is as it should be, or its collection is gone.
+    Over,
+    /// Refused for good, and listed.
+    Refused,
+}
+
 /// Longest time for one command: an index of a large collection takes that long, and is waited
 /// for again after it.
 const COMMAND_TIME_MAX: Duration = Duration::from_secs(4 * 3600);
 
 impl Worker {
-    /// Makes one aspect on `to` as it is on the other cluster. Returns whether that took anything.
+    /// Makes one aspect on the loser's cluster as it is on the winner's. Where that takes anything,
+    /// the losing events go on record.
     ///
     /// # Errors
     /// As the clusters say; what a cluster refuses for good is listed and is no error.
@@ -34,14 +45,15 @@ impl Worker {
         &self,
         collection: &Namespace,
         aspect: &Aspect,
-        to: Side,
-    ) -> Result<bool> {
+        decided: &Decided,
+    ) -> Result<Brought> {
+        let to = decided.winner.other();
         let collections = &self.shared.collections;
         let (name, uuid) = collections.place(collection, to);
         let source = self.read(collection, to.other()).await?;
         let target = self.read(collection, to).await?;
         let (Some(source), Some(target)) = (source, target) else {
-            return Ok(false);
+            return Ok(Brought::Over);
         };
         if let Aspect::Index(index) = aspect
             && let Some(spec) = source.index(index)
@@ -51,6 +63,9 @@ impl Worker {
             self.keep_in_one_lane(collection).await?;
         }
         let steps = steps(aspect, &name, &source, &target);
+        if !steps.is_empty() {
+            self.lose(decided).await?;
+        }
         let subject = Subject {
             name: name.clone(),
             uuid,
@@ -72,13 +87,13 @@ impl Worker {
                     tracing::warn!(%cluster, namespace = %name, index = %label, %error, "an index or option cannot be brought over, see status");
                     let reason = error.reason();
                     self.ddl.problems.add(to, &name, label, &reason).await?;
-                    return Ok(true);
+                    return Ok(Brought::Refused);
                 }
             }
         }
         self.ddl.problems.clear(to, &name, label).await?;
         collections.forget_indexes(collection);
-        Ok(!steps.is_empty())
+        Ok(Brought::Over)
     }
 
     /// The definition on `side`; none where the collection is gone.
@@ -146,16 +161,12 @@ impl Worker {
             false => subject.name.database(),
         };
         self.must_go_on(side)?;
-        self.must_hold(side).await?;
         let intents = &self.ddl.intents;
         let id = intents.open(side, subject, step).await?;
         // From here on the reader holds back what somebody else makes under the name.
-        if self.has_counterpart(side, subject) {
+        if let Err(error) = self.may_run(side, subject).await {
             intents.withdraw(side, &id).await?;
-            let (name, cluster) = (&subject.name, &self.cluster(side).name);
-            return Err(Error::unreachable(format!(
-                "{name} has just been created on {cluster}"
-            )));
+            return Err(error);
         }
         let outcome = self
             .send(side, database, command, step, &subject.name)
@@ -164,7 +175,7 @@ impl Worker {
             Some(end) => End::At(end),
             None => {
                 let own = &self.own[side];
-                End::By(self.insist(side, || own.operation_time()).await?)
+                End::By(self.insist(side, || own.latest_time()).await?)
             }
         };
         // Before the intent ends: until then the reader holds back what gives it another name.
@@ -183,11 +194,20 @@ impl Worker {
         }
     }
 
-    /// Whether the reader has met a counterpart of what `subject` creates one for.
-    fn has_counterpart(&self, side: Side, subject: &Subject) -> bool {
+    /// The last look before a command: this process still holds the link, and the reader has met no
+    /// counterpart of what `subject` creates one for.
+    async fn may_run(&self, side: Side, subject: &Subject) -> Result<()> {
+        self.must_hold(side).await?;
         let collections = &self.shared.collections;
         let created = subject.created.as_ref();
-        created.is_some_and(|created| collections.place(&created.collection, side).1.is_some())
+        match created.is_some_and(|one| collections.place(&one.collection, side).1.is_some()) {
+            true => Err(Error::unreachable(format!(
+                "{} has just been created on {}",
+                subject.name,
+                self.cluster(side).name
+            ))),
+            false => Ok(()),
+        }
     }
 
     async fn send(

@@ -2,7 +2,7 @@
 
 use bson::{Document, Uuid};
 
-use super::bring::Ran;
+use super::bring::{Brought, Ran};
 use super::change::{Aspect, Change};
 use super::intent::{Created, Subject};
 use super::queue::Pending;
@@ -182,18 +182,16 @@ impl Worker {
         } else {
             &on_b
         };
-        let mut changed = false;
         for aspect in source.aspects() {
             // It decides in its own turn, whichever of the two comes first.
             if self.is_about_to_change(collection, &aspect) {
                 continue;
             }
-            changed |= self
-                .bring(collection, &aspect, decided.winner.other())
-                .await?;
-        }
-        if changed && !decided.losing.is_empty() {
-            self.lost(&decided).await?;
+            if self.bring(collection, &aspect, &decided).await? == Brought::Refused {
+                for creation in &decided.winning {
+                    self.refused(decided.winner, creation).await?;
+                }
+            }
         }
         Ok(())
     }

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use super::bring::{Ran, is_gone};
+use super::bring::{Brought, Ran, is_gone};
 use super::change::{Aspect, Change};
 use super::definition::Step;
 use super::intent::Subject;
@@ -24,7 +24,7 @@ pub(super) struct Decided {
     pub winner: Side,
     reason: &'static str,
     /// The waiting events of the winner and of the loser; none of the loser: no race.
-    winning: Vec<Arc<Pending>>,
+    pub winning: Vec<Arc<Pending>>,
     pub losing: Vec<Arc<Pending>>,
 }
 
@@ -95,6 +95,25 @@ impl Worker {
         }
     }
 
+    /// Puts the losing events on record, right before the loser's cluster is changed: once it is, no
+    /// other attempt finds that there was a race.
+    pub(super) async fn lose(&self, decided: &Decided) -> Result<()> {
+        if decided.losing.is_empty() {
+            return Ok(());
+        }
+        let loser = decided.winner.other();
+        self.must_go_on(loser)?;
+        self.must_hold(loser).await?;
+        self.lost(decided).await
+    }
+
+    /// Puts on record that the other side did not take what an event of `side` has changed.
+    pub(super) async fn refused(&self, side: Side, pending: &Pending) -> Result<()> {
+        let own = &self.own[side];
+        put_on_record(&self.shared, own, side, &pending.event, None, "refused").await?;
+        Ok(())
+    }
+
     /// Puts the losing events of a race on record.
     pub(super) async fn lost(&self, decided: &Decided) -> Result<()> {
         let newest = decided
@@ -156,16 +175,10 @@ impl Worker {
                 let same = other.collection.as_ref() == Some(collection);
                 same && matches!(&other.change, Change::Define(changed) if changed.contains(aspect))
             });
-            let before = self.ddl.problems.all().len();
-            let changed = self
-                .bring(collection, aspect, decided.winner.other())
-                .await?;
-            if changed && !decided.losing.is_empty() {
-                self.lost(&decided).await?;
-            }
-            if self.ddl.problems.all().len() > before {
-                let own = &self.own[side];
-                put_on_record(&self.shared, own, side, &pending.event, None, "refused").await?;
+            let brought = self.bring(collection, aspect, &decided).await?;
+            // Where the other side wins, its event has a turn of its own.
+            if brought == Brought::Refused && decided.winner == side {
+                self.refused(side, pending).await?;
             }
         }
         Ok(())

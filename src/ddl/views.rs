@@ -2,12 +2,13 @@
 
 use bson::{Document, doc};
 
-use super::bring::{Ran, is_gone};
+use super::bring::{Brought, Ran, is_gone};
 use super::change::Change;
 use super::definition::view_steps;
 use super::intent::Subject;
 use super::queue::Pending;
 use super::record::put_on_record;
+use super::turn::Decided;
 use super::view_names::view_options;
 use super::worker::Worker;
 use crate::change::{Namespace, Pair, Side};
@@ -32,8 +33,11 @@ impl Worker {
                 return Ok(());
             }
         }
-        if self.make_view(loser, &names, source, target).await? && !decided.losing.is_empty() {
-            self.lost(&decided).await?;
+        let race = Some(&decided);
+        let brought = self.make_view(loser, &names, source, target, race).await?;
+        // Where the other side wins, its event has a turn of its own.
+        if brought == Brought::Refused && decided.winner == side {
+            self.refused(side, pending).await?;
         }
         Ok(())
     }
@@ -43,14 +47,16 @@ impl Worker {
         Pair::new(on(Side::A), on(Side::B))
     }
 
-    /// Makes the view of `side` what the other one has, `source`.
+    /// Makes the view of `side` what the other one has, `source`. Where that takes anything, what
+    /// loses a race goes on record.
     async fn make_view(
         &self,
         side: Side,
         names: &Pair<Namespace>,
         source: Option<Listed>,
         target: Option<Listed>,
-    ) -> Result<bool> {
+        race: Option<&Decided>,
+    ) -> Result<Brought> {
         let name = &names[side];
         let renames = self.shared.collections.renames();
         let wanted =
@@ -58,8 +64,11 @@ impl Worker {
         let wanted = match wanted.transpose() {
             Ok(wanted) => wanted,
             Err(reason) => {
+                if let Some(decided) = race {
+                    self.lose(decided).await?;
+                }
                 self.ddl.problems.add(side, name, "view", &reason).await?;
-                return Ok(true);
+                return Ok(Brought::Refused);
             }
         };
         let there: Option<Document> = target.map(|listed| listed.options);
@@ -70,6 +79,9 @@ impl Worker {
             to: None,
             created: None,
         };
+        if let Some(decided) = race.filter(|_| !steps.is_empty()) {
+            self.lose(decided).await?;
+        }
         for step in &steps {
             match self.execute(side, &subject, step).await? {
                 Ran::Done => {}
@@ -77,12 +89,12 @@ impl Worker {
                 Ran::Refused(_, error) => {
                     let reason = error.reason();
                     self.ddl.problems.add(side, name, "view", &reason).await?;
-                    return Ok(true);
+                    return Ok(Brought::Refused);
                 }
             }
         }
         self.ddl.problems.clear(side, name, "view").await?;
-        Ok(!steps.is_empty())
+        Ok(Brought::Over)
     }
 
     /// Views of a database that `side` has dropped go without an event of their own.
@@ -92,7 +104,7 @@ impl Worker {
             let names = self.view_called(&on_a);
             if list(self.cluster(side), &names[side]).await?.is_none() {
                 let there = list(self.cluster(target), &names[target]).await?;
-                self.make_view(target, &names, None, there).await?;
+                self.make_view(target, &names, None, there, None).await?;
             }
         }
         Ok(())

@@ -1,6 +1,6 @@
 //! A link that begins: from when on it reads, and what of it is on record before anything is applied.
 
-use bson::{DateTime, Document, Timestamp, doc};
+use bson::{DateTime, Document, Timestamp, Uuid, doc};
 
 use super::history::{History, LINK_FORMAT, checkpoint_document, checkpoint_id, keeper};
 use super::initial_sync::must_be_empty;
@@ -135,6 +135,29 @@ async fn left_by_former(own: &Own, link: &str) -> Result<Vec<(&'static str, Docu
     Ok(left)
 }
 
+/// Deletes what former processes have left. It is marked first, and the lease is this process's own
+/// after that: what another one puts there later, once it has taken over, is without the mark, whenever
+/// the deletes arrive.
+async fn forget_former(own: &Own, link: &str, lease: &Lease) -> Result<()> {
+    let left = left_by_former(own, link).await?;
+    lease.must_be_held().await?;
+    let mark = Uuid::new().to_string();
+    for (collection, of_link) in &left {
+        let change = doc! { "$set": { "left_to": &mark } };
+        let all = doc! { "q": of_link.clone(), "u": change, "multi": true };
+        own.update(collection, vec![all]).await?;
+    }
+    if !left.is_empty() {
+        lease.must_be_held().await?;
+    }
+    for (collection, mut marked) in left {
+        marked.insert("left_to", &mark);
+        let all = doc! { "q": marked, "limit": 0 };
+        own.delete(collection, vec![all]).await?;
+    }
+    Ok(())
+}
+
 /// All checkpoints are there before anything is applied; `ready` comes last, a then b.
 ///
 /// # Errors
@@ -180,13 +203,7 @@ pub(super) async fn make_ready(
         must_be_empty(config, &own.b.cluster).await?;
     }
     for side in Side::BOTH {
-        let left = left_by_former(&own[side], link).await?;
-        // What another process has put there meanwhile is not for this one to delete.
-        lease.must_be_held().await?;
-        for (collection, of_link) in left {
-            let all = doc! { "q": of_link, "limit": 0 };
-            own[side].delete(collection, vec![all]).await?;
-        }
+        forget_former(&own[side], link, lease).await?;
         let mut set = doc! {
             "ready": true,
             "format": LINK_FORMAT,

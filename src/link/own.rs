@@ -128,8 +128,21 @@ impl Own {
     /// # Errors
     /// As the cluster says.
     pub async fn operation_time(&self) -> Result<Timestamp> {
+        self.time_at("majority").await
+    }
+
+    /// Nothing that anybody has written so far is later, acknowledged or not: what a majority is
+    /// known to have may lack a write whose answer was lost.
+    ///
+    /// # Errors
+    /// As the cluster says.
+    pub async fn latest_time(&self) -> Result<Timestamp> {
+        self.time_at("linearizable").await
+    }
+
+    async fn time_at(&self, level: &str) -> Result<Timestamp> {
         let doing = format!("read the time of {}", self.cluster.name);
-        let command = doc! { "find": "links", "limit": 1, "readConcern": { "level": "majority" } };
+        let command = doc! { "find": "links", "limit": 1, "readConcern": { "level": level } };
         let reply = self
             .cluster
             .command(&self.database, command, &doing)

@@ -146,7 +146,6 @@ async fn run_with_store(
     loop {
         let (started, ledger) =
             take_over(config, connected, store, &options, &mut standing).await?;
-        fill_up_store(store, &connected.own, &config.conflicts).await?;
         let lease = started.lease.clone();
         let writers = started.writers.clone();
         let options_now = options.clone();
@@ -178,9 +177,12 @@ async fn replicate(
     started: Started,
     ledger: Ledger,
 ) -> Result<Finished> {
-    let (own, counts, reloads) = (&connected.own, started.lane_counts(), &options.reloads);
+    let (own, reloads) = (&connected.own, &options.reloads);
     let (shared, steering) =
-        tasks::share(config, connected, store, ledger, counts, reloads).await?;
+        tasks::share(config, connected, store, ledger, &started, reloads).await?;
+    // A change of a collection is on record before the collection is given up: what is passed over
+    // from here on has its record on the clusters.
+    fill_up_store(store, own, &config.conflicts).await?;
     let relane = relane::is_due(config, &started, &steering.pausing);
     let ddl = Ddl::load(config, own, &shared.collections, started.recover_to).await?;
     let observer = observer(config, connected, &shared, &ddl);

@@ -44,14 +44,14 @@ pub(super) async fn share(
     connected: &Connected,
     store: &Store,
     mut ledger: Ledger,
-    lanes: Pair<usize>,
+    started: &Started,
     reloads: &Arc<Reloads>,
 ) -> Result<(Arc<Shared>, Steering)> {
     let link = &config.link;
     let paused = pausing::read(store, &connected.own, &link.name).await?;
     pausing::apply(&paused.0, &mut ledger);
     let clusters = connected.clusters.clone();
-    let collections = Collections::new(clusters, config);
+    let collections = Collections::new(clusters, config, started.epoch());
     for namespace in collections.load().await? {
         ledger.unpair(namespace);
     }
@@ -66,7 +66,7 @@ pub(super) async fn share(
     ledger.bound(room, Pair::new(spool(), spool()));
     let counters = |pipeline| store.totals(pipeline).map(Counters::starting_at);
     let shared = Arc::new(Shared::new(
-        Exchange::new(ledger, lanes),
+        Exchange::new(ledger, started.lane_counts()),
         collections,
         Pair::new(counters(PipelineId::AToB)?, counters(PipelineId::BToA)?),
         store.clone(),

@@ -164,9 +164,9 @@ mod tests {
     }
 
     /// What the copy of a document comes to that b has written to, first by `operation`.
-    fn copied_against(operation: Operation) -> Decision {
+    fn copied_against(mode: Mode, operation: Operation) -> Decision {
         let rules = Rules {
-            mode: Mode::TwoWay,
+            mode,
             policy: Policy::LastWriteWins,
         };
         let begun = Position::after_all_of(at(1), "");
@@ -176,7 +176,9 @@ mod tests {
         for side in Side::BOTH {
             ledger.own_writes_known(side);
         }
-        ledger.hold(PipelineId::BToA);
+        if mode == Mode::TwoWay {
+            ledger.hold(PipelineId::BToA);
+        }
         for (time, operation) in [(2, operation), (3, Operation::Update)] {
             let event = ChangeEvent {
                 position: Position::of_event(at(time), format!("{time:04}")),
@@ -215,13 +217,15 @@ mod tests {
 
     #[test]
     fn a_document_that_was_brought_before_does_not_lose_to_a_write_on_top_of_it() {
-        for operation in [Operation::Update, Operation::Replace, Operation::Delete] {
-            let decision = copied_against(operation);
-            assert_eq!(decision.action, Action::Skip);
-            assert!(decision.conflict.is_none(), "after {operation:?}");
+        for mode in [Mode::TwoWay, Mode::OneWay { from: Side::A }] {
+            for operation in [Operation::Update, Operation::Replace, Operation::Delete] {
+                let decision = copied_against(mode, operation);
+                assert_eq!(decision.action, Action::Skip);
+                assert!(decision.conflict.is_none(), "after {operation:?}");
+            }
+            let conflict = copied_against(mode, Operation::Insert).conflict;
+            assert_eq!(conflict.map(|conflict| conflict.winner), Some(Side::B));
         }
-        let conflict = copied_against(Operation::Insert).conflict;
-        assert_eq!(conflict.map(|conflict| conflict.winner), Some(Side::B));
     }
 
     #[test]

@@ -123,7 +123,7 @@ pub(super) fn decide(
     if retried && !theirs.is_empty() {
         return Ok(decision);
     }
-    if copied && (state.owed[target].is_some() || is_on_top(rules, source, known, &theirs)?) {
+    if copied && (state.owed[target].is_some() || is_on_top(source, known, &theirs)?) {
         return Ok(decision);
     }
     let unread = known.pending_since(source, taken);
@@ -156,16 +156,9 @@ pub(super) fn decide(
 /// Whether the target's writes were made on top of the very document that is to be copied, which has
 /// come with a write of the source before, or with a copy before a restart. A copy's target is empty
 /// where its history begins: what the first of these writes has found there is the source's.
-fn is_on_top(
-    rules: &Rules,
-    source: Side,
-    known: Known<'_>,
-    theirs: &[SharedEvent],
-) -> Result<bool> {
+fn is_on_top(source: Side, known: Known<'_>, theirs: &[SharedEvent]) -> Result<bool> {
     let is_found = |first: &SharedEvent| first.operation != Operation::Insert;
-    Ok(!rules.mode.is_one_way()
-        && theirs.first().is_some_and(is_found)
-        && known.live(source)?.is_empty())
+    Ok(theirs.first().is_some_and(is_found) && known.live(source)?.is_empty())
 }
 
 /// The source's whole document is sent, with everything that settles.

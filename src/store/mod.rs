@@ -11,6 +11,7 @@ mod page;
 mod pauses;
 mod runs;
 mod spool;
+mod threads;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -112,7 +113,9 @@ impl Store {
     /// Exit 7 where another process holds it ([`is_locked`]), where it is damaged, of a newer
     /// format, or its disk is full or not writable.
     pub fn open(dir: &Path) -> Result<Store> {
-        open::guarded(dir, || Self::open_here(dir, Lasting::OnDisk))
+        threads::watched(dir, || {
+            open::guarded(dir, || Self::open_here(dir, Lasting::OnDisk))
+        })
     }
 
     /// The same for a trial that throws the store away: nothing waits for the disk.

@@ -313,7 +313,7 @@ fn is_lock_error(cause: &io::Error) -> bool {
     cause.to_string().contains("could not acquire lock")
 }
 
-fn io_error(dir: &Path, cause: io::Error) -> Error {
+pub(super) fn io_error(dir: &Path, cause: io::Error) -> Error {
     // sled hands on copies of an error, which only quote it.
     let cause = os_error_in(&cause.to_string()).unwrap_or(cause);
     let hint = disk_hint(&cause);

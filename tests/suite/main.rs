@@ -13,6 +13,7 @@ mod cutover;
 mod ddl;
 mod ddl_crash;
 mod ddl_one_way;
+mod ddl_records;
 mod ddl_two_way;
 mod exit_codes;
 mod failover;

@@ -103,6 +103,47 @@ async fn in_one_way_mode_a_wins_over_local_writes_on_b_and_keeps_them_on_record(
     tandem.stop().await;
 }
 
+const COPY: &str = "[initial_sync]\nmode = \"copy\"";
+
+/// Cuts off what tandem puts on record of how far its copy has come.
+async fn cut_progress(env: &TestEnv, mode: impl Into<Bson>) {
+    let cut = doc! {
+        "failCommands": ["update"], "namespace": "__tandem.ranges", "appName": "tandem",
+        "closeConnection": true,
+    };
+    env.b.fail_command(mode, cut).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_b_writes_on_top_of_a_copy_beats_nothing_where_the_copy_comes_again() {
+    let env = TestEnv::start().await;
+    let row = doc! { "_id": 1, "v": "a" };
+    env.orders_a().insert_one(row).await.unwrap();
+    // Its ranges go on record, and not that they are done.
+    cut_progress(&env, doc! { "skip": 1 }).await;
+    let mut tandem = env.tandem(&env.link().one_way().extra(COPY));
+    tandem.start();
+    wait_for("the copy", SOON, || raw_by_id(&env.orders_b(), 1)).await;
+    let (only, set) = (doc! { "_id": 1 }, doc! { "$set": { "v": "b" } });
+    env.orders_b().update_one(only, set).await.unwrap();
+    tandem.kill9();
+    cut_progress(&env, "off").await;
+    tandem.start();
+    let is_done = |status: &serde_json::Value| status["initial_sync"]["state"] == "done";
+    tandem.wait_status("the copy is done", SOON, is_done).await;
+    assert_eq!(tandem.conflicts(&[]), Vec::<serde_json::Value>::new());
+    let (only, set) = (doc! { "_id": 1 }, doc! { "$set": { "v": "a2" } });
+    env.orders_a().update_one(only, set).await.unwrap();
+    let logged = || async {
+        let records = tandem.conflicts(&[]);
+        (!records.is_empty()).then_some(records)
+    };
+    let records = wait_for("the loser is on record", SOON, logged).await;
+    assert_eq!(records.len(), 1, "{records:?}");
+    assert_eq!(records[0]["losing"]["document"]["v"], "b");
+    tandem.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn with_one_lane_a_source_transaction_arrives_all_or_nothing() {
     const ACCOUNTS: i32 = 10;

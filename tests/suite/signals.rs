@@ -10,6 +10,7 @@ use crate::support::compare::{assert_converged_by, contents};
 use crate::support::env::TestEnv;
 use crate::support::oracle::History;
 use crate::support::random::seed;
+use crate::support::strace;
 use crate::support::tandem::Tandem;
 use crate::support::workload::{Workload, documents_of};
 
@@ -108,6 +109,34 @@ async fn too_few_files_threads_or_memory_are_named_and_are_no_damage() {
         // Where the limit is not one on this machine, nothing fails.
         let named = hints.iter().any(|hint| log.contains(hint));
         assert!(code == 0 || named, "{limit}: {code} {log}");
+        std::fs::remove_file(starved.log_path()).unwrap();
+    }
+    tandem.start();
+    tandem.wait_until_streaming().await;
+    tandem.stop().await;
+}
+
+/// From some thread on no other one can be started: the process either goes on or says so.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_gets_none_of_its_threads_ends_the_process_by_name() {
+    if !strace::is_usable() {
+        return;
+    }
+    let env = TestEnv::start().await;
+    let link = env.link();
+    let mut tandem = env.streaming(&link).await;
+    tandem.stop().await;
+    for first in 2..7 {
+        let mut starved = env.tandem_named("starved.toml", &link);
+        starved.env(strace::WORKERS.0, strace::WORKERS.1);
+        starved.under(&strace::failing_from("clone,clone3", "EAGAIN", first));
+        starved.run_with(&["--until-caught-up"]);
+        starved.start();
+        let code = starved.wait_exit(SOON).await;
+        let log = starved.log();
+        assert!(!log.contains("damaged"), "{first}: {log}");
+        let named = code == 7 && log.contains("ulimit -a");
+        assert!(code == 0 || named, "{first}: {code} {log}");
         std::fs::remove_file(starved.log_path()).unwrap();
     }
     tandem.start();

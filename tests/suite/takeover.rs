@@ -2,11 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-use bson::doc;
+use bson::{Document, doc};
+use mongodb::Collection;
 
 use crate::support::compare::assert_converged;
 use crate::support::env::{LinkConfig, TestEnv, raw_by_id};
+use crate::support::mongod::Mongod;
 use crate::support::oplog::{entries_after, now};
+use crate::support::schema::schema;
 use crate::support::tandem::Tandem;
 use crate::support::wait::wait_for;
 
@@ -100,4 +103,145 @@ async fn a_process_that_slept_through_its_lease_writes_nothing_when_it_wakes() {
     env.orders_b().insert_one(doc! { "_id": 2 }).await.unwrap();
     assert_converged(&env, SOON).await;
     other.stop().await;
+}
+
+fn own(cluster: &Mongod, collection: &str) -> Collection<Document> {
+    cluster.client().database("__tandem").collection(collection)
+}
+
+/// A write of tandem that stands still inside the server for so long, whatever becomes of the process.
+async fn hold(cluster: &Mongod, command: &str, collection: &str, time: Duration) {
+    let data = doc! {
+        "failCommands": [command], "namespace": format!("__tandem.{collection}"),
+        "appName": "tandem", "blockConnection": true, "blockTimeMS": time.as_millis() as i64,
+    };
+    cluster.fail_command(doc! { "times": 1 }, data).await;
+}
+
+async fn is_under_way(cluster: &Mongod, command: &str, collection: &str) -> bool {
+    let path = format!("command.{command}");
+    let asked = doc! { "currentOp": 1, "$all": true, path: collection };
+    let found = cluster.admin(asked).await;
+    !found.get_array("inprog").expect("operations").is_empty()
+}
+
+/// Returns once a held write is there, or is done.
+async fn wait_held(cluster: &Mongod, command: &str, collection: &str, is_there: bool) {
+    wait_for("a held write", SOON, || async {
+        (is_under_way(cluster, command, collection).await == is_there).then_some(())
+    })
+    .await;
+}
+
+const HELD: Duration = Duration::from_secs(10);
+
+/// The next process drops what the killed one was about to give up.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_former_process_says_of_a_collection_too_late_changes_nothing() {
+    let env = TestEnv::start().await;
+    let mut first = env.streaming(&env.link()).await;
+    env.orders_a().insert_one(doc! { "_id": 1 }).await.unwrap();
+    assert_converged(&env, SOON).await;
+    hold(&env.a, "update", "collections", HELD).await;
+    env.orders_a().drop().await.unwrap();
+    wait_held(&env.a, "update", "collections", true).await;
+    first.kill9();
+    let with_drops = env.link().extra("[ddl]\ndrops = true");
+    let mut next = env.streaming(&with_drops).await;
+    wait_for("the drop", SOON, || async {
+        let on_b = schema(env.b.client()).await;
+        (!on_b.contains_key("shop.orders")).then_some(())
+    })
+    .await;
+    wait_held(&env.a, "update", "collections", false).await;
+    let on_a = own(&env.a, "collections");
+    let given_up = on_a.find_one(doc! { "state": "unpaired" });
+    assert_eq!(given_up.await.unwrap(), None);
+    next.kill9();
+    next.start();
+    next.wait_until_streaming().await;
+    assert_eq!(next.status()["unpaired_namespaces"], serde_json::json!([]));
+    env.orders_b().insert_one(doc! { "_id": 2 }).await.unwrap();
+    wait_for("the new one", SOON, || raw_by_id(&env.orders_a(), 2)).await;
+    next.stop().await;
+}
+
+/// A first start is killed while it deletes what an earlier link has left, and another one is ready
+/// before the server comes to that.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_delete_of_a_first_start_that_comes_too_late_takes_nothing_of_the_next_one() {
+    let env = TestEnv::start().await;
+    let mut tandem = env.streaming(&env.link().one_way()).await;
+    let keys = own(&env.b, "keys");
+    let write_on_b = async |id: i32| {
+        env.orders_b().insert_one(doc! { "_id": id }).await.unwrap();
+        wait_for("its note", SOON, || async {
+            let note = doc! { "raw._id": id, "local": { "$exists": true } };
+            keys.find_one(note).await.unwrap()
+        })
+        .await;
+    };
+    write_on_b(1).await;
+    tandem.stop().await;
+    hold(&env.b, "delete", "keys", HELD).await;
+    tandem.run_with(&["--first-start"]).start();
+    wait_held(&env.b, "delete", "keys", true).await;
+    tandem.kill9();
+    tandem.start();
+    tandem.wait_until_streaming().await;
+    assert_eq!(keys.count_documents(doc! {}).await.unwrap(), 0);
+    write_on_b(2).await;
+    wait_held(&env.b, "delete", "keys", false).await;
+    assert_eq!(keys.count_documents(doc! {}).await.unwrap(), 1);
+    tandem.stop().await;
+}
+
+/// The record and the giving up come while the next process reads what is given up.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_that_a_former_process_makes_amid_a_start_is_in_the_log_of_the_next_one() {
+    let env = TestEnv::start().await;
+    env.create_on_both("shop", "kept").await;
+    let mut link = env.link();
+    link.lease_duration = "60s".to_owned();
+    let mut first = env.streaming(&link).await;
+    let cut = doc! {
+        "failCommands": ["update"], "namespace": "__tandem.conflicts", "appName": "tandem",
+        "closeConnection": true,
+    };
+    env.a.fail_command("alwaysOn", cut).await;
+    let kept = env.a.client().database("shop");
+    kept.collection::<Document>("kept").drop().await.unwrap();
+    wait_for("the drop is read", SOON, || async {
+        first
+            .log()
+            .contains("a change of a collection is not replicated")
+            .then_some(())
+    })
+    .await;
+    for cluster in [&env.a, &env.b] {
+        let over = doc! { "$set": { "lease_until": bson::DateTime::from_millis(0) } };
+        let links = own(cluster, "links");
+        links
+            .update_one(doc! { "_id": "eu-us" }, over)
+            .await
+            .unwrap();
+    }
+    hold(&env.b, "find", "collections", HELD).await;
+    let mut next = elsewhere(&env);
+    next.start();
+    wait_held(&env.b, "find", "collections", true).await;
+    env.a.fail_command("off", doc! {}).await;
+    wait_for("the collection is given up", SOON, || async {
+        let given_up = own(&env.b, "collections");
+        let given_up = given_up.find_one(doc! { "state": "unpaired" });
+        given_up.await.unwrap()
+    })
+    .await;
+    assert!(is_under_way(&env.b, "find", "collections").await);
+    next.wait_until_streaming().await;
+    let unpaired = next.status()["unpaired_namespaces"].clone();
+    assert_eq!(unpaired, serde_json::json!(["shop.kept"]));
+    assert_eq!(next.conflicts(&["--kind", "ddl"]).len(), 1);
+    first.kill9();
+    next.stop().await;
 }

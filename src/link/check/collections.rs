@@ -6,11 +6,12 @@ use bson::{Document, Uuid, doc};
 
 use super::{CheckLine, Verdict, failed};
 use crate::change::{Namespace, Pair, Side};
-use crate::cluster::{Cluster, errors};
+use crate::cluster::Cluster;
 use crate::config::{Config, Mode};
 use crate::ddl::{effective_options, view_options};
 use crate::error::Result;
 use crate::link::initial_sync::survey::included;
+use crate::pipeline::indexes_if_there;
 
 /// What can differ between the two sides.
 #[derive(Debug, PartialEq)]
@@ -84,7 +85,7 @@ pub(crate) async fn shapes(
         let kind = entry.get_str("type").unwrap_or_default().to_owned();
         let indexes = match kind.as_str() {
             "view" => Some(BTreeMap::new()),
-            _ => indexes(cluster, &name).await?,
+            _ => indexes_if_there(cluster, &name).await?.map(by_name),
         };
         // Dropped since it was listed.
         let Some(indexes) = indexes else { continue };
@@ -110,24 +111,12 @@ pub(crate) async fn shapes(
     Ok(shapes)
 }
 
-/// None where there is no such collection any more.
-async fn indexes(
-    cluster: &Cluster,
-    namespace: &Namespace,
-) -> Result<Option<BTreeMap<String, Document>>> {
-    let doing = format!("list the indexes of {namespace} on {}", cluster.name);
-    let command = doc! { "listIndexes": namespace.collection() };
-    let listed = match cluster.all(namespace.database(), command, &doing).await {
-        Err(error) if errors::code_of(&error) == Some(errors::NAMESPACE_NOT_FOUND) => {
-            return Ok(None);
-        }
-        listed => listed?,
-    };
+fn by_name(indexes: Vec<Document>) -> BTreeMap<String, Document> {
     let named = |mut index: Document| {
         index.remove("v");
         (index.get_str("name").unwrap_or_default().to_owned(), index)
     };
-    Ok(Some(listed.into_iter().map(named).collect()))
+    indexes.into_iter().map(named).collect()
 }
 
 /// What tandem cannot replicate as it does plain collections.

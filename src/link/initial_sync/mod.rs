@@ -302,7 +302,7 @@ impl InitialSync {
             self.shared.set_building(Side::B, name, true);
             let (clusters, ddl) = (&self.clusters, Some(&*self.ddl));
             let built = indexes::build(clusters, Side::B, &places, &self.progress, ddl).await;
-            let now = insist(|| self.own.b.operation_time()).await?;
+            let now = insist(|| self.own.b.latest_time()).await?;
             self.shared.exchange.wait_passed(Side::B, now).await;
             self.shared.set_building(Side::B, name, false);
             match built {

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use bson::{Bson, Document, RawBson, RawDocument, RawDocumentBuf, doc};
+use bson::{Bson, Document, RawBson, RawDocument, RawDocumentBuf, Uuid, doc};
 use serde::Serialize;
 
 use crate::change::Namespace;
@@ -197,7 +197,8 @@ fn stored_range(found: &Document) -> Result<StoredRange> {
     })
 }
 
-/// Puts the ranges of a namespace on record before its first document is copied.
+/// Puts the ranges of a namespace on record before its first document is copied. Their ids are new, so
+/// that nobody takes what a former process says of its own ranges for these.
 ///
 /// # Errors
 /// As the cluster says.
@@ -210,9 +211,9 @@ pub async fn store_ranges(
     forget_ranges(own, doc! { "link": link, "namespace": namespace.as_str() }).await?;
     let mut stored = Vec::new();
     let mut statements = Vec::new();
-    let of = ranges.len() as i64;
+    let (of, made) = (ranges.len() as i64, Uuid::new());
     for (number, range) in ranges.into_iter().enumerate() {
-        let id = format!("{link}/{namespace}/{number}");
+        let id = format!("{link}/{namespace}/{made}/{number}");
         statements.push(doc! {
             "q": { "_id": &id },
             "u": { "$set": {

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use bson::{Bson, Document, RawDocument, Uuid, doc, rawdoc};
 
 use crate::change::{Mode, Namespace, NamespaceFilter, Side};
-use crate::cluster::{Cluster, errors};
+use crate::cluster::Cluster;
 use crate::error::Result;
-use crate::pipeline::unsupported;
+use crate::pipeline::{self, unsupported};
 
 /// One included collection or view.
 #[derive(Debug, Clone)]
@@ -159,18 +159,12 @@ async fn size(cluster: &Cluster, namespace: &Namespace) -> Result<(u64, u64)> {
 /// # Errors
 /// As the cluster says.
 pub async fn indexes(cluster: &Cluster, namespace: &Namespace) -> Result<Vec<Document>> {
-    let doing = format!("list the indexes of {namespace} on {}", cluster.name);
-    let command = doc! { "listIndexes": namespace.collection() };
-    let listed = match cluster.all(namespace.database(), command, &doing).await {
-        Err(error) if errors::code_of(&error) == Some(errors::NAMESPACE_NOT_FOUND) => {
-            return Ok(Vec::new());
-        }
-        other => other?,
-    };
     let is_of_id = |index: &Document| {
         index.get_bool("clustered").unwrap_or(false) || matches!(index.get_str("name"), Ok("_id_"))
     };
-    Ok(listed.into_iter().filter(|i| !is_of_id(i)).collect())
+    let mut found = pipeline::indexes(cluster, namespace).await?;
+    found.retain(|index| !is_of_id(index));
+    Ok(found)
 }
 
 /// The included collections of a cluster that hold a document, ordered by name.

@@ -41,7 +41,7 @@ impl Merge {
         self.shared.set_building(target, namespace, true);
         let (clusters, progress) = (&self.clusters, &self.progress);
         let built = indexes::build(clusters, target, &places, progress, None).await;
-        let now = insist(|| self.own[target].operation_time()).await?;
+        let now = insist(|| self.own[target].latest_time()).await?;
         self.shared.exchange.wait_passed(target, now).await;
         self.shared.set_building(target, namespace, false);
         built

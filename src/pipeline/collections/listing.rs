@@ -86,11 +86,23 @@ pub async fn list_all(
 /// # Errors
 /// As the cluster says.
 pub async fn indexes(cluster: &Cluster, namespace: &Namespace) -> Result<Vec<Document>> {
+    let found = indexes_if_there(cluster, namespace).await?;
+    Ok(found.unwrap_or_default())
+}
+
+/// As [`indexes`], but tells a collection that is gone from one without an index.
+///
+/// # Errors
+/// As the cluster says.
+pub async fn indexes_if_there(
+    cluster: &Cluster,
+    namespace: &Namespace,
+) -> Result<Option<Vec<Document>>> {
     let doing = format!("list the indexes of {namespace} on {}", cluster.name);
     let command = doc! { "listIndexes": namespace.collection(), "cursor": { "batchSize": 1000 } };
     match cluster.command(namespace.database(), command, &doing).await {
-        Ok(reply) => Ok(first_batch(&reply)),
-        Err(error) if has_no_indexes(&error) => Ok(Vec::new()),
+        Ok(reply) => Ok(Some(first_batch(&reply))),
+        Err(error) if has_no_indexes(&error) => Ok(None),
         Err(error) => Err(error),
     }
 }

@@ -9,7 +9,8 @@ mod routing;
 mod stored;
 
 pub use listing::{
-    Listed, create, indexes, is_simple, list, name_of, too_long, unsupported, uuid_in,
+    Listed, create, indexes, indexes_if_there, is_simple, list, name_of, too_long, unsupported,
+    uuid_in,
 };
 pub use pairing::Pairing;
 
@@ -30,6 +31,8 @@ pub struct Collections {
     clusters: Pair<Cluster>,
     link: String,
     database: String,
+    /// Of this process: what a later one has put on record stays as it is.
+    epoch: i64,
     mode: Mode,
     renames: Renames,
     known: Mutex<Identities>,
@@ -40,12 +43,13 @@ pub struct Collections {
 }
 
 impl Collections {
-    pub fn new(clusters: Pair<Cluster>, config: &Config) -> Self {
+    pub fn new(clusters: Pair<Cluster>, config: &Config, epoch: i64) -> Self {
         let renames = config.namespaces.renames();
         Self {
             clusters,
             link: config.link.name.clone(),
             database: config.link.database.clone(),
+            epoch,
             mode: config.link.mode,
             renames: renames.clone(),
             known: Mutex::new(Identities::new(renames.clone())),

@@ -13,13 +13,15 @@ use crate::error::{Error, Result};
 const STATEMENTS_MAX: usize = 1000;
 
 impl Collections {
-    /// Reads what a former process has paired, unpaired and dropped. Returns what is passed over.
+    /// Reads what a former process has paired, unpaired and dropped, once that one can change none of
+    /// it any more. Returns what is passed over.
     ///
     /// # Errors
     /// As the clusters say.
     pub async fn load(&self) -> Result<Vec<Namespace>> {
         let mut passed_over = Vec::new();
         for side in Side::BOTH {
+            self.raise_epoch(side).await?;
             for found in self.stored(side).await? {
                 let Some(namespace) = found.get_str("namespace").ok().and_then(Namespace::parse)
                 else {
@@ -76,7 +78,7 @@ impl Collections {
         for side in Side::BOTH {
             let command = doc! {
                 "delete": "collections",
-                "deletes": [{ "q": { "_id": { "$in": &ids } }, "limit": 0 }],
+                "deletes": [{ "q": self.held(doc! { "_id": { "$in": &ids } }), "limit": 0 }],
                 "writeConcern": { "w": "majority" },
             };
             self.write(side, command).await?;
@@ -93,14 +95,50 @@ impl Collections {
         format!("{}/{namespace}", self.link)
     }
 
+    /// From here on no older process changes what is on record.
+    async fn raise_epoch(&self, side: Side) -> Result<()> {
+        let change = doc! { "$max": { "epoch": self.epoch } };
+        let statement = doc! { "q": { "link": &self.link }, "u": change, "multi": true };
+        let command = doc! {
+            "update": "collections",
+            "updates": [statement],
+            "writeConcern": { "w": "majority" },
+        };
+        self.write(side, command).await
+    }
+
+    /// Only what no later process has put on record.
+    fn held(&self, mut query: Document) -> Document {
+        query.insert("epoch", doc! { "$lte": self.epoch });
+        query
+    }
+
     async fn write(&self, side: Side, command: Document) -> Result<()> {
         let cluster = &self.clusters[side];
         let doing = format!("write {}.collections on {}", self.database, cluster.name);
         let reply = cluster.command(&self.database, command, &doing).await?;
         match errors::check_reply(&reply, &doing) {
             Err(error) if errors::code_of(&error) == Some(errors::WRITES_BLOCKED) => Err(error),
+            Err(error) if errors::code_of(&error) == Some(errors::DUPLICATE_KEY) => {
+                self.must_be_latest(side).await?;
+                Err(Error::unreachable(format!("cannot {doing}")))
+            }
             Err(_) => Err(Error::unreachable(format!("cannot {doing}"))),
             Ok(()) => Ok(()),
+        }
+    }
+
+    /// What is there already and cannot be changed is of a later process, unless two tasks have made
+    /// it at once.
+    async fn must_be_latest(&self, side: Side) -> Result<()> {
+        let stored = self.stored(side).await?;
+        let epochs = stored.iter().filter_map(|one| one.get_i64("epoch").ok());
+        match epochs.max() > Some(self.epoch) {
+            true => Err(Error::fenced(format!(
+                "another process has taken over link {}",
+                self.link
+            ))),
+            false => Ok(()),
         }
     }
 
@@ -134,9 +172,11 @@ impl Collections {
         let statement = |(namespace, update): &(Namespace, Document)| {
             let mut update = update.clone();
             if let Ok(set) = update.get_document_mut("$set") {
-                set.extend(doc! { "link": &self.link, "namespace": namespace.as_str() });
+                let name = namespace.as_str();
+                set.extend(doc! { "link": &self.link, "namespace": name, "epoch": self.epoch });
             }
-            doc! { "q": { "_id": self.id(namespace) }, "u": update, "upsert": true }
+            let query = self.held(doc! { "_id": self.id(namespace) });
+            doc! { "q": query, "u": update, "upsert": true }
         };
         let statements: Vec<Document> = updates.iter().map(statement).collect();
         let mut refused = None;

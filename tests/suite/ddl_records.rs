@@ -1,0 +1,159 @@
+//! What a change of a collection has lost against, or was refused for, is on record whatever is cut
+//! off meanwhile.
+
+use std::time::Duration;
+
+use bson::{Document, doc};
+use serde_json::Value;
+
+use crate::support::compare::assert_converged;
+use crate::support::env::TestEnv;
+use crate::support::mongod::Mongod;
+use crate::support::schema::{assert_same_schema, schema};
+use crate::support::wait::wait_for;
+
+const SOON: Duration = Duration::from_secs(40);
+
+async fn run(cluster: &Mongod, command: Document) {
+    let shown = command.to_string();
+    let shop = cluster.client().database("shop");
+    if let Err(error) = shop.run_command(command).await {
+        panic!("{shown}: {error}");
+    }
+}
+
+/// What both sides change at once, each in its own way: an index that is there, a new one, options,
+/// a view, and a new collection.
+fn changes_of(by: &str, days: i32) -> Vec<Document> {
+    let seconds = days * 86_400;
+    vec![
+        doc! { "collMod": "orders", "index": { "name": "at", "expireAfterSeconds": seconds } },
+        doc! { "createIndexes": "orders", "indexes": [{ "key": { by: 1 }, "name": "new" }] },
+        doc! { "collMod": "orders", "validator": { "by": by } },
+        doc! { "create": "view", "viewOn": "orders", "pipeline": [{ "$match": { "by": by } }] },
+        doc! { "create": "fresh", "validator": { "by": by } },
+    ]
+}
+
+/// tandem's change is made and its reply says that nobody knows: another attempt, or another
+/// process, finds nothing left to be changed.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_whose_reply_is_lost_leaves_no_loser_without_its_one_record() {
+    let env = TestEnv::start().await;
+    env.create_on_both("shop", "orders").await;
+    let mut tandem = env.streaming(&env.link()).await;
+    let index = doc! { "key": { "at": 1 }, "name": "at", "expireAfterSeconds": 60 };
+    run(
+        &env.a,
+        doc! { "createIndexes": "orders", "indexes": [index] },
+    )
+    .await;
+    assert_same_schema(&env, SOON).await;
+
+    tandem.sigstop();
+    for (cluster, by, days) in [(&env.a, "a", 40), (&env.b, "b", 50)] {
+        for command in changes_of(by, days) {
+            run(cluster, command).await;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let unclear = doc! {
+        "failCommands": ["collMod", "createIndexes", "dropIndexes", "create", "drop"],
+        "appName": "tandem",
+        "writeConcernError": { "code": 91, "errmsg": "made up", "errorLabels": [] },
+    };
+    env.a.fail_command("alwaysOn", unclear).await;
+    tandem.sigcont();
+    assert_same_schema(&env, SOON).await;
+    tandem.kill9();
+    env.a.fail_command("off", doc! {}).await;
+    tandem.start();
+    tandem.wait_until_streaming().await;
+    let row = doc! { "_id": 1, "by": "b" };
+    env.orders_a().insert_one(row).await.unwrap();
+    assert_converged(&env, SOON).await;
+    assert_same_schema(&env, SOON).await;
+    let records = tandem.conflicts(&["--kind", "ddl"]);
+    let indexes = &schema(env.a.client()).await["shop.orders"].2;
+    assert!(indexes.contains_key("new"), "an echo was taken for a drop");
+    let mut lost: Vec<_> = records
+        .iter()
+        .map(|record| {
+            let of = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+            let losing = of(&record["losing"]["operation"]);
+            (
+                of(&record["namespace"]),
+                losing,
+                of(&record["winner_cluster"]),
+            )
+        })
+        .collect();
+    lost.sort();
+    let expected = [
+        ("shop.fresh", "create"),
+        ("shop.orders", "createIndexes"),
+        ("shop.orders", "modify"),
+        ("shop.orders", "modify"),
+        ("shop.view", "create"),
+    ]
+    .map(|(namespace, losing)| (namespace.to_owned(), losing.to_owned(), "b".to_owned()));
+    assert_eq!(lost, expected);
+    tandem.stop().await;
+}
+
+/// One event after the other about an index that the target refuses for its own documents.
+#[tokio::test(flavor = "multi_thread")]
+async fn each_change_that_is_refused_is_on_record_once_also_over_a_kill() {
+    let env = TestEnv::start().await;
+    env.create_on_both("shop", "orders").await;
+    let mut tandem = env.streaming(&env.link().one_way()).await;
+    for id in 1..=2 {
+        let row = doc! { "_id": id, "sku": 1 };
+        env.orders_b().insert_one(row).await.unwrap();
+    }
+    // The problem is listed, and the process killed before the record is made.
+    let cut = doc! {
+        "failCommands": ["update"], "namespace": "__tandem.conflicts", "appName": "tandem",
+        "closeConnection": true,
+    };
+    env.a.fail_command("alwaysOn", cut).await;
+    let unique = doc! { "key": { "sku": 1 }, "name": "sku", "unique": true };
+    run(
+        &env.a,
+        doc! { "createIndexes": "orders", "indexes": [unique] },
+    )
+    .await;
+    let own = env.b.client().database("__tandem");
+    let problems = own.collection::<Document>("ddl");
+    wait_for("the problem", SOON, || async {
+        let problem = problems.find_one(doc! { "kind": "problem" });
+        problem.await.unwrap()
+    })
+    .await;
+    tandem.kill9();
+    env.a.fail_command("off", doc! {}).await;
+    tandem.start();
+    tandem.wait_until_streaming().await;
+    let hidden = doc! { "name": "sku", "hidden": true };
+    run(&env.a, doc! { "collMod": "orders", "index": hidden }).await;
+    let row = doc! { "_id": 3, "sku": 3 };
+    env.orders_a().insert_one(row).await.unwrap();
+    let records = wait_for("both records", SOON, || async {
+        let records = tandem.conflicts(&["--kind", "ddl"]);
+        (records.len() > 1).then_some(records)
+    })
+    .await;
+    let refused: Vec<_> = records
+        .iter()
+        .map(|record| {
+            assert_eq!(record["reason"], "refused", "{record}");
+            record["losing"]["operation"].as_str().unwrap_or_default()
+        })
+        .collect();
+    assert_eq!(refused, ["createIndexes", "modify"]);
+    assert_eq!(
+        tandem.status()["index_problems"].as_array().unwrap().len(),
+        1
+    );
+    tandem.stop().await;
+}
