@@ -354,11 +354,10 @@ fn found_notes(found: &Document, rank: Rank) -> Option<(DocumentKey, FoundNotes)
         included: found.get_timestamp("included").ok(),
         dead: found.get_bool("dead").unwrap_or(false),
     };
-    let witnessed = witnessed(found, &key, rank);
     let notes = FoundNotes {
         stored,
         paid,
-        witnessed,
+        witnessed: witnessed(found, &key, rank),
     };
     Some((key, notes))
 }
