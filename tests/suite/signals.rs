@@ -90,7 +90,8 @@ async fn a_full_disk_under_the_log_and_few_files_stop_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn too_few_files_threads_or_memory_are_named_and_are_no_damage() {
     let env = TestEnv::start().await;
-    let link = env.link();
+    // Where files are missing for a connection, it is tried for that long.
+    let link = env.link().extra("[timeouts]\nconnect = \"5s\"");
     let mut tandem = env.streaming(&link).await;
     tandem.stop().await;
     for (limit, hints) in [
@@ -132,7 +133,7 @@ async fn a_store_that_gets_none_of_its_threads_ends_the_process_by_name() {
         starved.under(&strace::failing_from("clone,clone3", "EAGAIN", first));
         starved.run_with(&["--until-caught-up"]);
         starved.start();
-        let code = starved.wait_exit(SOON).await;
+        let code = starved.wait_exit(2 * SOON).await;
         let log = starved.log();
         assert!(!log.contains("damaged"), "{first}: {log}");
         let named = code == 7 && log.contains("ulimit -a");
