@@ -17,6 +17,8 @@ pub enum Fault {
     NoEpoch,
     /// A checkpoint moves from wherever it is.
     NoSequence,
+    /// A read of what a majority has may lack what this process has written.
+    StaleReads,
     /// Commands name a collection without its UUID.
     NoUuid,
     /// The transaction that settles a conflict leaves its records to be written afterwards.
@@ -63,6 +65,7 @@ impl Fault {
             Fault::NoOwed => "no_owed",
             Fault::NoEpoch => "no_epoch",
             Fault::NoSequence => "no_sequence",
+            Fault::StaleReads => "stale_reads",
             Fault::NoUuid => "no_uuid",
             Fault::LateRecords => "late_records",
             Fault::EndedOnce => "ended_once",

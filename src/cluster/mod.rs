@@ -6,6 +6,7 @@ pub mod errors;
 mod failure;
 mod said;
 mod server;
+mod written;
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use crate::error::{Error, Result};
 pub use driver::{APP_NAME, DriverServer};
 pub use failure::{Failure, FailureKind};
 pub use server::{Answer, Batch, Cursor, CursorKind, Server, Session};
+use written::Written;
 
 /// The driver tells the cause when its time is over; whoever waits for it must not give up first.
 const CAUSE_TIME_MAX: Duration = Duration::from_secs(1);
@@ -32,6 +34,8 @@ pub struct Cluster {
     pub name: String,
     /// How long one call may take.
     pub operation_timeout: Duration,
+    /// By this connection and its clones.
+    written: Arc<Written>,
 }
 
 /// How a process comes to its clusters.
@@ -86,7 +90,19 @@ impl Cluster {
             side,
             name,
             operation_timeout,
+            written: Arc::default(),
         }
+    }
+
+    /// A read concern that shows what a majority has, among it everything that [`Cluster::command`] was
+    /// told that a majority has.
+    pub fn of_majority(&self) -> Document {
+        self.written.of_majority()
+    }
+
+    /// The same for a raw command.
+    pub fn of_majority_raw(&self) -> RawDocumentBuf {
+        raw(&self.of_majority()).expect("a read concern")
     }
 
     /// The same cluster, where one call may take as long as this.
@@ -117,8 +133,15 @@ impl Cluster {
         command: Document,
         doing: &str,
     ) -> Result<Document> {
+        let is_write = command.contains_key("writeConcern");
         let command = raw(&command)?;
-        self.within(doing, self.server.run(database, command)).await
+        let reply = self
+            .within(doing, self.server.run(database, command))
+            .await?;
+        if is_write {
+            self.written.note(&reply);
+        }
+        Ok(reply)
     }
 
     /// Runs a write command on the primary within `timeouts.operation`, byte for byte as given.

@@ -25,7 +25,8 @@ impl Own {
     /// # Errors
     /// As the cluster says.
     pub async fn find(&self, collection: &str, filter: Document) -> Result<Vec<Document>> {
-        self.find_at("majority", collection, filter).await
+        let concern = self.cluster.of_majority();
+        self.find_at(concern, collection, filter).await
     }
 
     /// Whether a document matches.
@@ -40,7 +41,7 @@ impl Own {
             "limit": 1,
             "singleBatch": true,
             "projection": { "_id": 1 },
-            "readConcern": { "level": "majority" },
+            "readConcern": self.cluster.of_majority(),
         };
         let found = self.cluster.all(&self.database, command, &doing).await?;
         Ok(!found.is_empty())
@@ -53,13 +54,14 @@ impl Own {
     /// As the cluster says.
     pub async fn find_latest(&self, collection: &str, id: &str) -> Result<Option<Document>> {
         let filter = doc! { "_id": id };
-        let found = self.find_at("linearizable", collection, filter).await?;
+        let concern = doc! { "level": "linearizable" };
+        let found = self.find_at(concern, collection, filter).await?;
         Ok(found.into_iter().next())
     }
 
     async fn find_at(
         &self,
-        level: &str,
+        concern: Document,
         collection: &str,
         filter: Document,
     ) -> Result<Vec<Document>> {
@@ -67,7 +69,7 @@ impl Own {
         let command = doc! {
             "find": collection,
             "filter": filter,
-            "readConcern": { "level": level },
+            "readConcern": concern,
         };
         self.cluster.all(&self.database, command, &doing).await
     }
@@ -123,12 +125,12 @@ impl Own {
         Ok(reply.get_i32("n").unwrap_or(0).max(0) as usize)
     }
 
-    /// The cluster's operation time: everything acknowledged so far is not later.
+    /// The cluster's operation time: everything that this process was told of so far is not later.
     ///
     /// # Errors
     /// As the cluster says.
     pub async fn operation_time(&self) -> Result<Timestamp> {
-        self.time_at("majority").await
+        self.time_at(self.cluster.of_majority()).await
     }
 
     /// Nothing that anybody has written so far is later, acknowledged or not: what a majority is
@@ -137,12 +139,12 @@ impl Own {
     /// # Errors
     /// As the cluster says.
     pub async fn latest_time(&self) -> Result<Timestamp> {
-        self.time_at("linearizable").await
+        self.time_at(doc! { "level": "linearizable" }).await
     }
 
-    async fn time_at(&self, level: &str) -> Result<Timestamp> {
+    async fn time_at(&self, concern: Document) -> Result<Timestamp> {
         let doing = format!("read the time of {}", self.cluster.name);
-        let command = doc! { "find": "links", "limit": 1, "readConcern": { "level": level } };
+        let command = doc! { "find": "links", "limit": 1, "readConcern": concern };
         let reply = self
             .cluster
             .command(&self.database, command, &doing)

@@ -44,7 +44,8 @@ pub async fn fill_up_store(
 
 async fn fill_up_from(store: &Store, own: &Own) -> Result<()> {
     let doing = format!("read {}.conflicts on {}", own.database, own.cluster.name);
-    let command = rawdoc! { "find": "conflicts", "readConcern": { "level": "majority" } };
+    let concern = own.cluster.of_majority_raw();
+    let command = rawdoc! { "find": "conflicts", "readConcern": concern };
     let (cluster, kind) = (&own.cluster, CursorKind::PLAIN);
     let mut cursor = cluster.open(&own.database, command, kind, &doing).await?;
     let (mut batch, mut bytes) = (Vec::new(), 0);
@@ -78,7 +79,7 @@ async fn whole(store: &Store, own: &Own, record: &RawDocument) -> Result<RawDocu
         let command = rawdoc! {
             "find": "conflict_chunks",
             "filter": { "_id": id.clone() },
-            "readConcern": { "level": "majority" },
+            "readConcern": own.cluster.of_majority_raw(),
         };
         let take = |chunk: &RawDocument| {
             let data = chunk.get_binary("data").map(|data| data.bytes.to_vec());

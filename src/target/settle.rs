@@ -10,6 +10,7 @@ use super::session::{Snapshot, TagSession};
 use super::transaction::Transaction;
 use crate::cluster::{Cluster, CursorKind};
 use crate::error::{Error, Result};
+use crate::fault::Fault;
 
 /// Whether a commit of unknown outcome is there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,10 +55,15 @@ pub async fn settle(
         });
     }
     let settled_at = newer.commit().await?;
+    // A primary that was elected meanwhile may not know yet that a majority has it (SERVER-53813).
+    let mut concern = doc! { "level": "majority" };
+    if !Fault::StaleReads.is_on() {
+        concern.insert("afterClusterTime", settled_at);
+    }
     let command = doc! {
         "find": "checkpoints",
         "filter": { "_id": from.id.as_str() },
-        "readConcern": { "level": "majority" },
+        "readConcern": concern,
         "limit": 1,
     };
     let cluster = session.cluster().clone();

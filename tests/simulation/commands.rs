@@ -49,6 +49,9 @@ pub fn run(
     if snapshot_asked(command).is_some_and(|asked| replica.is_not_durable_yet(asked)) {
         return Outcome::Held;
     }
+    if time_asked(command, "afterClusterTime").is_some_and(|asked| asked > replica.shown_time()) {
+        return Outcome::Held;
+    }
     let outcome = match begin(replica, command, session) {
         Ok(view) => answer(replica, database, command, &view),
         Err(code) => refused(code),
@@ -56,7 +59,7 @@ pub fn run(
     match outcome {
         Outcome::Reply(mut reply) => {
             reply.insert("ok", 1.0);
-            reply.insert("operationTime", replica.time);
+            reply.insert("operationTime", operation_time(replica, command));
             Outcome::Reply(reply)
         }
         Outcome::Refused { code, .. } if !command.contains_key("txnNumber") => Outcome::Refused {
@@ -65,6 +68,19 @@ pub fn run(
         },
         other => other,
     }
+}
+
+/// Of a read of what a majority has: how far that goes.
+fn operation_time(replica: &Replica, command: &Document) -> Timestamp {
+    match asks_for_majority(command) && !command.contains_key("txnNumber") {
+        true => replica.shown_time(),
+        false => replica.time,
+    }
+}
+
+fn asks_for_majority(command: &Document) -> bool {
+    let concern = command.get_document("readConcern");
+    concern.is_ok_and(|concern| matches!(concern.get_str("level"), Ok("majority")))
 }
 
 pub fn refused(code: i32) -> Outcome {
@@ -78,9 +94,11 @@ pub fn refused(code: i32) -> Outcome {
 }
 
 pub fn snapshot_asked(command: &Document) -> Option<Timestamp> {
-    part(command, "readConcern")?
-        .get("atClusterTime")?
-        .as_timestamp()
+    time_asked(command, "atClusterTime")
+}
+
+fn time_asked(command: &Document, name: &str) -> Option<Timestamp> {
+    part(command, "readConcern")?.get(name)?.as_timestamp()
 }
 
 /// Finds or starts the command's transaction.
@@ -92,10 +110,8 @@ fn begin(replica: &mut Replica, command: &Document, session: Option<Uuid>) -> Re
     if asked.is_some_and(|asked| replica.is_forgotten(asked)) {
         return Err(SNAPSHOT_TOO_OLD);
     }
-    let level = part(command, "readConcern").and_then(|concern| concern.get("level")?.as_str());
-    let of_majority = level == Some("majority");
-    let latest = match of_majority {
-        true => replica.durable_time(),
+    let latest = match asks_for_majority(command) {
+        true => replica.shown_time(),
         false => replica.time,
     };
     let time = asked.unwrap_or(latest);

@@ -33,12 +33,14 @@ pub fn schedule(seed: u64, steps: Vec<Step>) -> Schedule {
         seed,
         weather: Weather {
             lost_percent: 0,
+            lost_commits_percent: 0,
             delay_ms_max: 1,
             late_ms_max: 0,
             members_lag_ms: 5,
             batch_events_max: 100,
             stale_tokens_percent: 0,
             history_seconds: 300,
+            elected_percent: 0,
         },
         skew_ms: Pair::new(0, 0),
         lanes: 1,
@@ -52,7 +54,7 @@ pub fn schedule(seed: u64, steps: Vec<Step>) -> Schedule {
 }
 
 /// Returns what they came to, all of which ended well.
-fn play_well(schedules: impl Iterator<Item = Schedule>) -> Vec<Outcome> {
+pub fn play_well(schedules: impl Iterator<Item = Schedule>) -> Vec<Outcome> {
     let played = schedules.map(|schedule| {
         let outcome = play(&schedule);
         let problems = &outcome.problems;

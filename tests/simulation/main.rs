@@ -9,6 +9,7 @@ mod checks;
 mod collections;
 mod commands;
 mod deaths;
+mod elections;
 mod known;
 mod majority;
 mod network;

@@ -8,6 +8,9 @@ use bson::Timestamp;
 use crate::collections::is_change;
 use crate::replica::{Entry, Replica, SessionState, Standing};
 
+/// A member gets an entry, and learns only later that others have it, too.
+const LEARNING_LAGS: u32 = 4;
+
 impl Replica {
     /// Entries of the oplog that a majority has.
     pub fn durable(&self) -> &[Entry] {
@@ -17,7 +20,21 @@ impl Replica {
 
     /// A majority has everything up to this time.
     pub fn durable_time(&self) -> Timestamp {
-        match (self.durable().last(), self.oplog.first()) {
+        self.time_of(self.durable())
+    }
+
+    /// What reads of what a majority has show. A primary that was just elected may be behind in that
+    /// until a majority has something of its own term, up to 7.0 (SERVER-53813).
+    pub fn shown_time(&self) -> Timestamp {
+        let Some((_, at)) = self.shows.filter(|(until, _)| self.elapsed < *until) else {
+            return self.durable_time();
+        };
+        let is_shown = |entry: &Entry| entry.durable_at <= at;
+        self.time_of(&self.oplog[..self.oplog.partition_point(is_shown)])
+    }
+
+    fn time_of(&self, durable: &[Entry]) -> Timestamp {
+        match (durable.last(), self.oplog.first()) {
             (Some(last), _) => last.time,
             (None, Some(first)) => before(first.time),
             (None, None) => self.time,
@@ -39,8 +56,9 @@ impl Replica {
     }
 
     /// Another member becomes primary. It knows nothing of open transactions, nor of what only the
-    /// last primary had, where that is `rolled_back`: returns the applications' writes in it.
-    pub fn elect(&mut self, rolled_back: bool) -> Vec<u32> {
+    /// last primary had, where that is `rolled_back`: returns the applications' writes in it. It answers
+    /// after this time.
+    pub fn elect(&mut self, rolled_back: bool, time: Duration) -> Vec<u32> {
         let mut undone = Vec::new();
         // A change of a collection is never undone here.
         let is_change = |entry: &Entry| entry.operations.iter().any(|one| is_change(one.kind));
@@ -55,6 +73,9 @@ impl Replica {
                 collection.versions.retain(|_, all| !all.is_empty());
             }
         }
+        let lag = self.members_lag;
+        let known = self.elapsed.saturating_sub(lag * LEARNING_LAGS);
+        self.shows = Some((self.elapsed + time + lag, known));
         self.cursors.clear();
         self.sessions = committed_sessions(&self.oplog);
         self.tick();

@@ -169,6 +169,9 @@ impl Line {
             match outcome {
                 Outcome::Reply(reply) if is_write(command) => {
                     self.wait_durable(term).await?;
+                    if name == "commitTransaction" {
+                        lock(&self.world).has_committed(self.side, session);
+                    }
                     return Ok(reply);
                 }
                 Outcome::Reply(reply) => return Ok(reply),

@@ -209,7 +209,9 @@ async fn take(
             time,
             rolled_back,
         } => {
-            wait_for_something_to_lose(world, *side).await;
+            if *rolled_back {
+                wait_for_something_to_lose(world, *side).await;
+            }
             lock(world).elect(*side, *rolled_back, *time);
         }
         What::ClockJump { side, ms } => lock(world).skew_ms[*side] += ms,
@@ -226,7 +228,7 @@ async fn take(
     0
 }
 
-/// An election is of interest where the last primary has what the others have not.
+/// A rollback is of interest where the last primary has what the others have not.
 async fn wait_for_something_to_lose(world: &SharedWorld, side: Side) {
     let until = Instant::now() + UNDURABLE_WAIT_MAX;
     let is_behind = || lock(world).replica(side).next_durable_at().is_some();

@@ -50,7 +50,7 @@ pub fn get_more(replica: &mut Replica, id: i64) -> Outcome {
         return refused(SNAPSHOT_TOO_OLD);
     }
     let view = View {
-        time: cursor.snapshot.unwrap_or(replica.durable_time()),
+        time: cursor.snapshot.unwrap_or(replica.shown_time()),
         session: None,
     };
     let (name, last) = (cursor.namespace.as_str(), Some(&cursor.last));

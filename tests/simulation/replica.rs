@@ -100,6 +100,8 @@ pub struct Replica {
     pub history_seconds: u32,
     /// How far the other members are behind the primary.
     pub members_lag: Duration,
+    /// A primary that was elected: until when it shows what a majority had at which moment.
+    pub shows: Option<(Duration, Duration)>,
     pub collections: BTreeMap<String, Collection>,
     pub oplog: Vec<Entry>,
     pub sessions: HashMap<Uuid, SessionState>,
@@ -125,6 +127,7 @@ impl Replica {
             elapsed: Duration::ZERO,
             history_seconds: u32::MAX,
             members_lag: Duration::ZERO,
+            shows: None,
             collections: BTreeMap::new(),
             oplog: Vec::new(),
             sessions: HashMap::new(),

@@ -188,15 +188,18 @@ impl Schedule {
         let mut dice = Random::new(seed);
         let mut weather = Weather {
             lost_percent: [0, 0, 1, 4][dice.below(4) as usize],
+            lost_commits_percent: [0, 0, 10][dice.below(3) as usize],
             delay_ms_max: [1, 4, 20][dice.below(3) as usize],
             late_ms_max: [0, 50, 1500][dice.below(3) as usize],
             members_lag_ms: [0, 2, 5, 30][dice.below(4) as usize],
             batch_events_max: [1, 3, 100][dice.below(3) as usize],
             stale_tokens_percent: [0, 30, 80][dice.below(3) as usize],
             history_seconds: [1, 5, 300][dice.below(3) as usize],
+            elected_percent: [0, 50][dice.below(2) as usize],
         };
         if emphasis == Emphasis::LostReplies {
             weather.lost_percent = 4;
+            weather.lost_commits_percent = 10;
         }
         let skew = |dice: &mut Random| [0, 0, 40, 3_600_000][dice.below(4) as usize];
         let skew_ms = Pair::new(skew(&mut dice), skew(&mut dice));

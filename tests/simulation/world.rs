@@ -12,12 +12,14 @@ use tokio::time::Instant;
 use crate::commands::uuid_of;
 use crate::deaths::Deaths;
 use crate::random::Random;
-use crate::replica::Replica;
+use crate::replica::{Entry, Replica};
 
 /// How bad a schedule's network is.
 #[derive(Debug, Clone, Copy)]
 pub struct Weather {
     pub lost_percent: u64,
+    /// Of commits, beside that.
+    pub lost_commits_percent: u64,
     pub delay_ms_max: u64,
     /// Longest time a command whose reply is lost may still be under way.
     pub late_ms_max: u64,
@@ -27,6 +29,8 @@ pub struct Weather {
     pub stale_tokens_percent: u64,
     /// How far back a cluster can be read.
     pub history_seconds: u32,
+    /// How often another member becomes primary just when a commit of unknown outcome was settled.
+    pub elected_percent: u64,
 }
 
 /// What the network does with one command.
@@ -90,6 +94,12 @@ pub struct World {
     pub trace: u64,
     pub commands: u64,
 }
+
+/// What settles a commit writes there, and nothing else of a transaction does.
+const MARKERS: &str = "__tandem.markers";
+/// A commit that was answered just now is among so many entries of an oplog.
+const COMMITS_BEHIND_MAX: usize = 100;
+const ELECTION_TIME: Duration = Duration::from_millis(1);
 
 pub type SharedWorld = Arc<Mutex<World>>;
 
@@ -197,28 +207,46 @@ impl World {
     pub fn heal(&mut self) {
         self.weather = Weather {
             lost_percent: 0,
+            lost_commits_percent: 0,
             delay_ms_max: 2,
             late_ms_max: 0,
             members_lag_ms: 1,
             batch_events_max: 100,
             stale_tokens_percent: 0,
             history_seconds: 300,
+            elected_percent: 0,
         };
         self.deaths.end();
         self.asleep_until = [None; 2];
         self.cut_until = Pair::new(None, None);
         self.electing_until = Pair::new(None, None);
+        for side in Side::BOTH {
+            self.replicas[side].shows = None;
+        }
         self.slow_until = Pair::new(None, None);
     }
 
     /// Another member of the cluster becomes primary after some time.
     pub fn elect(&mut self, side: Side, rolled_back: bool, time: Duration) {
-        let undone = self.replica(side).elect(rolled_back);
+        let undone = self.replica(side).elect(rolled_back, time);
         self.undone.extend(undone);
         self.terms[side] += 1;
         self.electing_until[side] = Some(Instant::now() + time);
         self.note(side, "election", i32::from(rolled_back));
         self.written(side);
+    }
+
+    /// A session has committed something: where that settles what became of a commit, the read that
+    /// follows may be answered by another primary.
+    pub fn has_committed(&mut self, side: Side, session: Option<Uuid>) {
+        let oplog = self.replicas[side].oplog.iter().rev();
+        let of_session = |entry: &&Entry| entry.transaction.map(|(id, _)| id) == session;
+        let last = oplog.take(COMMITS_BEHIND_MAX).find(of_session);
+        let mut written = last.into_iter().flat_map(|entry| &entry.operations);
+        let has_settled = written.any(|one| one.namespace == MARKERS);
+        if has_settled && self.dice.percent(self.weather.elected_percent) {
+            self.elect(side, false, ELECTION_TIME);
+        }
     }
 
     pub fn is_electing(&self, side: Side) -> bool {
@@ -235,7 +263,10 @@ impl World {
         };
         let (mut there, back) = (part(), part());
         let is_cut = self.is_cut(side);
-        let is_lost = is_cut || self.dice.percent(weather.lost_percent);
+        let is_commit = command.contains_key("commitTransaction");
+        let is_lost = is_cut
+            || self.dice.percent(weather.lost_percent)
+            || (is_commit && self.dice.percent(weather.lost_commits_percent));
         // What a transaction still has under way may come late: nothing else can make it come true.
         if is_lost && command.contains_key("txnNumber") {
             there += Duration::from_millis(self.dice.below(weather.late_ms_max + 1));

@@ -183,7 +183,7 @@ pub async fn holding_data(cluster: &Cluster, filter: &NamespaceFilter) -> Result
             "projection": { "_id": 1 },
             "limit": 1,
             "singleBatch": true,
-            "readConcern": { "level": "majority" },
+            "readConcern": cluster.of_majority_raw(),
         };
         let mut holds_data = false;
         let take = |_: &RawDocument| holds_data = true;

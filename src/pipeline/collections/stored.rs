@@ -148,7 +148,7 @@ impl Collections {
         let command = doc! {
             "find": "collections",
             "filter": { "link": &self.link },
-            "readConcern": { "level": "majority" },
+            "readConcern": cluster.of_majority(),
         };
         cluster.all(&self.database, command, &doing).await
     }
