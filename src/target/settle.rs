@@ -11,14 +11,19 @@ use super::transaction::Transaction;
 use crate::cluster::{Cluster, CursorKind};
 use crate::error::{Error, Result};
 
-/// Whether a commit of unknown outcome is there.
+/// Whether a commit of unknown outcome is there. To ask for it, the session has written something else
+/// at the time `asked_at`: a transaction on it must not run at an older snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Settled {
-    /// It is there since this time.
-    Committed(Timestamp),
-    /// It is not, and never will be. The session has written something else at this time: a
-    /// transaction on it must not run at an older snapshot.
-    NotCommitted(Timestamp),
+    /// It is there since the time `at`.
+    Committed {
+        at: Timestamp,
+        asked_at: Timestamp,
+    },
+    /// It is not, and never will be.
+    NotCommitted {
+        asked_at: Timestamp,
+    },
     Fenced,
 }
 
@@ -53,7 +58,7 @@ pub async fn settle(
             refused => Error::unreachable(format!("cannot {doing}: {refused}")),
         });
     }
-    let settled_at = newer.commit().await?;
+    let asked_at = newer.commit().await?;
     let command = doc! {
         "find": "checkpoints",
         "filter": { "_id": from.id.as_str() },
@@ -71,9 +76,12 @@ pub async fn settle(
     Ok(match (number("epoch"), number("sequence")) {
         (Some(epoch), _) if epoch != from.epoch => Settled::Fenced,
         (Some(_), Some(sequence)) if sequence == from.sequence + 1 => {
-            Settled::Committed(landed_at(&cluster, database, from, after).await?)
+            let at = landed_at(&cluster, database, from, after).await?;
+            Settled::Committed { at, asked_at }
         }
-        (Some(_), Some(sequence)) if sequence == from.sequence => Settled::NotCommitted(settled_at),
+        (Some(_), Some(sequence)) if sequence == from.sequence => {
+            Settled::NotCommitted { asked_at }
+        }
         _ => Settled::Fenced,
     })
 }
