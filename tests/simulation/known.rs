@@ -52,7 +52,7 @@ pub fn schedule(seed: u64, steps: Vec<Step>) -> Schedule {
 }
 
 /// Returns what they came to, all of which ended well.
-fn play_well(schedules: impl Iterator<Item = Schedule>) -> Vec<Outcome> {
+pub fn play_well(schedules: impl Iterator<Item = Schedule>) -> Vec<Outcome> {
     let played = schedules.map(|schedule| {
         let outcome = play(&schedule);
         let problems = &outcome.problems;

@@ -10,6 +10,7 @@ mod collections;
 mod commands;
 mod deaths;
 mod known;
+mod known_copies;
 mod majority;
 mod network;
 mod play;
