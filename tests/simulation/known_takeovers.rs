@@ -8,6 +8,10 @@ use tandem::change::Side;
 use crate::known::{play_well, rename, schedule, step, write};
 use crate::schedule::{Schedule, Step, What};
 
+fn written(at_ms: u64, side: Side, key: i32) -> Step {
+    step(at_ms, What::Write { side, key })
+}
+
 fn asleep(at_ms: u64, ms: u64) -> Step {
     let time = Duration::from_millis(ms);
     step(at_ms, What::Sleep { time })
@@ -32,4 +36,31 @@ fn renamed_while_asleep(ms: u64) -> Schedule {
 fn what_a_process_finds_of_a_rename_when_it_wakes_is_not_on_record_where_another_one_has_taken_over()
  {
     play_well((6..20).map(renamed_while_asleep));
+}
+
+/// It wakes once the other process has read which sessions are on record, and adds its own.
+fn asleep_amid_its_start(ms: u64, sleep_ms: u64) -> Schedule {
+    let wakes = ms + sleep_ms;
+    let mut steps = vec![asleep(ms, sleep_ms)];
+    for key in 0..6 {
+        steps.push(written(wakes - 1000, Side::B, key));
+        steps.push(written(wakes - 1000, Side::A, key));
+        let again = (0..12).map(|again| written(wakes + 25 * again, Side::B, key));
+        steps.extend(again);
+    }
+    steps.sort_by_key(|step| step.at);
+    let mut schedule = schedule(wakes, steps);
+    schedule.weather.delay_ms_max = 20;
+    schedule.lanes = 3;
+    schedule
+}
+
+/// One of its lanes noticed that, and the transactions of the others held their documents for as long as
+/// the server lets them: nobody knew of their sessions.
+#[test]
+fn what_a_process_has_under_way_that_slept_amid_its_start_holds_up_nobody() {
+    for ms in [220, 250, 280] {
+        let times = (2700..3200).step_by(100);
+        play_well(times.map(|sleep_ms| asleep_amid_its_start(ms, sleep_ms)));
+    }
 }
