@@ -64,3 +64,30 @@ fn what_a_process_has_under_way_that_slept_amid_its_start_holds_up_nobody() {
         play_well(times.map(|sleep_ms| asleep_amid_its_start(ms, sleep_ms)));
     }
 }
+
+/// Its successor overtakes what it had sent to a slow cluster.
+fn killed_amid_its_claim(ms: u64) -> Schedule {
+    let slow = |time| What::Slow {
+        side: Side::B,
+        time,
+    };
+    let crash = || What::Crash {
+        down: Duration::from_millis(1),
+    };
+    let steps = vec![
+        step(500, slow(Duration::from_secs(3))),
+        step(501, crash()),
+        step(501 + ms, crash()),
+        step(502 + ms, slow(Duration::ZERO)),
+        written(3500, Side::B, 0),
+    ];
+    let mut schedule = schedule(0, steps);
+    schedule.weather.delay_ms_max = 4;
+    schedule
+}
+
+/// It had the same store, so it got the lease back, and its successor ended with 8.
+#[test]
+fn a_dead_process_does_not_take_the_lease_from_its_successor() {
+    play_well((1400..1520).step_by(4).map(killed_amid_its_claim));
+}
