@@ -16,6 +16,7 @@ use super::worker::Worker;
 use crate::change::{Namespace, Policy, Side, Version};
 use crate::error::Result;
 use crate::pipeline::{Pairing, Waiter, list};
+use crate::source::DdlEvent;
 use bson::{Document, doc};
 
 /// Who decides where both sides have changed the same.
@@ -103,15 +104,27 @@ impl Worker {
         }
         let loser = decided.winner.other();
         self.must_go_on(loser)?;
-        self.must_hold(loser).await?;
         self.lost(decided).await
     }
 
     /// Puts on record that the other side did not take what an event of `side` has changed.
     pub(super) async fn refused(&self, side: Side, pending: &Pending) -> Result<()> {
-        let own = &self.own[side];
-        put_on_record(&self.shared, own, side, &pending.event, None, "refused").await?;
+        self.on_record(side, &pending.event, None, "refused")
+            .await?;
         Ok(())
+    }
+
+    /// As [`put_on_record`], where this process still holds the link: a later one may have decided
+    /// otherwise, and has read by then what is on record.
+    pub(super) async fn on_record(
+        &self,
+        side: Side,
+        event: &DdlEvent,
+        won: Option<Won<'_>>,
+        reason: &str,
+    ) -> Result<usize> {
+        self.insist(side, || self.must_hold(side)).await?;
+        put_on_record(&self.shared, &self.own[side], side, event, won, reason).await
     }
 
     /// Puts the losing events of a race on record.
@@ -127,8 +140,7 @@ impl Worker {
                 event: &newest.event,
                 reason: decided.reason,
             });
-            let own = &self.own[loser];
-            let new = put_on_record(&self.shared, own, loser, &lost.event, won, "lost").await?;
+            let new = self.on_record(loser, &lost.event, won, "lost").await?;
             self.shared.counters[loser].totals().conflicts += new as u64;
         }
         Ok(())
@@ -143,8 +155,7 @@ impl Worker {
         collection: &Namespace,
         reason: &str,
     ) -> Result<()> {
-        let own = &self.own[side];
-        put_on_record(&self.shared, own, side, &pending.event, None, reason).await?;
+        self.on_record(side, &pending.event, None, reason).await?;
         let collections = &self.shared.collections;
         if !collections.is_unpaired(collection) {
             self.insist(side, || collections.unpair(collection, reason))

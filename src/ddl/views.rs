@@ -7,7 +7,6 @@ use super::change::Change;
 use super::definition::view_steps;
 use super::intent::Subject;
 use super::queue::Pending;
-use super::record::put_on_record;
 use super::turn::Decided;
 use super::view_names::view_options;
 use super::worker::Worker;
@@ -28,8 +27,7 @@ impl Worker {
         for listed in [&source, &target].into_iter().flatten() {
             if listed.kind != "view" {
                 let reason = "a view and something else have the same name";
-                let own = &self.own[side];
-                put_on_record(&self.shared, own, side, &pending.event, None, reason).await?;
+                self.on_record(side, &pending.event, None, reason).await?;
                 return Ok(());
             }
         }

@@ -110,9 +110,7 @@ impl History {
     /// # Errors
     /// Fenced (8) where another process has raised it further.
     pub fn must_be_of_epoch(&self, epoch: i64, link: &str) -> Result<()> {
-        let mut found = Side::BOTH
-            .into_iter()
-            .flat_map(|side| &self.checkpoints[side]);
+        let mut found = self.checkpoints.a.iter().chain(&self.checkpoints.b);
         match found.all(|found| found.epoch == epoch) {
             true => Ok(()),
             false => Err(Error::fenced(format!(

@@ -12,6 +12,9 @@ use super::own::Own;
 use crate::change::{Pair, Side};
 use crate::error::{Error, Result};
 
+/// So often a dead process's commands may come in between.
+const TAKES_MAX: usize = 3;
+
 /// The lease of one process.
 #[derive(Debug, Clone)]
 pub struct Lease {
@@ -41,16 +44,40 @@ impl Lease {
     /// Fenced (8) where another process holds it.
     pub async fn take(&self) -> Result<()> {
         for side in Side::BOTH {
-            let free = doc! { "$or": [
-                { "holder": { "$exists": false } },
-                { "holder.store_id": &self.store_id },
-                { "$expr": { "$lt": ["$lease_until", "$$NOW"] } },
-            ] };
-            if !self.write(side, free).await? {
-                return Err(self.held_by_another(side).await);
-            }
+            self.take_on(side).await?;
         }
         Ok(())
+    }
+
+    /// From the dead process that is seen to hold it: what that one has sent to take it, and what
+    /// arrives after this, must not take it back.
+    async fn take_on(&self, side: Side) -> Result<()> {
+        for _ in 0..TAKES_MAX {
+            let dead = self.dead_holder(side).await?;
+            let free = doc! { "$or": [
+                { "holder": { "$exists": false } },
+                { "holder.store_id": &self.store_id, "holder.run_id": &dead },
+                { "$expr": { "$lt": ["$lease_until", "$$NOW"] } },
+            ] };
+            if self.write(side, free).await? {
+                return Ok(());
+            }
+            if dead.is_none() {
+                break;
+            }
+        }
+        Err(self.held_by_another(side).await)
+    }
+
+    /// A holder that had this process's store.
+    async fn dead_holder(&self, side: Side) -> Result<Option<String>> {
+        let query = doc! { "_id": &self.link, "holder.store_id": &self.store_id };
+        let found = self.own[side].find("links", query).await?;
+        let holder = found
+            .first()
+            .and_then(|link| link.get_document("holder").ok());
+        let run_id = holder.and_then(|holder| holder.get_str("run_id").ok());
+        Ok(run_id.map(str::to_owned))
     }
 
     /// Renews it.

@@ -199,7 +199,7 @@ async fn replicate(
     tasks::spawn_readers(
         &mut rest, config, connected, &shared, &observer, &started, &rest_stop,
     );
-    tasks::spawn_latecomers(&mut rest, connected, &started, &rest_stop);
+    tasks::spawn_latecomers(&mut rest, config, connected, &started, &rest_stop);
     rest.spawn(tasks::keep_lease(started.lease.clone(), rest_stop.clone()));
     tasks::spawn_helpers(
         &mut rest, config, &shared, &steering, own, &monitor, &rest_stop,

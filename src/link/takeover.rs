@@ -136,6 +136,7 @@ pub(super) async fn open_lanes(
         let side = keeper(config.link.mode, pipeline);
         let found = &history.checkpoints[pipeline.source()];
         let mut ids = Vec::new();
+        let epoch = found.first().map_or(0, |checkpoint| checkpoint.epoch);
         for checkpoint in found {
             let session = TagSession::open(&writers[side]).await?;
             ids.push(session.id());
@@ -152,7 +153,9 @@ pub(super) async fn open_lanes(
         let record = |id: &Uuid| {
             doc! {
                 "q": { "_id": *id },
-                "u": { "$setOnInsert": { "link": link, "pipeline": pipeline.as_str(), "created_at": DateTime::now() } },
+                "u": { "$setOnInsert": {
+                    "link": link, "pipeline": pipeline.as_str(), "epoch": epoch, "created_at": DateTime::now(),
+                } },
                 "upsert": true,
             }
         };

@@ -9,7 +9,7 @@ use super::control;
 use super::former::SideHistory;
 use super::handler::LinkHandler;
 use super::initial_sync::{InitialSync, Progress};
-use super::latecomers::end_latecomers;
+use super::latecomers::Former;
 use super::lease::Lease;
 use super::marker::write_markers;
 use super::merge::{Desk, MergePlace};
@@ -127,14 +127,19 @@ pub(super) fn spawn_readers(
 
 pub(super) fn spawn_latecomers(
     rest: &mut Tasks,
+    config: &Config,
     connected: &Connected,
     started: &Started,
     stop: &CancellationToken,
 ) {
     for side in Side::BOTH {
-        let cluster = connected.clusters[side].clone();
-        let former = started.former[side].clone();
-        rest.spawn(done(end_latecomers(cluster, former, stop.clone())));
+        let former = Former {
+            own: connected.own[side].clone(),
+            link: config.link.name.clone(),
+            ids: started.former[side].clone(),
+            epoch: started.epoch(),
+        };
+        rest.spawn(done(former.end_again(stop.clone())));
     }
 }
 

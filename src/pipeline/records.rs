@@ -8,7 +8,7 @@ use crate::change::{
     ConflictKind, ConflictRecord, DocumentKey, Losing, Operation, Pair, PipelineId, RecordStatus,
     Redaction, SharedEvent, Winning, record_id,
 };
-use crate::resolve::{Conflict, Decision, LostWrite, Plan};
+use crate::resolve::{Conflict, Decision, LostWrite, Plan, is_unread};
 
 /// What records say about the link itself.
 #[derive(Debug, Clone)]
@@ -93,8 +93,11 @@ fn of_conflict(
     // Tells whether this transaction has written the winner's document, too.
     let settled_by = rawdoc! { "settled_by": plan.pipeline.as_str() };
     let kind = kind(net(winners), net(losers));
+    // Of a document that was copied in vain nothing is lost where it is gone by now.
+    let is_nothing = |event: &&SharedEvent| is_unread(event) && documents[loser].is_none();
     losers
         .iter()
+        .filter(|event| !is_nothing(event))
         .map(|event| ConflictRecord {
             id: record_id(
                 &facts.link,

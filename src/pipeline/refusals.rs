@@ -36,15 +36,18 @@ impl Lane {
             let after = plan.fence.time;
             let database = &self.shared.database;
             match settle(&mut self.session, database, &self.checkpoint, after).await {
-                Ok(Settled::Committed(at)) => {
+                Ok(Settled::Committed { at, asked_at }) => {
                     exchange.committed(self.pipeline, self.index, at);
+                    if !Fault::EarlyRetry.is_on() {
+                        self.catch_up(Some(asked_at)).await;
+                    }
                     return Ok(());
                 }
                 Ok(Settled::Fenced) => return Err(Refusal::Fenced),
-                Ok(Settled::NotCommitted(at)) => {
+                Ok(Settled::NotCommitted { asked_at }) => {
                     exchange.abandon(self.pipeline, self.index);
                     return Err(Refusal::Unseen {
-                        at: Some(at).filter(|_| !Fault::EarlyRetry.is_on()),
+                        at: Some(asked_at).filter(|_| !Fault::EarlyRetry.is_on()),
                         code: 0,
                     });
                 }

@@ -163,9 +163,9 @@ impl Witness {
             // It is on the cluster that the plan has read.
             let (database, after) = (&self.shared.database, plan.read_at.time);
             match settle(&mut self.session, database, &self.checkpoint, after).await {
-                Ok(Settled::Committed(at)) => return Ok(at),
+                Ok(Settled::Committed { at, .. }) => return Ok(at),
                 Ok(Settled::Fenced) => return Err(Refusal::Fenced),
-                Ok(Settled::NotCommitted(_)) => {
+                Ok(Settled::NotCommitted { .. }) => {
                     self.shared.exchange.abandon(self.pipeline, 0);
                     return Err(Refusal::Unseen { at: None, code: 0 });
                 }

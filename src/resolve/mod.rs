@@ -26,7 +26,7 @@ pub use ledger::{Landed, Ledger};
 pub use notes::{LostWrite, NoteToClear, StoredNotes};
 pub use plan::{BatchLimits, Caution, Next, Plan, WaitingOn};
 pub use recovery::Room;
-pub use requests::{Purpose, Request, Ticket};
+pub use requests::{Purpose, Request, Ticket, is_unread};
 pub use rules::Rules;
 pub use settle::Settle;
 pub use spool::Spool;

@@ -75,7 +75,7 @@ pub(super) fn unread_write(key: &DocumentKey, at: Timestamp) -> SharedEvent {
 }
 
 /// Whether an event stands for a document that no event has told of.
-pub(super) fn is_unread(event: &SharedEvent) -> bool {
+pub fn is_unread(event: &SharedEvent) -> bool {
     let token = &event.position.token;
     token.starts_with(UNREAD) || token.starts_with(DOCUMENT)
 }

@@ -12,14 +12,19 @@ use crate::cluster::{Cluster, CursorKind};
 use crate::error::{Error, Result};
 use crate::fault::Fault;
 
-/// Whether a commit of unknown outcome is there.
+/// Whether a commit of unknown outcome is there. To ask for it, the session has written something else
+/// at the time `asked_at`: a transaction on it must not run at an older snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Settled {
-    /// It is there since this time.
-    Committed(Timestamp),
-    /// It is not, and never will be. The session has written something else at this time: a
-    /// transaction on it must not run at an older snapshot.
-    NotCommitted(Timestamp),
+    /// It is there since the time `at`.
+    Committed {
+        at: Timestamp,
+        asked_at: Timestamp,
+    },
+    /// It is not, and never will be.
+    NotCommitted {
+        asked_at: Timestamp,
+    },
     Fenced,
 }
 
@@ -54,11 +59,11 @@ pub async fn settle(
             refused => Error::unreachable(format!("cannot {doing}: {refused}")),
         });
     }
-    let settled_at = newer.commit().await?;
+    let asked_at = newer.commit().await?;
     // A primary that was elected meanwhile may not know yet that a majority has it (SERVER-53813).
     let mut concern = doc! { "level": "majority" };
     if !Fault::StaleReads.is_on() {
-        concern.insert("afterClusterTime", settled_at);
+        concern.insert("afterClusterTime", asked_at);
     }
     let command = doc! {
         "find": "checkpoints",
@@ -77,9 +82,12 @@ pub async fn settle(
     Ok(match (number("epoch"), number("sequence")) {
         (Some(epoch), _) if epoch != from.epoch => Settled::Fenced,
         (Some(_), Some(sequence)) if sequence == from.sequence + 1 => {
-            Settled::Committed(landed_at(&cluster, database, from, after).await?)
+            let at = landed_at(&cluster, database, from, after).await?;
+            Settled::Committed { at, asked_at }
         }
-        (Some(_), Some(sequence)) if sequence == from.sequence => Settled::NotCommitted(settled_at),
+        (Some(_), Some(sequence)) if sequence == from.sequence => {
+            Settled::NotCommitted { asked_at }
+        }
         _ => Settled::Fenced,
     })
 }

@@ -14,8 +14,6 @@ use crate::replica::{Entry, id_of};
 use crate::schedule::{COLLECTIONS_ASIDE, KEPT_KEYS};
 use crate::world::{Process, World};
 
-/// So often a session's own record may refuse its commits.
-const TOO_OLD_MAX: u32 = 3;
 pub const OWN: &str = "__tandem";
 
 /// tandem writes documents of applications only in transactions, and only on sessions whose ids
@@ -111,17 +109,11 @@ pub fn check_charge(
     }
 }
 
-/// A session's own record refuses a transaction at an older snapshot: one that has met that waits until
-/// its reader knows of what the session has written.
+/// A session's own record refuses a transaction at a snapshot older than its last write: its lane waits
+/// until its reader knows of that one.
 pub fn check_record(world: &mut World, name: &str, session: Option<Uuid>, code: i32) {
-    let is_refused = name == "commitTransaction" && code == WRITE_CONFLICT;
-    let Some(session) = session.filter(|_| is_refused) else {
-        return;
-    };
-    let refused = world.too_old.entry(session).or_default();
-    *refused += 1;
-    if *refused == TOO_OLD_MAX {
-        let problem = "a session tries again and again at a snapshot older than its own last write";
+    if name == "commitTransaction" && code == WRITE_CONFLICT && session.is_some() {
+        let problem = "a session commits at a snapshot older than its own last write";
         world.problems.push(problem.to_owned());
     }
 }

@@ -11,6 +11,8 @@ mod commands;
 mod deaths;
 mod elections;
 mod known;
+mod known_copies;
+mod known_takeovers;
 mod majority;
 mod network;
 mod play;

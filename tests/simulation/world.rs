@@ -1,6 +1,6 @@
 //! Both clusters, what lies between them and tandem, and the dice of a schedule.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -78,8 +78,6 @@ pub struct World {
     pub newest_host: usize,
     /// Whether there was ever a second process.
     pub has_slept: bool,
-    /// How many commits a session's own record has refused.
-    pub too_old: HashMap<Uuid, u32>,
     /// Who has taken the lease last.
     pub holder: Option<Process>,
     /// Who has raised the epoch last, and held the lease.
@@ -138,7 +136,6 @@ impl World {
             asleep_until: [None; 2],
             newest_host: 0,
             has_slept: false,
-            too_old: HashMap::new(),
             holder: None,
             in_charge: Pair::new(None, None),
             former: Pair::new(None, None),

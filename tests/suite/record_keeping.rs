@@ -210,7 +210,8 @@ async fn a_full_conflict_log_stops_the_link_and_loses_nothing() {
     );
 }
 
-/// What overwrites the document of eu puts it on record in the same transaction, or does not.
+/// What overwrites the document of eu puts it on record in the same transaction, or does not. It may be
+/// on record before, on us, where the pipeline from eu has its turn first.
 #[tokio::test(flavor = "multi_thread")]
 async fn where_no_record_can_be_written_nothing_is_overwritten() {
     const OUT_OF_DISK_SPACE: i32 = 14031;
@@ -218,28 +219,36 @@ async fn where_no_record_can_be_written_nothing_is_overwritten() {
     let env = TestEnv::start().await;
     env.create_on_both("shop", "orders").await;
     let mut tandem = env.streaming(&env.link()).await;
-    let records = FailPoint::on(&env.a, &["update", "insert"]);
+    let records = [&env.a, &env.b].map(|side| FailPoint::on(side, &["update", "insert"]));
     let refused = |code: i32| doc! { "errorCode": code, "namespace": "__tandem.conflicts" };
     let by = async |id: i32| {
         let found = env.orders_a().find_one(doc! { "_id": id }).await.unwrap();
         found.unwrap().get_str("by").unwrap().to_owned()
     };
 
-    records.fail_always(refused(OUT_OF_DISK_SPACE)).await;
+    for side in &records {
+        side.fail_always(refused(OUT_OF_DISK_SPACE)).await;
+    }
     race(&env, &tandem, 1, "").await;
     let says = |status: &Value| status.to_string().contains("14031");
     tandem.wait_status("it says why it waits", SOON, says).await;
     assert_eq!(by(1).await, "eu");
-    records.off().await;
+    for side in &records {
+        side.off().await;
+    }
     assert_converged(&env, SOON).await;
     assert_eq!(by(1).await, "us");
     assert_eq!(tandem.all_conflicts(&env).await.len(), 1);
 
-    records.fail_always(refused(UNAUTHORIZED)).await;
+    for side in &records {
+        side.fail_always(refused(UNAUTHORIZED)).await;
+    }
     race(&env, &tandem, 2, "").await;
     assert_eq!(tandem.wait_exit(SOON).await, 4);
     assert_eq!(by(2).await, "eu");
-    records.off().await;
+    for side in &records {
+        side.off().await;
+    }
     tandem.start();
     tandem.wait_until_streaming().await;
     assert_converged(&env, SOON).await;
