@@ -11,6 +11,7 @@ mod commands;
 mod deaths;
 mod known;
 mod known_copies;
+mod known_merges;
 mod known_takeovers;
 mod majority;
 mod network;
