@@ -177,7 +177,6 @@ async fn prepare(
     widening::remember(config, connected, store, &history).await?;
     let history = read_as_holder(config, connected, &lease, epoch, &mut tags).await?;
     must_reach_back(&history, connected).await?;
-
     let writers = connect_pair(config, &*connected.way).await?;
     let former = tags.clone();
     let lanes = open_lanes(config, own, &writers, &history, store, &mut tags).await?;
@@ -190,9 +189,10 @@ async fn prepare(
     }
     let merge = history.merge();
     if merge.is_some() {
-        for pipeline in PipelineId::BOTH {
-            ledger.hold(pipeline);
-        }
+        ledger.hold_both();
+    }
+    if history.is_merging_first() {
+        ledger.begin_joining();
     }
     let read_from = |side: Side| ledger.complete_of(side).clone();
     let started = Started {

@@ -7,6 +7,7 @@ use bson::Timestamp;
 
 use super::copies::Written;
 use super::gate::Gates;
+use super::joined::Joined;
 use super::notes::NoteToClear;
 use super::plan::Plan;
 use super::recovery::Room;
@@ -79,6 +80,8 @@ pub struct Ledger {
     pub(super) unpaired: HashSet<Namespace>,
     /// Namespaces whose documents share a lane.
     pub(super) single_lane: HashSet<Namespace>,
+    /// While both sides are merged for the first time.
+    pub(super) joined: Option<Joined>,
     /// By the document they collided with: dead letters that wait for it to change.
     pub(super) collided: HashMap<DocumentKey, Vec<(PipelineId, DocumentKey)>>,
 }
@@ -113,6 +116,7 @@ impl Ledger {
             ),
             unpaired: HashSet::new(),
             single_lane: HashSet::new(),
+            joined: None,
             collided: HashMap::new(),
         }
     }
@@ -162,11 +166,9 @@ impl Ledger {
     /// Restored notes may name keys that nothing waits for any more.
     pub(super) fn forget_all_settled(&mut self) {
         let known = self.known_through();
-        let clusters = &self.clusters;
+        let tails = self.clusters.as_ref().map(|cluster| &cluster.tail);
         self.keys.retain(|key, state| {
-            let spooled = clusters
-                .as_ref()
-                .map(|cluster| cluster.tail.first_time(key));
+            let spooled = tails.as_ref().map(|tail| tail.first_time(key));
             state.drop_what_is_settled(known, spooled);
             !state.is_settled()
         });
@@ -197,9 +199,8 @@ impl Ledger {
     }
 
     pub fn is_in_flight(&self, pipeline: PipelineId, lane: usize) -> bool {
-        self.clusters[pipeline.source()].lanes[lane]
-            .in_flight
-            .is_some()
+        let lane = &self.clusters[pipeline.source()].lanes[lane];
+        lane.in_flight.is_some()
     }
 
     /// The reader has come past the commit, which took place at `at`. Nothing happens if no plan is
@@ -226,6 +227,7 @@ impl Ledger {
             if decision.action != Action::Skip {
                 self.retry_collided(&decision.key);
                 self.note_written(pipeline.target(), &decision.key, at);
+                self.note_joined(&decision.key);
             }
         }
         for (key, other) in &plan.collided_with {
@@ -241,12 +243,8 @@ impl Ledger {
         }
         let lane = &mut self.clusters[source].lanes[lane];
         for event in plan.batch.iter() {
-            debug_assert!(
-                lane.queue
-                    .front()
-                    .is_some_and(|front| Arc::ptr_eq(front, event))
-            );
-            lane.queue.pop_front();
+            let front = lane.queue.pop_front();
+            debug_assert!(front.is_some_and(|front| Arc::ptr_eq(&front, event)));
             lane.queue_bytes -= event.memory_bytes();
         }
         lane.requests.drain(..plan.requests);

@@ -4,6 +4,7 @@ mod copies;
 mod decide;
 mod documents;
 mod gate;
+mod joined;
 mod ledger;
 mod notes;
 mod plan;

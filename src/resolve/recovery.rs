@@ -28,6 +28,7 @@ impl Ledger {
         if let Some(state) = self.keys.get_mut(key) {
             state.applied_on(side, at);
         }
+        self.note_joined(key);
         let foreseen = self.clusters[side].foreseen.entry(key.digest());
         let last = foreseen.or_insert(at);
         *last = at.max(*last);

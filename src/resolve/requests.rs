@@ -96,8 +96,15 @@ impl Ledger {
         self.clusters[pipeline.source()].held = !Fault::NoHold.is_on();
     }
 
+    pub fn hold_both(&mut self) {
+        for pipeline in PipelineId::BOTH {
+            self.hold(pipeline);
+        }
+    }
+
     pub fn release(&mut self, pipeline: PipelineId) {
         self.clusters[pipeline.source()].held = false;
+        self.joined = None;
     }
 
     pub fn is_held(&self, pipeline: PipelineId) -> bool {

@@ -145,6 +145,8 @@ impl Ledger {
             _ if self.is_retried(plan.pipeline.target(), &request.key) => Outcome::AskAgain,
             // Writes on both sides are a conflict, which decides in its turn.
             (false, false) => Outcome::Same,
+            // They arrive, too.
+            (false, true) if self.is_joined(&request.key) => Outcome::Same,
             (true, false) if self.rules.mode.is_one_way() => Outcome::Open,
             (true, false) if goes_before && request.against_writes => Outcome::Open,
             (true, false) => Outcome::AskOther {

@@ -61,9 +61,8 @@ impl Link {
         }
         let merges = self.options.before == Before::Merged;
         if merges && self.options.broken != Broken::MergeHold {
-            for pipeline in PipelineId::BOTH {
-                self.ledger.hold(pipeline);
-            }
+            self.ledger.hold_both();
+            self.ledger.begin_joining();
         }
         self.settlement = Some(settlement);
     }

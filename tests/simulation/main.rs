@@ -12,6 +12,7 @@ mod deaths;
 mod elections;
 mod known;
 mod known_copies;
+mod known_merges;
 mod known_takeovers;
 mod majority;
 mod network;
