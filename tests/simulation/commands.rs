@@ -49,7 +49,7 @@ pub fn run(
     if snapshot_asked(command).is_some_and(|asked| replica.is_not_durable_yet(asked)) {
         return Outcome::Held;
     }
-    if time_asked(command, "afterClusterTime").is_some_and(|asked| asked > replica.shown_time()) {
+    if time_asked(command, "afterClusterTime").is_some_and(|asked| replica.hides(asked)) {
         return Outcome::Held;
     }
     let outcome = match begin(replica, command, session) {

@@ -33,6 +33,16 @@ impl Replica {
         self.time_of(&self.oplog[..self.oplog.partition_point(is_shown)])
     }
 
+    /// Whether anything up to this time is not shown yet. A write that changed nothing is answered with a
+    /// time that may have no entry.
+    pub fn hides(&self, up_to: Timestamp) -> bool {
+        let shown = self.shown_time();
+        let hidden = self.oplog.iter().rev().map(|entry| entry.time);
+        hidden
+            .take_while(|time| *time > shown)
+            .any(|time| time <= up_to)
+    }
+
     fn time_of(&self, durable: &[Entry]) -> Timestamp {
         match (durable.last(), self.oplog.first()) {
             (Some(last), _) => last.time,
