@@ -29,7 +29,10 @@ pub use pattern::{
 };
 pub use policy::{Mode, Policy};
 pub use position::{AppliedThrough, ObservedThrough, Position};
-pub use raw::{DEPTH_MAX, RawElement, document_of, each_element, elements, renamed, with_list};
+pub use raw::{
+    DEPTH_MAX, LIST_ELEMENT_BYTES_MAX, RawElement, document_of, each_element, elements, renamed,
+    with_list,
+};
 pub use raw_event::RawEvent;
 pub use record::{ConflictKind, ConflictRecord, Losing, Reason, RecordStatus, Winning, record_id};
 pub use redact::{MARKER, Redaction, redacted_of_loser};

@@ -85,6 +85,9 @@ pub fn document_of<'a>(
     RawDocumentBuf::from_bytes(bytes).expect("elements of a document make a document")
 }
 
+/// What a list needs for an element besides its value: type, index and the index's end.
+pub const LIST_ELEMENT_BYTES_MAX: usize = 12;
+
 /// A document with a list of documents at its end, put together in one piece. There is room left
 /// for a few more fields: a list may be long, and is not to be moved for each of them.
 pub fn with_list<D: Deref<Target = RawDocument>>(
@@ -92,11 +95,10 @@ pub fn with_list<D: Deref<Target = RawDocument>>(
     name: &CStr,
     items: &[D],
 ) -> RawDocumentBuf {
-    const ELEMENT_BYTES_MAX: usize = 12;
     const ROOM_BYTES: usize = 512;
     let bytes_of_items = items
         .iter()
-        .map(|item| item.as_bytes().len() + ELEMENT_BYTES_MAX);
+        .map(|item| item.as_bytes().len() + LIST_ELEMENT_BYTES_MAX);
     let mut bytes = document.into_bytes();
     bytes.reserve_exact(bytes_of_items.sum::<usize>() + name.as_str().len() + ROOM_BYTES);
     bytes.pop();

@@ -21,6 +21,7 @@ pub use driver::{APP_NAME, DriverServer};
 pub use failure::{Failure, FailureKind};
 pub use server::{Answer, Batch, Cursor, CursorKind, Server, Session};
 use written::Written;
+pub use written::majority_after;
 
 /// The driver tells the cause when its time is over; whoever waits for it must not give up first.
 const CAUSE_TIME_MAX: Duration = Duration::from_secs(1);

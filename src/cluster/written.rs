@@ -21,20 +21,25 @@ impl Written {
         }
     }
 
-    /// A read concern that shows what a majority has, and this in any case (`afterClusterTime`): up to
-    /// 7.0 a primary that was just elected may not know yet that a majority has it (SERVER-53813).
     pub fn of_majority(&self) -> Document {
-        let mut concern = doc! { "level": "majority" };
         let written = self.0.load(Ordering::SeqCst);
-        if written > 0 && !Fault::StaleReads.is_on() {
-            let written = Timestamp {
-                time: (written >> 32) as u32,
-                increment: written as u32,
-            };
-            concern.insert("afterClusterTime", written);
-        }
-        concern
+        let written = (written > 0).then_some(Timestamp {
+            time: (written >> 32) as u32,
+            increment: written as u32,
+        });
+        majority_after(written)
     }
+}
+
+/// A read concern that shows what a majority has, and what was written until then in any case
+/// (`afterClusterTime`): up to 7.0 a primary that was just elected may not know yet that a majority has
+/// it (SERVER-53813).
+pub fn majority_after(written: Option<Timestamp>) -> Document {
+    let mut concern = doc! { "level": "majority" };
+    if let Some(written) = written.filter(|_| !Fault::StaleReads.is_on()) {
+        concern.insert("afterClusterTime", written);
+    }
+    concern
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use bson::{Bson, DateTime, Document, RawDocumentBuf, Timestamp, Uuid, doc};
+use bson::{Bson, DateTime, Document, RawDocumentBuf, Timestamp, doc};
 
 use super::merge::Job;
 use super::own::Own;
@@ -81,18 +81,24 @@ impl History {
         Side::BOTH.iter().any(|side| self.is_ready_on(*side)) && !Side::BOTH.iter().any(is_begun)
     }
 
-    /// Whether an initial sync has not come to its end; the last cluster to be told counts.
-    pub fn is_copying(&self) -> bool {
-        let found = self.links.b.as_ref();
-        found.is_some_and(|link| matches!(link.get_str("initial_sync"), Ok("copying")))
+    /// How far the copy or merge is that the link begins with; the last cluster to be told counts.
+    fn initial_sync(&self) -> Option<&str> {
+        self.links.b.as_ref()?.get_str("initial_sync").ok()
     }
 
-    /// The merge that has not come to its end.
+    pub fn is_copying(&self) -> bool {
+        self.initial_sync() == Some("copying")
+    }
+
+    pub fn is_merging_first(&self) -> bool {
+        self.initial_sync() == Some("merging")
+    }
+
+    /// The merge or resync that has not come to its end.
     pub fn merge(&self) -> Option<Job> {
-        let found = self.links.b.as_ref()?;
-        let merging = matches!(found.get_str("initial_sync"), Ok("merging"));
-        let resync = found.get_document("resync").ok().and_then(Job::of_document);
-        resync.or(merging.then(Job::default))
+        let resync = self.links.b.as_ref()?.get_document("resync").ok();
+        let resync = resync.and_then(Job::of_document);
+        resync.or(self.is_merging_first().then(Job::default))
     }
 
     /// Whether no process has taken the link over between two looks.
@@ -386,13 +392,4 @@ fn witnessed(found: &Document, key: &DocumentKey, rank: Rank) -> Vec<SharedEvent
     events.sort_by(|one, other| one.position.cmp(&other.position));
     events.dedup_by(|one, other| one.position == other.position);
     events
-}
-
-/// The ids of tag sessions in a list of session documents.
-pub fn session_ids(found: &[Document]) -> Vec<Uuid> {
-    let id = |session: &Document| match session.get("_id") {
-        Some(Bson::Binary(binary)) => binary.to_uuid().ok(),
-        _ => None,
-    };
-    found.iter().filter_map(id).collect()
 }

@@ -6,9 +6,8 @@ use std::time::Duration;
 use bson::{Uuid, doc};
 use tokio_util::sync::CancellationToken;
 
-use super::history::session_ids;
 use super::own::Own;
-use super::takeover::kill_sessions;
+use super::takeover::{kill_sessions, session_ids};
 use crate::error::Result;
 use crate::fault::Fault;
 

@@ -11,7 +11,7 @@ use super::first_start::{
     with_the_way_back,
 };
 use super::former::left_out;
-use super::history::{History, notes, session_ids};
+use super::history::{History, notes};
 use super::identity::{ServerFacts, identity_of, must_differ, must_match};
 use super::initial_sync::{drop_included, make_missing, must_be_empty};
 use super::lease::Lease;
@@ -23,7 +23,8 @@ use super::set_back::must_hold_what_was_read;
 use super::standing::{Standing, Turn};
 use super::sweeper::clear_leftovers;
 use super::takeover::{
-    claim, kill_sessions, next_epoch, open_lanes, raise_epoch, read_as_holder, tell_of_store,
+    claim, kill_sessions, next_epoch, open_lanes, raise_epoch, read_as_holder, session_ids,
+    tell_of_store,
 };
 use super::widening;
 use crate::change::{Pair, PipelineId, Position, Rank, Side};
@@ -275,9 +276,10 @@ async fn look(
         return Err(Error::usage("the initial copy has not come to its end")
             .hint("`tandem run` goes on with it"));
     }
+    let begins_anew = resync.is_some_and(Job::is_about_everything);
     if !anew {
         match may_go_on(config, connected, store, &history).await {
-            Err(error) if error.class == Class::Resync && begins_anew(resync) => {
+            Err(error) if error.class == Class::Resync && begins_anew => {
                 tracing::warn!(%error, "beginning from now on, and merging everything");
                 is_first = true;
             }
@@ -287,10 +289,6 @@ async fn look(
     let needed = || widening::needed(known.as_ref(), &identity, &history, resync);
     let widening = if is_first { None } else { needed()? };
     Ok((history, is_first, widening))
-}
-
-fn begins_anew(resync: Option<&Job>) -> bool {
-    resync.is_some_and(Job::is_about_everything)
 }
 
 async fn may_go_on(

@@ -3,9 +3,9 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use bson::{DateTime, Uuid, doc};
+use bson::{Bson, DateTime, Document, Uuid, doc};
 
-use super::history::{History, checkpoint_id, highest_epoch, keeper, link_document, session_ids};
+use super::history::{History, checkpoint_id, highest_epoch, keeper, link_document};
 use super::identity::identity_of;
 use super::lease::Lease;
 use super::own::Own;
@@ -21,6 +21,15 @@ use crate::target::{Checkpoint, TagSession};
 /// Another process's open transaction holds its checkpoint at most until its session is killed.
 const EPOCH_TIME_MAX_MS: i64 = 1000;
 const EPOCH_TRIES_MAX: usize = 20;
+
+/// The ids of tag sessions in a list of session documents.
+pub(super) fn session_ids(found: &[Document]) -> Vec<Uuid> {
+    let id = |session: &Document| match session.get("_id") {
+        Some(Bson::Binary(binary)) => binary.to_uuid().ok(),
+        _ => None,
+    };
+    found.iter().filter_map(id).collect()
+}
 
 /// A dead process's open transactions would block applications, and our own epoch.
 pub(super) async fn kill_sessions(cluster: &Cluster, ids: &HashSet<Uuid>) -> Result<()> {

@@ -207,9 +207,7 @@ impl Exchange {
     /// have landed.
     pub async fn hold_both(&self) {
         const INTERVAL: Duration = Duration::from_millis(2);
-        for pipeline in PipelineId::BOTH {
-            self.ledger().hold(pipeline);
-        }
+        self.ledger().hold_both();
         while !self.ledger().is_quiet() {
             tokio::time::sleep(INTERVAL).await;
         }

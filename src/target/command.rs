@@ -5,14 +5,11 @@ use std::ops::Deref;
 use bson::raw::CStr;
 use bson::{RawDocument, RawDocumentBuf, Uuid, cstr};
 
-use crate::change::with_list;
+use crate::change::{LIST_ELEMENT_BYTES_MAX, with_list};
 use crate::fault::Fault;
 
 /// A command may be as large as a document, with 16 KB for what is around it.
 const COMMAND_BYTES_MAX: usize = 16 * 1024 * 1024;
-
-/// What a list needs for an element besides its value: type, index and the index's end.
-const ELEMENT_BYTES_MAX: usize = 12;
 
 /// Statements in as few commands as the server's limit on a command allows. A statement that is
 /// larger than that goes alone.
@@ -20,7 +17,7 @@ pub fn commands<S: Deref<Target = RawDocument>>(statements: &[S]) -> Vec<&[S]> {
     let mut commands = Vec::new();
     let (mut first, mut bytes) = (0, 0);
     for (index, statement) in statements.iter().enumerate() {
-        let size = statement.as_bytes().len() + ELEMENT_BYTES_MAX;
+        let size = statement.as_bytes().len() + LIST_ELEMENT_BYTES_MAX;
         if index > first && bytes + size > COMMAND_BYTES_MAX {
             commands.push(&statements[first..index]);
             (first, bytes) = (index, 0);

@@ -8,9 +8,8 @@ use super::checkpoint::Checkpoint;
 use super::reply::Refusal;
 use super::session::{Snapshot, TagSession};
 use super::transaction::Transaction;
-use crate::cluster::{Cluster, CursorKind};
+use crate::cluster::{Cluster, CursorKind, majority_after};
 use crate::error::{Error, Result};
-use crate::fault::Fault;
 
 /// Whether a commit of unknown outcome is there. To ask for it, the session has written something else
 /// at the time `asked_at`: a transaction on it must not run at an older snapshot.
@@ -60,15 +59,10 @@ pub async fn settle(
         });
     }
     let asked_at = newer.commit().await?;
-    // A primary that was elected meanwhile may not know yet that a majority has it (SERVER-53813).
-    let mut concern = doc! { "level": "majority" };
-    if !Fault::StaleReads.is_on() {
-        concern.insert("afterClusterTime", asked_at);
-    }
     let command = doc! {
         "find": "checkpoints",
         "filter": { "_id": from.id.as_str() },
-        "readConcern": concern,
+        "readConcern": majority_after(Some(asked_at)),
         "limit": 1,
     };
     let cluster = session.cluster().clone();

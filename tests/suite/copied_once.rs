@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::support::env::{LinkConfig, TestEnv};
 use crate::support::mongod::Mongod;
 use crate::support::scenario::natural;
-use crate::support::schema::{assert_same_schema, schema};
+use crate::support::schema::{assert_same_schema, run, schema};
 use crate::support::tandem::Tandem;
 
 const SOON: Duration = Duration::from_secs(60);
@@ -19,14 +19,6 @@ const SOON: Duration = Duration::from_secs(60);
 fn copying(env: &TestEnv) -> LinkConfig {
     let copy = "[initial_sync]\nmode = \"copy\"";
     env.link().one_way().extra(copy)
-}
-
-async fn run(cluster: &Mongod, command: Document) {
-    let shown = command.to_string();
-    let shop = cluster.client().database("shop");
-    if let Err(error) = shop.run_command(command).await {
-        panic!("{shown}: {error}");
-    }
 }
 
 fn of(cluster: &Mongod, name: &str) -> Collection<Document> {

@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::support::compare::{assert_converged, contents};
 use crate::support::env::{LinkConfig, TestEnv};
 use crate::support::mongod::Mongod;
-use crate::support::schema::{assert_same_schema, schema};
+use crate::support::schema::{assert_same_schema, run, schema};
 use crate::support::tandem::Tandem;
 
 const SOON: Duration = Duration::from_secs(90);
@@ -22,14 +22,6 @@ fn copying(env: &TestEnv) -> LinkConfig {
 
 fn of(cluster: &Mongod, name: &str) -> Collection<Document> {
     cluster.client().database("shop").collection(name)
-}
-
-async fn run(cluster: &Mongod, command: Document) {
-    let shown = command.to_string();
-    let shop = cluster.client().database("shop");
-    if let Err(error) = shop.run_command(command).await {
-        panic!("{shown}: {error}");
-    }
 }
 
 async fn fill(cluster: &Mongod, name: &str) {

@@ -7,21 +7,13 @@ use bson::{Document, doc};
 use crate::support::compare::assert_converged;
 use crate::support::env::{LinkConfig, TestEnv};
 use crate::support::mongod::Mongod;
-use crate::support::schema::{assert_same_schema, schema};
+use crate::support::schema::{assert_same_schema, run, schema};
 use crate::support::tandem::Tandem;
 
 const SOON: Duration = Duration::from_secs(30);
 
 fn one_way(env: &TestEnv) -> LinkConfig {
     env.link().one_way()
-}
-
-async fn run(cluster: &Mongod, command: Document) {
-    let shown = command.to_string();
-    let shop = cluster.client().database("shop");
-    if let Err(error) = shop.run_command(command).await {
-        panic!("{shown}: {error}");
-    }
 }
 
 async fn insert(cluster: &Mongod, name: &str, documents: Vec<Document>) {

@@ -8,19 +8,10 @@ use serde_json::Value;
 
 use crate::support::compare::assert_converged;
 use crate::support::env::TestEnv;
-use crate::support::mongod::Mongod;
-use crate::support::schema::{assert_same_schema, schema};
+use crate::support::schema::{assert_same_schema, run, schema};
 use crate::support::wait::wait_for;
 
 const SOON: Duration = Duration::from_secs(40);
-
-async fn run(cluster: &Mongod, command: Document) {
-    let shown = command.to_string();
-    let shop = cluster.client().database("shop");
-    if let Err(error) = shop.run_command(command).await {
-        panic!("{shown}: {error}");
-    }
-}
 
 /// What both sides change at once, each in its own way: an index that is there, a new one, options,
 /// a view, and a new collection.

@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::support::compare::assert_converged;
 use crate::support::env::{LinkConfig, TestEnv, raw_by_id};
 use crate::support::mongod::Mongod;
-use crate::support::schema::{assert_same_schema, schema};
+use crate::support::schema::{assert_same_schema, run, schema};
 use crate::support::tandem::Tandem;
 use crate::support::wait::wait_for;
 
@@ -16,14 +16,6 @@ const SOON: Duration = Duration::from_secs(40);
 
 /// Long enough for an echo to come back, be taken for a change and be sent again.
 const QUIET: Duration = Duration::from_millis(1500);
-
-async fn run(cluster: &Mongod, command: Document) {
-    let shown = command.to_string();
-    let shop = cluster.client().database("shop");
-    if let Err(error) = shop.run_command(command).await {
-        panic!("{shown}: {error}");
-    }
-}
 
 async fn rename(cluster: &Mongod, from: &str, to: &str) {
     let command = doc! { "renameCollection": from, "to": to };

@@ -11,7 +11,6 @@ use crate::cluster::Cluster;
 use crate::config::{Config, suggestion};
 use crate::error::{Error, Result};
 use crate::link::check::collections::{Shape, shapes};
-use crate::link::history::History;
 use crate::link::initial_sync::progress::forget_ranges;
 use crate::link::own::Own;
 
@@ -22,14 +21,6 @@ pub struct Job {
     pub namespaces: Vec<String>,
     /// The side whose documents stay whatever the policy says; what it lacks is removed.
     pub from: Option<Side>,
-}
-
-impl History {
-    /// Whether the merge that the link begins with has not come to its end.
-    pub fn is_merging_first(&self) -> bool {
-        let found = self.links.b.as_ref();
-        found.is_some_and(|link| matches!(link.get_str("initial_sync"), Ok("merging")))
-    }
 }
 
 /// A pattern of `--namespace` that names none of the included collections.

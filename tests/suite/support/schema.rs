@@ -8,12 +8,22 @@ use futures_util::TryStreamExt;
 use mongodb::Client;
 
 use super::env::TestEnv;
+use super::mongod::Mongod;
 
 /// Databases of the tests.
 const DATABASES: [&str; 2] = ["shop", "bank"];
 
 /// Type, options and indexes by namespace.
 pub type Schema = BTreeMap<String, (String, Document, BTreeMap<String, Document>)>;
+
+/// Runs a command on the database of the tests, say one that changes a definition.
+pub async fn run(cluster: &Mongod, command: Document) {
+    let shown = command.to_string();
+    let shop = cluster.client().database("shop");
+    if let Err(error) = shop.run_command(command).await {
+        panic!("{shown}: {error}");
+    }
+}
 
 /// All collections and views as they are now.
 pub async fn schema(client: &Client) -> Schema {
