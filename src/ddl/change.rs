@@ -69,6 +69,16 @@ impl Change {
     }
 }
 
+/// The indexes that an event of `createIndexes` or `dropIndexes` is about.
+pub fn index_names(event: &DdlEvent) -> Vec<String> {
+    let description = event.raw.get_document("operationDescription").ok();
+    let named = |aspect| match aspect {
+        Aspect::Index(name) => Some(name),
+        Aspect::Option(_) => None,
+    };
+    indexes(description).into_iter().filter_map(named).collect()
+}
+
 fn is_time_series(description: Option<&RawDocument>) -> bool {
     let source = description.and_then(|description| description.get_str("viewOn").ok());
     source.is_some_and(|source| source.starts_with("system.buckets."))

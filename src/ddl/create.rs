@@ -47,6 +47,7 @@ impl Worker {
             .counterpart(target, event, collection, &options)
             .await?
         else {
+            self.see(side).await?;
             if collections.is_gone(collection, side) {
                 return Ok(());
             }
@@ -76,6 +77,7 @@ impl Worker {
         options: &Document,
     ) -> Result<Option<Uuid>> {
         let collections = &self.shared.collections;
+        let _creating = collections.creates().await;
         // By its UUID, since it may have got another name by now, and its name another one.
         if let (_, Some(known)) = collections.place(collection, target) {
             return Ok(Some(known));
@@ -102,10 +104,9 @@ impl Worker {
             holder.is_none_or(|holder| holder == *collection)
         });
         match (there.unsupported(self.ddl.rules.mode), free) {
-            (None, Some(there)) => {
-                collections.set_counterpart(collection, target, there, name);
-                Ok(Some(there))
-            }
+            (None, Some(there)) => Ok(Some(
+                collections.take_counterpart(collection, target, there, name),
+            )),
             (Some(_), _) | (None, None) => Ok(None),
         }
     }
@@ -125,10 +126,10 @@ impl Worker {
             to: None,
             created: Some(created.clone()),
         };
-        match self
-            .execute(side, &subject, &step("create", command))
-            .await?
-        {
+        let ran = self.execute(side, &subject, &step("create", command)).await;
+        // Whatever came of it: the reader tells what it has made. The name may be another one's by now.
+        self.insist(side, || self.see(side)).await?;
+        match ran? {
             Ran::Done => {}
             Ran::Refused(Some(errors::NAMESPACE_EXISTS), _) => {
                 return Err(Error::unreachable(format!(
@@ -142,8 +143,6 @@ impl Worker {
                 return Ok(None);
             }
         }
-        // The reader knows what the command has made: the name may be another one's by now.
-        self.see(side).await?;
         let (_, made) = self.shared.collections.place(&created.collection, side);
         match made {
             Some(made) => Ok(Some(made)),
@@ -174,7 +173,7 @@ impl Worker {
             );
             return self.give_up(side, pending, collection, &reason).await;
         }
-        let decided = self.decide(side, |other| {
+        let decided = self.decide(side, |_, other| {
             other.change == Change::Create && other.collection.as_ref() == Some(collection)
         });
         let source = if decided.winner == Side::A {

@@ -13,6 +13,7 @@ use super::definition::Step;
 use crate::change::{Namespace, Pair, Position, Side};
 use crate::error::Result;
 use crate::link::own::Own;
+use crate::pipeline::insist;
 use crate::source::DdlEvent;
 
 /// What a command is about.
@@ -118,7 +119,7 @@ impl Intents {
     /// Writes down that `step` is going to run on `side`. Returns the intent's id.
     ///
     /// # Errors
-    /// As the cluster says.
+    /// As the cluster says; nothing is left on record then.
     pub async fn open(&self, side: Side, subject: &Subject, step: &Step) -> Result<String> {
         let own = &self.own[side];
         let intent = Intent {
@@ -135,18 +136,20 @@ impl Intents {
             "q": { "_id": &id }, "u": { "$set": intent.document(&self.link) }, "upsert": true,
         };
         self.known()[side].push(intent);
-        if let Err(error) = own.update(COLLECTION, vec![statement]).await {
-            self.known()[side].retain(|intent| intent.id != id);
-            self.changed.notify_waiters();
+        if let Err(error) = own.update(COLLECTION, vec![statement.clone()]).await {
+            // It may be there all the same, or come yet.
+            insist(|| own.update(COLLECTION, vec![statement.clone()])).await?;
+            self.withdraw(side, &id).await?;
             return Err(error);
         }
         Ok(id)
     }
 
-    /// The command of an intent has ended.
+    /// The command of an intent has ended. Left open on record it would make a later start take an
+    /// application's change for its echo, so it is written until the cluster has answered.
     ///
     /// # Errors
-    /// As the cluster says; the intent counts as closed all the same.
+    /// What no retry helps against; the intent counts as closed all the same.
     pub async fn close(&self, side: Side, id: &str, end: End) -> Result<()> {
         for intent in self.known()[side]
             .iter_mut()
@@ -157,19 +160,21 @@ impl Intents {
         self.changed.notify_waiters();
         let set = doc! { "end": end.time(), "end_is_exact": matches!(end, End::At(_)) };
         let statement = doc! { "q": { "_id": id }, "u": { "$set": set } };
-        self.own[side].update(COLLECTION, vec![statement]).await?;
+        let own = &self.own[side];
+        insist(|| own.update(COLLECTION, vec![statement.clone()])).await?;
         Ok(())
     }
 
-    /// The command of an intent is not going to run.
+    /// The command of an intent is not going to run; as [`Intents::close`].
     ///
     /// # Errors
-    /// As the cluster says; the intent counts as withdrawn all the same.
+    /// What no retry helps against; the intent counts as withdrawn all the same.
     pub async fn withdraw(&self, side: Side, id: &str) -> Result<()> {
         self.known()[side].retain(|intent| intent.id != id);
         self.changed.notify_waiters();
         let statement = doc! { "q": { "_id": id }, "limit": 0 };
-        self.own[side].delete(COLLECTION, vec![statement]).await?;
+        let own = &self.own[side];
+        insist(|| own.delete(COLLECTION, vec![statement.clone()])).await?;
         Ok(())
     }
 

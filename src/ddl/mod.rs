@@ -21,6 +21,7 @@ mod view_names;
 mod views;
 mod worker;
 
+pub use change::index_names;
 pub use definition::{effective as effective_options, to_create as index_to_create};
 pub use observe::Seen;
 pub use record::put_on_record;
@@ -88,6 +89,7 @@ impl Ddl {
                 let name = collections.renames().on_other(side, &name);
                 if let Some(name) = name
                     && collections.of_uuid(side.other(), uuid).is_none()
+                    && collections.place(&collection, side.other()).1.is_none()
                 {
                     collections.set_counterpart(&collection, side.other(), uuid, &name);
                 }

@@ -32,7 +32,9 @@ impl Ddl {
         if change == Change::Create {
             shared.collections.wait_for_pairs().await;
         }
-        if let Some(subject) = self.intents.echo_of(side, event).await {
+        if let Some(subject) = self.intents.echo_of(side, event).await
+            && may_be_of(shared, side, event, &subject)
+        {
             take_echo(shared, side, event, &change, subject);
             return Ok(Seen::Passing);
         }
@@ -142,8 +144,10 @@ impl Ddl {
             Change::Rename {
                 to, drop_target, ..
             } => {
+                // It may never have been written to since the start.
+                let target = drop_target.filter(|_| self.namespaces.includes(side, to));
+                let target = target.map(|uuid| shared.collections.identify(side, uuid, to));
                 shared.collections.renamed(collection, side, to);
-                let target = drop_target.and_then(|uuid| shared.collections.of_uuid(side, uuid));
                 if let Some(target) = target {
                     shared.collections.set_gone(&target, side);
                     shared.exchange.ledger().unpair(target);
@@ -157,6 +161,23 @@ impl Ddl {
             | Change::Unsupported(_) => {}
         }
     }
+}
+
+/// Whether the event may be of tandem's own creation, if that is what the command was: nobody knows of
+/// another collection as its counterpart, nor of another one that this is.
+///
+/// A command that a crash has cut off may never have run, and somebody else has created the name since.
+fn may_be_of(shared: &Shared, side: Side, event: &DdlEvent, subject: &Subject) -> bool {
+    let Some(created) = &subject.created else {
+        return true;
+    };
+    let collections = &shared.collections;
+    let (_, counterpart) = collections.place(&created.collection, side);
+    let known_as = event
+        .collection_uuid
+        .and_then(|uuid| collections.of_uuid(side, uuid));
+    counterpart.is_none_or(|counterpart| event.collection_uuid == Some(counterpart))
+        && known_as.is_none_or(|known_as| known_as == created.collection)
 }
 
 /// An echo tells what a creation has made, and what a former process did.

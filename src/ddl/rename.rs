@@ -6,9 +6,9 @@ use super::bring::{Ran, is_gone};
 use super::change::Change;
 use super::intent::Subject;
 use super::queue::Pending;
-use super::turn::step;
+use super::turn::{Decided, step};
 use super::worker::Worker;
-use crate::change::{Namespace, Pair, Side};
+use crate::change::{Namespace, Side};
 use crate::cluster::errors;
 use crate::error::{Error, Result};
 use crate::pipeline::{Pairing, list, too_long};
@@ -71,9 +71,16 @@ impl Worker {
                     .await;
             }
         }
-        let decided = self.decide(side, |other| {
+        // What was followed before a crash and is met again competes with nothing.
+        let at = pending.event.position.time;
+        if collections.has_followed(collection, side, at) {
+            return Ok(());
+        }
+        let decided = self.decide(side, |by, other| {
             let same = other.collection.as_ref() == Some(collection);
+            let at = other.event.position.time;
             same && matches!(other.change, Change::Rename { .. })
+                && !collections.has_followed(collection, by, at)
         });
         if decided.winner != side {
             return self.lost(&decided).await;
@@ -81,12 +88,8 @@ impl Worker {
         if !self.still_called(side, collection, to) {
             return Ok(());
         }
-        self.follow_name(side, pending, collection, to, replaced)
-            .await?;
-        match decided.losing.is_empty() {
-            true => Ok(()),
-            false => self.lost(&decided).await,
-        }
+        self.follow_name(side, pending, collection, to, replaced, &decided)
+            .await
     }
 
     /// The renamed one, and what it was put in the place of.
@@ -126,6 +129,7 @@ impl Worker {
         collection: &Namespace,
         to: &Namespace,
         replaced: Option<&Namespace>,
+        decided: &Decided,
     ) -> Result<()> {
         let target = side.other();
         let collections = &self.shared.collections;
@@ -134,11 +138,6 @@ impl Worker {
         };
         // What is not replicated any more on the other side is no counterpart to be dropped.
         let replaced = replaced.filter(|replaced| !collections.is_unpaired(replaced));
-        // After a crash, all names of a chain are met again that its last one has long followed.
-        let at = pending.event.position.time;
-        if collections.has_followed(collection, side, at) {
-            return Ok(());
-        }
         let Some(to) = &collections.renames().on_other(side, to) else {
             return Ok(());
         };
@@ -176,18 +175,10 @@ impl Worker {
             collections.set_dropped(replaced, self.now().await?).await?;
             self.ddl.problems.clear_all(target, to).await?;
         }
-        collections.set_followed(collection, side, at);
-        let uuids = Pair::new(
-            collections.place(collection, Side::A).1,
-            collections.place(collection, Side::B).1,
-        );
-        match uuids {
-            Pair {
-                a: Some(a),
-                b: Some(b),
-            } => collections.put_pair(collection, Pair::new(a, b)).await,
-            Pair { .. } => Ok(()),
-        }
+        // Once it counts as followed, nobody decides any more.
+        self.lost(decided).await?;
+        let at = pending.event.position.time;
+        collections.put_followed(collection, side, at).await
     }
 
     /// Why the counterpart cannot get the name that goes with the new one.

@@ -62,11 +62,11 @@ impl Worker {
         }
     }
 
-    /// Which side decides, by the newest waiting event of each that matches.
-    pub(super) fn decide(&self, side: Side, matches: impl Fn(&Pending) -> bool) -> Decided {
+    /// Which side decides, by the newest waiting event of each side that matches.
+    pub(super) fn decide(&self, side: Side, matches: impl Fn(Side, &Pending) -> bool) -> Decided {
         let queue = &self.ddl.queue;
-        let mine = queue.matching(side, &matches);
-        let theirs = queue.matching(side.other(), &matches);
+        let of = |by: Side| queue.matching(by, |pending| matches(by, pending));
+        let (mine, theirs) = (of(side), of(side.other()));
         let newest = |side: Side, events: &[Arc<Pending>]| {
             let walls = events.iter().map(|pending| pending.event.wall_time_ms);
             walls.max().map(|wall_time_ms| Version {
@@ -178,11 +178,18 @@ impl Worker {
         }
         match collections.pair(collection, side).await? {
             Pairing::Paired(_) => {}
-            // Dropped or replaced since: its own event comes.
-            Pairing::Unpaired | Pairing::Unclear => return Ok(()),
+            Pairing::Unpaired => return Ok(()),
+            // Dropped since, and its own event comes, or called otherwise, and it is tried again.
+            Pairing::Unclear => {
+                for side in Side::BOTH {
+                    let (name, uuid) = collections.place(collection, side);
+                    self.must_be_gone(collection, side, &name, uuid).await?;
+                }
+                return Ok(());
+            }
         }
         for aspect in aspects {
-            let decided = self.decide(side, |other| {
+            let decided = self.decide(side, |_, other| {
                 let same = other.collection.as_ref() == Some(collection);
                 same && matches!(&other.change, Change::Define(changed) if changed.contains(aspect))
             });

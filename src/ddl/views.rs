@@ -17,7 +17,7 @@ use crate::pipeline::{Listed, list};
 impl Worker {
     /// Makes a view as it is on the side that decides.
     pub(super) async fn view(&self, side: Side, pending: &Pending) -> Result<()> {
-        let decided = self.decide(side, |other| {
+        let decided = self.decide(side, |_, other| {
             other.change == Change::View && other.on_a == pending.on_a
         });
         let loser = decided.winner.other();

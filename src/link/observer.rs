@@ -8,7 +8,7 @@ use bson::{DateTime, Uuid};
 use super::own::Own;
 use crate::change::{DocumentKey, Namespace, Pair, SharedEvent, Side};
 use crate::config::ConflictsConfig;
-use crate::ddl::{Ddl, Seen, put_on_record};
+use crate::ddl::{Ddl, Seen, index_names, put_on_record};
 use crate::error::{Error, Result};
 use crate::fault::Fault;
 use crate::pipeline::{HandedOver, Shared, insist};
@@ -177,9 +177,11 @@ impl LinkObserver {
 
     /// A change of a collection waits for its turn, or is put on record.
     async fn take_ddl(&self, side: Side, event: &DdlEvent) -> Result<()> {
-        let builds =
-            event.operation == "createIndexes" && self.shared.is_building(side, &event.namespace);
-        if builds {
+        let builds = |event: &DdlEvent| {
+            let indexes = index_names(event);
+            self.shared.is_building(side, &event.namespace, &indexes)
+        };
+        if event.operation == "createIndexes" && builds(event) {
             let namespace = self.lasting_of(side, event);
             self.shared.collections.forget_indexes(&namespace);
             return Ok(());

@@ -17,7 +17,7 @@ use super::shared::Shared;
 use crate::change::{AppliedThrough, DocumentKey, Namespace, Pair, PipelineId, RecordStatus};
 use crate::cluster::Cluster;
 use crate::config::FenceKind;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::resolve::{BatchLimits, Next, Plan, WaitingOn};
 use crate::store::StoredCheckpoint;
 use crate::target::{Checkpoint, CollectionInfo, Refusal, Snapshot, TagSession, Transaction};
@@ -283,6 +283,10 @@ impl Lane {
         let pairings = collections
             .pair_all(&namespaces, self.pipeline.source())
             .await;
+        // What it was about to make may be there all the same, and be called otherwise soon.
+        if pairings.as_ref().is_err_and(Error::is_retryable) {
+            self.let_readers_come_up().await.map_err(Refusal::Failed)?;
+        }
         let mut pairs = HashMap::new();
         for (namespace, pairing) in pairings.map_err(Refusal::Failed)? {
             match pairing {

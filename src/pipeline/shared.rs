@@ -1,6 +1,6 @@
 //! What the lanes, the readers and the helpers of a link share.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -35,8 +35,8 @@ pub struct Shared {
     adjustable: watch::Sender<Adjustable>,
     /// How far b's clock is ahead of a's, ms; `i64::MIN` while unknown.
     clock_skew_ms: AtomicI64,
-    /// Collections whose indexes tandem builds: their events are its own.
-    building: Pair<Mutex<HashSet<Namespace>>>,
+    /// Indexes that tandem builds, by collection: their events are its own.
+    building: Pair<Mutex<HashMap<Namespace, HashSet<String>>>>,
 }
 
 const SKEW_UNKNOWN: i64 = i64::MIN;
@@ -87,19 +87,22 @@ impl Shared {
         self.adjustable.subscribe()
     }
 
-    /// From here on, or no longer, tandem builds indexes of a collection of `side`.
-    pub fn set_building(&self, side: Side, namespace: &Namespace, builds: bool) {
-        match builds {
-            true => self.building(side).insert(namespace.clone()),
-            false => self.building(side).remove(namespace),
+    /// From here on tandem builds these indexes of a collection of `side`, and no others.
+    pub fn set_building(&self, side: Side, namespace: &Namespace, indexes: HashSet<String>) {
+        match indexes.is_empty() {
+            true => self.building(side).remove(namespace),
+            false => self.building(side).insert(namespace.clone(), indexes),
         };
     }
 
-    pub fn is_building(&self, side: Side, namespace: &Namespace) -> bool {
-        self.building(side).contains(namespace)
+    /// Whether all of these indexes are among them.
+    pub fn is_building(&self, side: Side, namespace: &Namespace, indexes: &[String]) -> bool {
+        let building = self.building(side);
+        let building = building.get(namespace);
+        building.is_some_and(|building| indexes.iter().all(|index| building.contains(index)))
     }
 
-    fn building(&self, side: Side) -> MutexGuard<'_, HashSet<Namespace>> {
+    fn building(&self, side: Side) -> MutexGuard<'_, HashMap<Namespace, HashSet<String>>> {
         let building = &self.building[side];
         building.lock().unwrap_or_else(PoisonError::into_inner)
     }

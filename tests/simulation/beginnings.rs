@@ -46,7 +46,7 @@ pub struct Beginning {
     has_versions: bool,
     tie: Side,
     /// Whose writes and documents win, whenever they were made.
-    preferred: Option<Side>,
+    pub preferred: Option<Side>,
     /// What the servers say that a document has, which decides how many ranges there are.
     document_bytes: i64,
     /// What applications do while the link starts: of a copy's target, which has to be empty, nothing.

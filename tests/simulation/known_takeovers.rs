@@ -91,3 +91,25 @@ fn killed_amid_its_claim(ms: u64) -> Schedule {
 fn a_dead_process_does_not_take_the_lease_from_its_successor() {
     play_well((1400..1520).step_by(4).map(killed_amid_its_claim));
 }
+
+/// One side's rename has been followed, but no checkpoint has passed it when the process is killed: the
+/// next one meets it again, beside what the other side has renamed since.
+fn renamed_after_a_kill(ms: u64) -> Schedule {
+    let down = Duration::from_millis(3);
+    let steps = vec![
+        step(100, write(Side::B, 1)),
+        step(400, rename(Side::A, 1, 0)),
+        step(400 + ms, What::Crash { down }),
+        step(460 + ms, rename(Side::B, 0, 2)),
+    ];
+    let mut schedule = schedule(ms, steps);
+    // The other side's turn comes first.
+    schedule.skew_ms.a = 3_600_000;
+    schedule
+}
+
+/// It counted as the loser's, and was followed by nobody.
+#[test]
+fn a_rename_competes_with_none_that_was_followed_before_a_kill() {
+    play_well((100..500).step_by(20).map(renamed_after_a_kill));
+}

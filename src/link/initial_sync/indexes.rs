@@ -2,63 +2,114 @@
 
 use bson::{Document, Uuid, doc};
 
+use std::collections::HashSet;
+
 use super::progress::{NotDone, Progress};
 use super::survey::indexes;
 use crate::change::{Namespace, Pair, Side};
 use crate::cluster::{Cluster, errors};
 use crate::ddl::{Ddl, index_to_create};
 use crate::error::{Error, Result};
-use crate::pipeline::{Pause, list, name_of};
+use crate::link::own::Own;
+use crate::pipeline::{Pause, Shared, insist, list, name_of};
 
 /// Builds what is missing, one index after the other, so that one that cannot be built stands in
-/// nobody's way.
+/// nobody's way. The events of the builds are tandem's own, until that side's reader has passed them.
 ///
 /// # Errors
-/// As the clusters say. An index that the target refuses is no error: it is listed, and stays so
-/// until it is as it should be.
+/// Retryable where the collection has just got another name; as the clusters say. An index that the
+/// target refuses is no error: it is listed, and stays so until it is as it should be.
 pub async fn build(
-    clusters: &Pair<Cluster>,
+    shared: &Shared,
+    own: &Pair<Own>,
     side: Side,
-    places: &Pair<(Namespace, Option<Uuid>)>,
+    lasting: &Namespace,
     progress: &Progress,
     ddl: Option<&Ddl>,
 ) -> Result<()> {
-    let (namespace, uuid) = &places[side];
-    let target = &clusters[side];
-    let wanted = indexes_of(&clusters[side.other()], &places[side.other()]).await?;
-    let there = indexes(target, namespace).await?;
-    let name_of = |index: &Document| index.get_str("name").unwrap_or_default().to_owned();
-    for index in wanted {
-        let same = there.iter().any(|other| name_of(other) == name_of(&index));
-        if !same {
-            let name = name_of(&index);
-            tracing::info!(%namespace, index = name, "building an index");
-            if let Err(reason) = build_one(target, namespace, *uuid, &index).await? {
-                tracing::warn!(%namespace, index = name, reason, "the index cannot be built");
-                if let Some(ddl) = ddl {
-                    ddl.index_refused(side, namespace, &name, &reason).await?;
-                }
-                progress.numbers().not_done.push(NotDone {
-                    namespace: namespace.to_string(),
-                    index: Some(name),
-                    reason,
-                });
+    let places = Pair::new(
+        shared.collections.place(lasting, Side::A),
+        shared.collections.place(lasting, Side::B),
+    );
+    let clusters = own.as_ref().map(|own| &own.cluster);
+    let missing = missing(&clusters, side, &places, progress).await?;
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let namespace = &places[side].0;
+    shared.set_building(side, namespace, missing.iter().map(name).collect());
+    let built = build_all(clusters[side], &places[side], missing, progress, ddl).await;
+    let now = insist(|| own[side].latest_time()).await?;
+    shared.exchange.wait_passed(side, now).await;
+    shared.set_building(side, namespace, HashSet::new());
+    built
+}
+
+/// What the other side has, and `side` has none of that name.
+async fn missing(
+    clusters: &Pair<&Cluster>,
+    side: Side,
+    places: &Pair<(Namespace, Option<Uuid>)>,
+    progress: &Progress,
+) -> Result<Vec<Document>> {
+    let mut wanted = indexes_of(clusters[side.other()], &places[side.other()]).await?;
+    let there = indexes(clusters[side], &places[side].0).await?;
+    let there: HashSet<String> = there.iter().map(name).collect();
+    let all = wanted.len();
+    wanted.retain(|index| !there.contains(&name(index)));
+    progress.numbers().indexes_done += (all - wanted.len()) as u64;
+    Ok(wanted)
+}
+
+async fn build_all(
+    target: &Cluster,
+    (namespace, uuid): &(Namespace, Option<Uuid>),
+    missing: Vec<Document>,
+    progress: &Progress,
+    ddl: Option<&Ddl>,
+) -> Result<()> {
+    for index in missing {
+        let name = name(&index);
+        tracing::info!(%namespace, index = name, "building an index");
+        if let Err(reason) = build_one(target, namespace, *uuid, &index).await? {
+            tracing::warn!(%namespace, index = name, reason, "the index cannot be built");
+            if let Some(ddl) = ddl {
+                ddl.index_refused(target.side, namespace, &name, &reason)
+                    .await?;
             }
+            progress.numbers().not_done.push(NotDone {
+                namespace: namespace.to_string(),
+                index: Some(name),
+                reason,
+            });
         }
         progress.numbers().indexes_done += 1;
     }
     Ok(())
 }
 
+fn name(index: &Document) -> String {
+    index.get_str("name").unwrap_or_default().to_owned()
+}
+
 /// None of a newer collection that has taken the name.
+///
+/// # Errors
+/// Retryable where it has just got another name; as the cluster says.
 async fn indexes_of(
     source: &Cluster,
     (name, uuid): &(Namespace, Option<Uuid>),
 ) -> Result<Vec<Document>> {
     let there = list(source, name).await?.and_then(|there| there.uuid);
-    match uuid {
-        Some(_) if there != *uuid => Ok(Vec::new()),
-        _ => indexes(source, name).await,
+    let Some(gone) = uuid.filter(|_| there != *uuid) else {
+        return indexes(source, name).await;
+    };
+    match name_of(source, name.database(), gone).await? {
+        None => Ok(Vec::new()),
+        Some(_) => Err(Error::unreachable(format!(
+            "{name} has been renamed on {}",
+            source.name
+        ))),
     }
 }
 

@@ -20,7 +20,7 @@ use std::time::Duration;
 use bson::doc;
 use tokio::task::JoinSet;
 
-use super::moved::{has_moved, name_now};
+use super::moved::{has_moved, name_now, tell_first};
 use super::own::Own;
 use crate::change::{Namespace, Pair, PipelineId, Side};
 use crate::cluster::Cluster;
@@ -230,9 +230,9 @@ impl InitialSync {
             .iter()
             .filter_map(|one| Some(collections.identify(Side::A, one.uuid?, &one.namespace)))
             .collect();
-        let pairings = collections
-            .pair_all(&names.iter().collect(), Side::A)
-            .await?;
+        let names = names.iter().collect();
+        let pairings = collections.pair_all(&names, Side::A).await;
+        let pairings = tell_first(&self.shared, &self.clusters, pairings).await?;
         let paired = pairings.into_iter();
         let paired = paired.filter(|(_, pairing)| matches!(pairing, Pairing::Paired(_)));
         let mut paired: Vec<Namespace> = paired.map(|(lasting, _)| lasting).collect();
@@ -243,7 +243,8 @@ impl InitialSync {
     /// Makes sure that the collection is there on the target, with its options and its lanes.
     async fn pair(&self, one: &Surveyed, lasting: &Namespace) -> Result<Pairing> {
         let collections = &self.shared.collections;
-        let pairing = collections.pair(lasting, Side::A).await?;
+        let pairing = collections.pair(lasting, Side::A).await;
+        let pairing = tell_first(&self.shared, &self.clusters, pairing).await?;
         if let Pairing::Paired(pair) = &pairing {
             if Some(pair.a.uuid) != one.uuid {
                 return Ok(Pairing::Unpaired);
@@ -289,27 +290,10 @@ impl InitialSync {
         }
     }
 
-    /// The events of the builds are tandem's own, until b's reader has passed them.
     async fn build_indexes(&self, lasting: &Namespace) -> Result<()> {
-        let mut pause = Pause::of_outages();
-        loop {
-            let collections = &self.shared.collections;
-            let places = Pair::new(
-                collections.place(lasting, Side::A),
-                collections.place(lasting, Side::B),
-            );
-            let name = &places.b.0;
-            self.shared.set_building(Side::B, name, true);
-            let (clusters, ddl) = (&self.clusters, Some(&*self.ddl));
-            let built = indexes::build(clusters, Side::B, &places, &self.progress, ddl).await;
-            let now = insist(|| self.own.b.latest_time()).await?;
-            self.shared.exchange.wait_passed(Side::B, now).await;
-            self.shared.set_building(Side::B, name, false);
-            match built {
-                Err(error) if error.is_retryable() => tokio::time::sleep(pause.wait()).await,
-                other => return other,
-            }
-        }
+        let (shared, own, progress) = (&self.shared, &self.own, &self.progress);
+        let ddl = Some(&*self.ddl);
+        insist(|| indexes::build(shared, own, Side::B, lasting, progress, ddl)).await
     }
 
     async fn create_views(&self, found: &[Surveyed]) -> Result<()> {

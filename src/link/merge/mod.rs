@@ -25,7 +25,7 @@ use super::initial_sync::progress::{
     store_ranges, stored_ranges,
 };
 use super::initial_sync::survey::Surveyed;
-use super::moved::has_moved;
+use super::moved::{has_moved, tell_first};
 use super::own::Own;
 use crate::change::{Mode, Namespace, Pair, Side};
 use crate::cluster::Cluster;
@@ -224,7 +224,7 @@ impl Merge {
         let uuids = sides
             .as_ref()
             .map(|one| one.as_ref().and_then(|one| one.uuid));
-        let Some(lasting) = prepare(&self.shared, namespace, uuids).await? else {
+        let Some(lasting) = prepare(&self.shared, &self.clusters, namespace, uuids).await? else {
             let is_unpaired = self.shared.collections.unpaired();
             let reason = match is_unpaired.iter().any(|name| name == namespace.as_str()) {
                 true => UNPAIRED,
@@ -336,6 +336,7 @@ impl Merge {
 /// and settles its lanes. None where it cannot be replicated, or is gone.
 async fn prepare(
     shared: &Shared,
+    clusters: &Pair<Cluster>,
     namespace: &Namespace,
     uuids: Pair<Option<bson::Uuid>>,
 ) -> Result<Option<Namespace>> {
@@ -351,7 +352,8 @@ async fn prepare(
     let Some((side, lasting)) = lasting else {
         return Ok(None);
     };
-    match collections.pair(&lasting, side).await? {
+    let pairing = collections.pair(&lasting, side).await;
+    match tell_first(shared, clusters, pairing).await? {
         Pairing::Paired(_) => {}
         Pairing::Unpaired | Pairing::Unclear => return Ok(None),
     }

@@ -9,12 +9,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::prepare;
-use super::scan::{pass_present, wait_for};
+use super::scan::wait_for;
 use crate::change::{DocumentKey, Mode, Namespace, Pair, PipelineId, Side};
 use crate::cluster::Cluster;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::link::control::{Answer, Request, Response, ask};
+use crate::link::moved::pass_present;
 use crate::link::reporting::unexpected;
 use crate::pipeline::{Shared, insist, list};
 use crate::resolve::{SettleRequest, Settlement, Tally};
@@ -121,7 +122,7 @@ impl Repair<'_> {
             Ok::<_, Error>(listed.and_then(|listed| listed.uuid))
         };
         let uuids = Pair::new(uuid(Side::A).await?, uuid(Side::B).await?);
-        prepare(self.shared, shown, uuids).await
+        prepare(self.shared, self.clusters, shown, uuids).await
     }
 }
 

@@ -4,15 +4,13 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bson::doc;
-
 use super::job::Job;
 use crate::change::{DocumentKey, Namespace, Pair, PipelineId, Side};
 use crate::cluster::{Batch, Cluster};
 use crate::error::{Error, Result};
 use crate::fault::Fault;
 use crate::link::initial_sync::Progress;
-use crate::link::moved::{has_moved, name_now};
+use crate::link::moved::{has_moved, name_now, pass_present};
 use crate::pipeline::{Pause, Shared, insist};
 use crate::ranges::{self, Range, RangeReader, ReadAt, Scanned};
 use crate::resolve::{SettleRequest, Settlement};
@@ -178,21 +176,6 @@ impl Scan {
         self.shared.exchange.request_settlements(wanted);
         Ok(settlement)
     }
-}
-
-/// Returns once both readers have passed everything that is there now: the lanes decide at what the
-/// readers have passed, and what no change stream tells of moves no reader on.
-pub(super) async fn pass_present(shared: &Shared, clusters: &Pair<Cluster>) -> Result<()> {
-    for side in Side::BOTH {
-        let cluster = &clusters[side];
-        let doing = format!("ask {} for its time", cluster.name);
-        let reply = cluster.command("admin", doc! { "ping": 1 }, &doing).await?;
-        let now = reply
-            .get_timestamp("operationTime")
-            .map_err(|_| Error::bug("a reply without an operation time"))?;
-        shared.exchange.wait_passed(side, now).await;
-    }
-    Ok(())
 }
 
 /// Returns once the lanes have done with all documents of a settlement.

@@ -2,7 +2,7 @@
 
 use super::scan::Both;
 use super::{Merge, Sides};
-use crate::change::{Mode, Namespace, Pair, Side};
+use crate::change::{Mode, Namespace, Side};
 use crate::error::Result;
 use crate::link::initial_sync::progress::NotDone;
 use crate::link::initial_sync::{indexes, views};
@@ -20,31 +20,14 @@ impl Merge {
         }
     }
 
-    /// Builds on each side what only the other one has. The events of the builds are tandem's own,
-    /// until that side's reader has passed them.
+    /// Builds on each side what only the other one has.
     pub(super) async fn build_indexes(&self, both: &Both) -> Result<()> {
+        let (shared, own, progress) = (&self.shared, &self.own, &self.progress);
         for target in self.targets() {
-            insist(|| self.build_indexes_on(*target, &both.lasting)).await?;
+            let lasting = &both.lasting;
+            insist(|| indexes::build(shared, own, *target, lasting, progress, None)).await?;
         }
         Ok(())
-    }
-
-    /// # Errors
-    /// Retryable where the collection has just got another name; as the clusters say.
-    async fn build_indexes_on(&self, target: Side, lasting: &Namespace) -> Result<()> {
-        let collections = &self.shared.collections;
-        let places = Pair::new(
-            collections.place(lasting, Side::A),
-            collections.place(lasting, Side::B),
-        );
-        let (namespace, _) = &places[target];
-        self.shared.set_building(target, namespace, true);
-        let (clusters, progress) = (&self.clusters, &self.progress);
-        let built = indexes::build(clusters, target, &places, progress, None).await;
-        let now = insist(|| self.own[target].latest_time()).await?;
-        self.shared.exchange.wait_passed(target, now).await;
-        self.shared.set_building(target, namespace, false);
-        built
     }
 
     pub(super) async fn create_views(&self, found: &BTreeMap<Namespace, Sides>) {

@@ -5,6 +5,7 @@ use bson::{Timestamp, Uuid};
 use super::Collections;
 use super::identity::Entry;
 use crate::change::{Namespace, Side};
+use crate::error::Result;
 
 impl Collections {
     /// The collection is called otherwise on `side` from now on.
@@ -51,6 +52,18 @@ impl Collections {
         known.set_counterpart(namespace, side, uuid, name);
     }
 
+    /// As [`Collections::set_counterpart`], of what was found by its name, unless the reader has met
+    /// another one meanwhile, which had the name before. Returns which one it is.
+    pub fn take_counterpart(
+        &self,
+        namespace: &Namespace,
+        side: Side,
+        uuid: Uuid,
+        name: &Namespace,
+    ) -> Uuid {
+        self.known().take_counterpart(namespace, side, uuid, name)
+    }
+
     /// Whether the other cluster has followed the rename that `side` made at `at`, or a later one.
     pub fn has_followed(&self, namespace: &Namespace, side: Side, at: Timestamp) -> bool {
         let known = self.known();
@@ -58,9 +71,23 @@ impl Collections {
         entry.is_some_and(|entry| entry.followed[side] >= Some(at))
     }
 
-    /// Goes on record with the next [`Collections::put_pair`].
-    pub fn set_followed(&self, namespace: &Namespace, side: Side, at: Timestamp) {
+    /// Puts on record, with the names, that the other cluster has followed the rename that `side`
+    /// made at `at`. It counts from then on only: another attempt has to write it again.
+    ///
+    /// # Errors
+    /// As the clusters say.
+    pub async fn put_followed(
+        &self,
+        namespace: &Namespace,
+        side: Side,
+        at: Timestamp,
+    ) -> Result<()> {
+        let _changing = self.changing.lock().await;
+        let mut state = self.known().entry(namespace).described();
+        state.insert(format!("followed_{}", side.as_str()), at);
+        self.save(vec![(namespace.clone(), state)]).await?;
         self.known().entry(namespace).followed[side] = Some(at);
+        Ok(())
     }
 
     /// The reader of `side` has passed the collection's drop.

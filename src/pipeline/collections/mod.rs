@@ -40,6 +40,9 @@ pub struct Collections {
     routed: Mutex<HashMap<Namespace, bool>>,
     /// Held while a namespace is paired or unpaired, so that what is unpaired stays so.
     changing: tokio::sync::Mutex<()>,
+    /// Held while a counterpart is made and until its UUID is known: by then it may be called
+    /// otherwise, and whoever looks for it by name makes another one. Taken before `changing`.
+    creating: tokio::sync::Mutex<()>,
 }
 
 impl Collections {
@@ -55,6 +58,7 @@ impl Collections {
             known: Mutex::new(Identities::new(renames.clone())),
             routed: Mutex::default(),
             changing: tokio::sync::Mutex::default(),
+            creating: tokio::sync::Mutex::default(),
         }
     }
 
@@ -85,17 +89,27 @@ impl Collections {
         matches!(state, Some(State::Dropped))
     }
 
+    /// Nobody else makes a counterpart for as long as this is held.
+    pub async fn creates(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.creating.lock().await
+    }
+
     /// Returns once no pair is being made.
     pub async fn wait_for_pairs(&self) {
         drop(self.changing.lock().await);
     }
 
-    /// Puts a pair on record; what was known of its indexes is read again.
+    /// Puts a pair on record, unless it is not replicated any more; what was known of its indexes is
+    /// read again.
     ///
     /// # Errors
     /// As the clusters say.
     pub async fn put_pair(&self, namespace: &Namespace, uuids: Pair<Uuid>) -> Result<()> {
         let _changing = self.changing.lock().await;
+        // A reader may have passed its end meanwhile.
+        if self.is_unpaired(namespace) {
+            return Ok(());
+        }
         self.set_paired(&[(namespace.clone(), uuids)]).await?;
         self.known().entry(namespace).settling = false;
         Ok(())

@@ -65,6 +65,7 @@ impl Collections {
         if let Some(paired) = self.all_paired(namespaces) {
             return Ok(paired);
         }
+        let _creating = self.creating.lock().await;
         let _changing = self.changing.lock().await;
         let mut in_order: Vec<&Namespace> = namespaces.iter().copied().collect();
         in_order.sort();
@@ -187,16 +188,43 @@ impl Collections {
             return Err(Miss::Unsupported(reason.to_owned()));
         }
         let counterpart = there.uuid.ok_or(Miss::Unclear)?;
+        if pairs.iter().any(|(_, uuids)| uuids[target] == counterpart) {
+            return Err(Miss::Unclear);
+        }
         let holder = self.of_uuid(target, counterpart);
-        let is_held = holder.is_some_and(|holder| holder != single.namespace)
-            || pairs.iter().any(|(_, uuids)| uuids[target] == counterpart);
-        if is_held {
-            let reason = format!("another collection has its name on {}", cluster.name);
-            return Err(Miss::Unsupported(reason));
+        if let Some(holder) = holder.filter(|holder| *holder != single.namespace) {
+            return Err(match self.is_about_to_lose(&holder, single, source) {
+                true => Miss::Unclear,
+                false => Miss::Unsupported(format!(
+                    "another collection has its name on {}",
+                    cluster.name
+                )),
+            });
         }
         let mut uuids = Pair::new(single.uuid, single.uuid);
         uuids[target] = counterpart;
         Ok(uuids)
+    }
+
+    /// Whether the name that `holder` has on the target goes to `single` soon: it has been dropped or
+    /// renamed on the source, which has its turn yet or was not read.
+    fn is_about_to_lose(&self, holder: &Namespace, single: &Single, source: Side) -> bool {
+        let known = self.known();
+        let Some(holder) = known.get(holder) else {
+            return true;
+        };
+        let names = &holder.names;
+        // A name that only a one-way link's target has given stays.
+        let is_renamed = self.mode == Mode::TwoWay
+            && self.renames.on_other(source, &names[source]).as_ref()
+                != Some(&names[source.other()]);
+        match holder.state {
+            State::Unpaired => false,
+            State::Dropped => true,
+            State::Seen | State::Stored(_) | State::Paired(_) => {
+                holder.gone[source] || is_renamed || names[source] == single.entry.names[source]
+            }
+        }
     }
 
     async fn leave(&self, namespace: &Namespace, miss: Miss) -> Result<()> {
