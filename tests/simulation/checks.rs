@@ -91,10 +91,11 @@ pub fn check_charge(
         world.holder = Some(process);
     }
     if is_plain_update("checkpoints") && world.holder == Some(process) {
-        world.in_charge[side] = Some(process);
+        let entries = world.replicas[side].oplog.len();
+        world.raised[side].push((process, entries));
     }
     let checkpoints = format!("{OWN}.checkpoints");
-    let in_charge = world.in_charge[side].unwrap_or(process);
+    let in_charge = world.in_charge(side).unwrap_or(process);
     let entries = &world.replicas[side].oplog[before..];
     let is_move = |entry: &Entry| {
         let mut operations = entry.operations.iter();

@@ -1,4 +1,4 @@
-//! Processes that die at one of their effects.
+//! Processes that die at one of their effects, or do not hear of one.
 //!
 //! What a process holds in memory is gone with it, so all that counts of the moment of its death is
 //! which effects it has had. A death at each boundary between two of them is one at each `await`.
@@ -29,6 +29,8 @@ pub enum Moment {
     Before,
     /// It has come to its end, and its reply is not seen.
     After,
+    /// As [`Moment::After`], and the process lives on: the connection broke.
+    Unheard,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -48,10 +50,7 @@ impl Death {
         Self {
             start: 1 + dice.below(STARTS) as u32,
             effects: dice.below(effects_max),
-            moment: match dice.percent(50) {
-                true => Moment::Before,
-                false => Moment::After,
-            },
+            moment: [Moment::Before, Moment::After, Moment::Unheard][dice.below(3) as usize],
             down: Duration::from_millis(dice.below(200)),
         }
     }
@@ -65,6 +64,8 @@ pub struct Deaths {
     effects: BTreeMap<u32, u64>,
     /// With the time until the next one starts.
     died: BTreeMap<u32, Duration>,
+    /// Replies that were not seen.
+    unheard: u32,
     bell: Arc<Notify>,
 }
 
@@ -83,6 +84,10 @@ impl Deaths {
 
     pub fn count(&self) -> u32 {
         self.died.len() as u32
+    }
+
+    pub fn unheard(&self) -> u32 {
+        self.unheard
     }
 
     /// A process is about to send a command. Tells the death that it is to die of that.
@@ -130,7 +135,7 @@ pub async fn outlive_sending(
         let deaths = &mut lock(world).deaths;
         let is_dead = deaths.is_dead(process);
         let death = deaths.of_command(process, command);
-        if !is_dead && death.is_none_or(|death| death.moment == Moment::After) {
+        if !is_dead && death.is_none_or(|death| death.moment != Moment::Before) {
             return death;
         }
         death
@@ -138,11 +143,16 @@ pub async fn outlive_sending(
     die(world, process, death).await
 }
 
-/// To be asked before a reply is seen.
-pub async fn outlive_reply(world: &SharedWorld, process: Process, death: Option<Death>) {
+/// To be asked before a reply is seen; tells whether it is.
+pub async fn outlive_reply(world: &SharedWorld, process: Process, death: Option<Death>) -> bool {
     let is_dead = lock(world).deaths.is_dead(process);
-    if is_dead || death.is_some() {
-        die(world, process, death).await
+    match death.map(|death| death.moment) {
+        Some(Moment::Unheard) if !is_dead => {
+            lock(world).deaths.unheard += 1;
+            false
+        }
+        None if !is_dead => true,
+        _ => die(world, process, death).await,
     }
 }
 
@@ -156,7 +166,7 @@ async fn die(world: &SharedWorld, process: Process, death: Option<Death>) -> ! {
 
 /// The process dies, if that is its death, though nobody may wait for the reply any more.
 pub fn kill(world: &SharedWorld, process: Process, death: Option<Death>) {
-    if let Some(death) = death {
+    if let Some(death) = death.filter(|death| death.moment != Moment::Unheard) {
         let deaths = &mut lock(world).deaths;
         deaths.died.insert(process.number, death.down);
         deaths.bell.notify_waiters();
@@ -249,6 +259,52 @@ fn a_process_that_dies_at_any_of_its_effects_leaves_what_the_next_one_can_go_on_
         );
         if outcome.crashes == 0 {
             assert!(effects > EFFECTS_MIN, "{effects} effects, {kind:?}");
+            return;
+        }
+    }
+}
+
+/// A collection of either side: one is renamed, one dropped, and what had their names is made again once
+/// the process was killed.
+fn changed_and_made_again(seed: u64) -> Schedule {
+    let crash = What::Crash {
+        down: Duration::from_millis(30),
+    };
+    let steps = vec![
+        step(20, write(Side::A, 0)),
+        step(20, write(Side::B, 1)),
+        step(200, rename(Side::A, 0, 2)),
+        step(300, drop_of(Side::A, 1)),
+        // With time to ask again.
+        step(1500, crash),
+        step(1545, write(Side::A, 1)),
+        step(1545, write(Side::B, 0)),
+        step(1600, write(Side::A, 2)),
+        step(1600, write(Side::B, 2)),
+    ];
+    schedule(seed, steps)
+}
+
+/// What is on record of collections and of commands under way is what the next process goes by.
+#[test]
+fn a_process_that_does_not_hear_of_any_of_its_effects_leaves_what_the_next_one_can_go_on_with() {
+    let seed = first_seed();
+    let mut schedule = changed_and_made_again(seed);
+    for effects in 0.. {
+        schedule.deaths = vec![Death {
+            start: 1,
+            effects,
+            moment: Moment::Unheard,
+            down: Duration::ZERO,
+        }];
+        let outcome = play(&schedule);
+        let problems = outcome.problems;
+        assert!(
+            problems.is_empty(),
+            "effect {effects}, seed {seed}: {problems:#?}"
+        );
+        if outcome.unheard == 0 {
+            assert!(effects > EFFECTS_MIN / 2, "{effects} effects");
             return;
         }
     }

@@ -113,9 +113,12 @@ impl Line {
             }
             None => receive.await.unwrap_or_else(|_| Err(broken())),
         };
-        outlive_reply(&self.world, self.process, death).await;
+        let is_heard = outlive_reply(&self.world, self.process, death).await;
         self.wait_awake().await;
-        reply
+        match is_heard {
+            true => reply,
+            false => Err(broken()),
+        }
     }
 
     /// A process that was stopped does nothing, whatever comes.

@@ -30,6 +30,8 @@ pub struct Outcome {
     pub commands: u64,
     pub records: usize,
     pub crashes: u32,
+    /// Replies of effects that were not seen by lot.
+    pub unheard: u32,
     /// How often a collection was created, dropped or renamed.
     pub changes: usize,
     /// Collections that tandem has given up, and said so, with the reasons.
@@ -86,10 +88,10 @@ async fn play_in(schedule: Schedule, state: PathBuf) -> Outcome {
     lock(&world).heal();
     link.end_former().await;
     let rested = rest(&world, &link, &schedule.beginning).await;
-    let (trace, commands) = {
+    let (trace, commands, unheard) = {
         let world = lock(&world);
         crashes += world.deaths.count();
-        (world.trace, world.commands)
+        (world.trace, world.commands, world.deaths.unheard())
     };
     let mut outcome = Outcome {
         problems: Vec::new(),
@@ -97,6 +99,7 @@ async fn play_in(schedule: Schedule, state: PathBuf) -> Outcome {
         commands,
         records: 0,
         crashes,
+        unheard,
         changes: 0,
         given_up: BTreeMap::new(),
         came_to_rest_after: REST_TIME_MAX,

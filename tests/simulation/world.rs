@@ -80,8 +80,9 @@ pub struct World {
     pub has_slept: bool,
     /// Who has taken the lease last.
     pub holder: Option<Process>,
-    /// Who has raised the epoch last, and held the lease.
-    pub in_charge: Pair<Option<Process>>,
+    /// Who has raised the epoch, and held the lease, the last one in the end, and how many entries the
+    /// oplog had then.
+    pub raised: Pair<Vec<(Process, usize)>>,
     /// A session of a process that was killed.
     pub former: Pair<Option<Uuid>>,
     pub started: Instant,
@@ -137,7 +138,7 @@ impl World {
             newest_host: 0,
             has_slept: false,
             holder: None,
-            in_charge: Pair::new(None, None),
+            raised: Pair::default(),
             former: Pair::new(None, None),
             started: Instant::now(),
             grown: Pair::default(),
@@ -171,8 +172,12 @@ impl World {
 
     /// Whether the link is run where a process was started last.
     pub fn is_taken_over(&self) -> bool {
-        let mut in_charge = Side::BOTH.iter().map(|side| self.in_charge[*side]);
+        let mut in_charge = Side::BOTH.iter().map(|side| self.in_charge(*side));
         in_charge.all(|process| process.is_some_and(|one| one.host == self.newest_host))
+    }
+
+    pub fn in_charge(&self, side: Side) -> Option<Process> {
+        self.raised[side].last().map(|(process, _)| *process)
     }
 
     /// The process has been killed: its sessions are those on record.
@@ -226,6 +231,9 @@ impl World {
     /// Another member of the cluster becomes primary after some time.
     pub fn elect(&mut self, side: Side, rolled_back: bool, time: Duration) {
         let undone = self.replica(side).elect(rolled_back, time);
+        // What nobody has an answer to yet has not happened.
+        let kept = self.replicas[side].oplog.len();
+        self.raised[side].retain(|(_, entries)| *entries <= kept);
         self.undone.extend(undone);
         self.terms[side] += 1;
         self.electing_until[side] = Some(Instant::now() + time);
