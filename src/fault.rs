@@ -37,6 +37,8 @@ pub enum Fault {
     EarlyRange,
     /// The events of both pipelines go on amid a copy or a merge.
     NoHold,
+    /// A reader takes what tandem has written for an application's.
+    NoOrigin,
 }
 
 #[cfg(debug_assertions)]
@@ -75,6 +77,7 @@ impl Fault {
             Fault::StaleCopy => "stale_copy",
             Fault::EarlyRange => "early_range",
             Fault::NoHold => "no_hold",
+            Fault::NoOrigin => "no_origin",
         }
     }
 }

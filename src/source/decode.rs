@@ -11,6 +11,7 @@ use crate::change::{
     Rank, RawEvent, SharedEvent, Side, Version,
 };
 use crate::error::{Error, Result};
+use crate::fault::Fault;
 
 /// What one event of a cluster's stream means for the link.
 #[derive(Debug, Clone)]
@@ -146,7 +147,8 @@ impl Decoder {
         let Some(key) = parts.key.and_then(|key| DocumentKey::of(&namespace, key)) else {
             return Observed::Passing;
         };
-        if parts.session.is_some_and(|id| self.tags.contains(&id)) {
+        let is_own = parts.session.is_some_and(|id| self.tags.contains(&id));
+        if is_own && !Fault::NoOrigin.is_on() {
             return Observed::Own(key);
         }
         if operation == Operation::Delete && self.filters.deletes(&namespace) == Deletes::Ignored {

@@ -30,6 +30,7 @@ mod stream;
 mod tally;
 mod transactions;
 mod update;
+mod watch;
 mod world;
 mod writes;
 
@@ -213,6 +214,46 @@ fn schedules_until_noticed(fault: &str, emphasis: Option<&str>) -> Option<u64> {
 #[test]
 fn without_the_fence_it_is_noticed() {
     assert!(schedules_until_noticed("no_fence", None).is_some());
+}
+
+#[cfg(debug_assertions)]
+#[test]
+fn what_comes_back_is_noticed_where_a_reader_takes_it_for_an_applications() {
+    assert!(schedules_until_noticed("no_origin", None).is_some());
+}
+
+#[cfg(debug_assertions)]
+#[test]
+fn an_overwritten_write_whose_record_comes_later_is_noticed() {
+    assert!(schedules_until_noticed("late_records", None).is_some());
+}
+
+#[cfg(debug_assertions)]
+#[test]
+#[ignore = "it may take some 200 schedules"]
+fn without_what_a_document_has_included_it_is_noticed() {
+    assert!(schedules_until_noticed("no_included", None).is_some());
+}
+
+#[cfg(debug_assertions)]
+#[test]
+#[ignore = "it may take some 100 schedules"]
+fn without_the_note_of_what_is_owed_it_is_noticed() {
+    assert!(schedules_until_noticed("no_owed", None).is_some());
+}
+
+#[cfg(debug_assertions)]
+#[test]
+#[ignore = "it may take some 500 schedules"]
+fn a_cluster_time_that_counts_as_complete_too_early_is_noticed() {
+    assert!(schedules_until_noticed("early_complete", None).is_some());
+}
+
+#[cfg(debug_assertions)]
+#[test]
+#[ignore = "it may take some 500 schedules"]
+fn a_write_that_changes_nothing_and_meets_no_conflict_is_noticed() {
+    assert!(schedules_until_noticed("no_touch", None).is_some());
 }
 
 #[cfg(debug_assertions)]

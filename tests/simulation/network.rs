@@ -21,6 +21,7 @@ use crate::commands::{Outcome, run};
 use crate::deaths::{kill, outlive_reply, outlive_sending};
 use crate::query::sub;
 use crate::stream::{Cut, Reading};
+use crate::watch::check_commits;
 use crate::world::{Process, SharedWorld, is_traced, lock};
 
 /// How often a held write looks whether it may go on.
@@ -165,6 +166,7 @@ impl Line {
                 }
                 tell(command);
                 if world.replicas[self.side].oplog.len() > entries {
+                    check_commits(&mut world, self.side, entries);
                     world.written(self.side);
                 }
                 (outcome, world.terms[self.side])

@@ -11,7 +11,7 @@ use tandem::store::{RecordFilter, Store};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::applications::{Written, perform, place_of};
-use crate::beginnings::Beginning;
+use crate::beginnings::{Beginning, Kind};
 use crate::checks::{check_end, given_up, is_converged};
 use crate::collections::{is_change, is_told_of};
 use crate::deaths::Deaths;
@@ -71,6 +71,7 @@ async fn play_in(schedule: Schedule, state: PathBuf) -> Outcome {
     let mut world = World::new(schedule.weather, schedule.skew_ms, dice);
     world.deaths = Deaths::to_come(schedule.deaths.clone());
     schedule.beginning.lay(&mut world);
+    world.streams_tell_all = schedule.beginning.kind == Kind::Nothing;
     let world: SharedWorld = Arc::new(Mutex::new(world));
     let mut link = Link::start(&world, &schedule, &state);
     let mut account = Vec::new();

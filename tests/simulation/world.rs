@@ -88,6 +88,8 @@ pub struct World {
     pub started: Instant,
     /// Rung when a cluster's oplog has grown, or is another one. A `watch` would wake in a random order.
     pub grown: Pair<Arc<Notify>>,
+    /// Whether all that was written while the link is there has an event.
+    pub streams_tell_all: bool,
     pub problems: Vec<String>,
     /// A digest of everything that the clusters were asked, to compare two runs of a seed.
     pub trace: u64,
@@ -142,6 +144,7 @@ impl World {
             former: Pair::new(None, None),
             started: Instant::now(),
             grown: Pair::default(),
+            streams_tell_all: false,
             problems: Vec::new(),
             trace: 0,
             commands: 0,
