@@ -144,6 +144,42 @@ async fn an_index_that_cannot_be_built_after_a_copy_is_listed_and_stays_so() {
     tandem.stop().await;
 }
 
+/// As long as one of tandem's own is being built there.
+async fn hold_builds(cluster: &Mongod, mode: &str) {
+    let hold = doc! { "configureFailPoint": "hangAfterStartingIndexBuild", "mode": mode };
+    cluster.admin(hold).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_index_that_an_application_builds_beside_those_of_a_copy_is_brought_over() {
+    let env = TestEnv::start().await;
+    fill(&env.a, "orders").await;
+    let copied_one = doc! { "key": { "v": 1 }, "name": "copied" };
+    let copied_one = doc! { "createIndexes": "orders", "indexes": [copied_one] };
+    run(&env.a, copied_one).await;
+    let mut tandem = env.tandem(&env.link().extra("[initial_sync]\nmode = \"copy\""));
+    hold_builds(&env.b, "alwaysOn").await;
+    tandem.start();
+    let builds = |status: &Value| status["initial_sync"]["state"] == "building_indexes";
+    tandem.wait_status("it builds", SOON, builds).await;
+    let build = |name: &'static str| {
+        let index = doc! { "key": { name: 1 }, "name": name };
+        let command = doc! { "createIndexes": "orders", "indexes": [index] };
+        let shop = env.b.client().database("shop");
+        tokio::spawn(async move { shop.run_command(command).await })
+    };
+    let mine = [build("mine"), build("mine too")];
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    hold_builds(&env.b, "off").await;
+    for one in mine {
+        one.await.unwrap().unwrap();
+    }
+    copied(&tandem).await;
+    assert_same_schema(&env, SOON).await;
+    assert_eq!(schema(env.a.client()).await["shop.orders"].2.len(), 4);
+    tandem.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_belongs_to_a_server_is_neither_copied_nor_streamed() {
     let env = TestEnv::start().await;

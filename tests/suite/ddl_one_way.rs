@@ -123,6 +123,9 @@ async fn every_kind_of_index_arrives_and_changes_as_on_the_source() {
 #[tokio::test(flavor = "multi_thread")]
 async fn names_follow_in_their_order_with_writes_between() {
     let env = TestEnv::start().await;
+    for cluster in [&env.a, &env.b] {
+        insert(cluster, "untouched", vec![doc! { "_id": 1, "in": "old" }]).await;
+    }
     let mut tandem = env.streaming(&one_way(&env)).await;
     insert(&env.a, "one", vec![doc! { "_id": 1, "in": "one" }]).await;
     let rename = |from: &str, to: &str, drop_target: bool| {
@@ -141,9 +144,17 @@ async fn names_follow_in_their_order_with_writes_between() {
     rename("shop.fresh", "shop.three", true).await;
     insert(&env.a, "three", vec![doc! { "_id": 2, "in": "three" }]).await;
     rename("shop.one", "bank.other", false).await;
+    // As `$out` does, over one that no event was about since the start.
+    insert(&env.a, "out", vec![doc! { "_id": 2, "in": "new" }]).await;
+    rename("shop.out", "shop.untouched", true).await;
+    insert(&env.a, "untouched", vec![doc! { "_id": 3, "in": "newer" }]).await;
     settled(&env, &tandem).await;
     let names: Vec<String> = schema(env.b.client()).await.into_keys().collect();
-    assert_eq!(names, ["bank.other", "shop.three"]);
+    assert_eq!(names, ["bank.other", "shop.three", "shop.untouched"]);
+    assert_eq!(
+        tandem.status()["unpaired_namespaces"],
+        serde_json::json!([])
+    );
     assert_eq!(tandem.total("dead_letters_total"), 0);
     tandem.stop().await;
 }
