@@ -65,7 +65,11 @@ impl Collections {
         if let Some(paired) = self.all_paired(namespaces) {
             return Ok(paired);
         }
-        let _creating = self.creating.lock().await;
+        // Whose indexes alone are to be read does not wait for a creation.
+        let _creating = match namespaces.iter().all(|one| self.is_paired(one)) {
+            true => None,
+            false => Some(self.creating.lock().await),
+        };
         let _changing = self.changing.lock().await;
         let mut in_order: Vec<&Namespace> = namespaces.iter().copied().collect();
         in_order.sort();
