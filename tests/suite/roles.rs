@@ -11,6 +11,8 @@ use crate::support::mongod::{Mongod, MongodOptions};
 use crate::support::schema::assert_same_schema;
 use crate::support::tandem::Tandem;
 
+mod script;
+
 const SOON: Duration = Duration::from_secs(30);
 const PASSWORD: &str = "first";
 
