@@ -17,7 +17,8 @@ pub struct ServerFacts {
     pub version: String,
 }
 
-/// The oldest server that refuses a write into another collection of the same name.
+/// The oldest server that refuses a write into another collection of the same name. One that was
+/// told to be compatible with an older one refuses every write that asks it to.
 const VERSION_MAJOR_MIN: u32 = 6;
 
 /// From this version on several plain writes may share one cluster time.
@@ -52,12 +53,18 @@ impl ServerFacts {
                 facts.version
             )));
         }
+        let compatible = feature_compatibility_version(cluster).await?;
+        if major_of(&compatible) < VERSION_MAJOR_MIN {
+            let what = format!(
+                "{name} has featureCompatibilityVersion {compatible}; 6.0 or later is needed"
+            );
+            return Err(Error::cluster(what).hint("setFeatureCompatibilityVersion on the cluster"));
+        }
         Ok(facts)
     }
 
     fn major(&self) -> u32 {
-        let major = self.version.split('.').next();
-        major.and_then(|part| part.parse().ok()).unwrap_or(0)
+        major_of(&self.version)
     }
 
     /// Whether a plain write is the only one of its cluster time.
@@ -74,6 +81,19 @@ async fn replica_set_id(cluster: &Cluster) -> Result<String> {
         .and_then(|settings| settings.get_object_id("replicaSetId"))
         .map(|id| id.to_hex())
         .map_err(|_| Error::cluster(format!("{} has no replica set id", cluster.name)))
+}
+
+fn major_of(version: &str) -> u32 {
+    let major = version.split('.').next();
+    major.and_then(|part| part.parse().ok()).unwrap_or(0)
+}
+
+async fn feature_compatibility_version(cluster: &Cluster) -> Result<String> {
+    let command = doc! { "getParameter": 1, "featureCompatibilityVersion": 1 };
+    let reply = ask(cluster, command).await?;
+    let version = reply.get_document("featureCompatibilityVersion");
+    let version = version.and_then(|version| version.get_str("version"));
+    Ok(version.unwrap_or("unknown").to_owned())
 }
 
 async fn ask(cluster: &Cluster, command: Document) -> Result<Document> {

@@ -176,6 +176,7 @@ fn answer(replica: &mut Replica, database: &str, command: &Document, view: &View
     match name.as_str() {
         "hello" => Outcome::Reply(doc! { "setName": replica.set, "localTime": replica.now() }),
         "buildInfo" => Outcome::Reply(doc! { "version": "6.0.5" }),
+        "getParameter" => Outcome::Reply(compatibility()),
         "ping" => Outcome::Reply(doc! {}),
         // Without access control nobody has logged in.
         "connectionStatus" => Outcome::Reply(
@@ -259,6 +260,10 @@ fn cursor(documents: Vec<Document>) -> Outcome {
 fn size(replica: &Replica, namespace: &str) -> Document {
     let count = replica.all(namespace, replica.time, None).len() as i64;
     doc! { "count": count, "size": count * replica.document_bytes }
+}
+
+fn compatibility() -> Document {
+    doc! { "featureCompatibilityVersion": { "version": "6.0" } }
 }
 
 fn list_databases(replica: &Replica) -> Outcome {

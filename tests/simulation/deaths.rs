@@ -108,13 +108,14 @@ impl Deaths {
 }
 
 fn is_effect(command: &Document) -> bool {
-    const READS: [&str; 11] = [
+    const READS: [&str; 12] = [
         "aggregate",
         "buildInfo",
         "collStats",
         "connectionStatus",
         "find",
         "getMore",
+        "getParameter",
         "hello",
         "listCollections",
         "listDatabases",

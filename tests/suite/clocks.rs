@@ -53,19 +53,23 @@ fn wrong_by(name: &str, offset: &str) -> MongodOptions {
     options
 }
 
-/// Both sides write one document while tandem is stopped, a first; gives the one record.
-async fn race(env: &TestEnv, tandem: &Tandem, id: i32) -> Value {
+/// Both sides write one document while tandem is stopped, `first` first; gives the one record.
+async fn race(env: &TestEnv, tandem: &Tandem, id: i32, first: &str) -> Value {
     tandem.sigstop();
-    env.orders_a()
-        .insert_one(doc! { "_id": id, "by": "a" })
-        .await
-        .unwrap();
-    tokio::time::sleep(Duration::from_millis(5)).await;
-    env.orders_b()
-        .insert_one(doc! { "_id": id, "by": "b" })
-        .await
-        .unwrap();
+    let (a, b) = ((env.orders_a(), "a"), (env.orders_b(), "b"));
+    let in_turn = if first == "a" { [a, b] } else { [b, a] };
+    for (orders, by) in in_turn {
+        orders
+            .insert_one(doc! { "_id": id, "by": by })
+            .await
+            .unwrap();
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
     tandem.sigcont();
+    on_record(tandem, id).await
+}
+
+async fn on_record(tandem: &Tandem, id: i32) -> Value {
     wait_for("the race is on record", SOON, || async {
         let of_id = |record: &Value| record["document_key"].to_string().contains(&id.to_string());
         tandem.conflicts(&[]).into_iter().find(of_id)
@@ -73,34 +77,75 @@ async fn race(env: &TestEnv, tandem: &Tandem, id: i32) -> Value {
     .await
 }
 
+/// One side deletes a document and the other one updates it; whoever is ahead wins, though first.
+async fn race_with_a_delete(env: &TestEnv, tandem: &Tandem, ahead: &str, id: i32, deletes: bool) {
+    let row = doc! { "_id": id };
+    env.orders_a().insert_one(&row).await.unwrap();
+    assert_converged(env, SOON).await;
+    tandem.sigstop();
+    let (a, b) = (env.orders_a(), env.orders_b());
+    let in_turn = if ahead == "a" { [a, b] } else { [b, a] };
+    for (number, orders) in in_turn.into_iter().enumerate() {
+        if deletes == (number == 0) {
+            orders.delete_one(row.clone()).await.unwrap();
+        } else {
+            let set = doc! { "$set": { "by": ahead } };
+            orders.update_one(row.clone(), set).await.unwrap();
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    tandem.sigcont();
+    let record = on_record(tandem, id).await;
+    assert_eq!(record["winner_cluster"], ahead, "{record}");
+    assert_converged(env, SOON).await;
+    let found = env.orders_b().find_one(row).await.unwrap();
+    assert_eq!(found.is_none(), deletes, "{record}");
+}
+
 /// The load's account holds whatever the clocks say, and a race goes to the clock that is ahead.
-async fn skewed(offset: &str, winner: &str) {
+async fn skewed(offset: &str, ms: i64) {
+    /// Of `conflicts.clock_skew_warn`.
+    const WARNED_FROM_MS: i64 = 5000;
+    let (winner, other) = if ms > 0 { ("b", "a") } else { ("a", "b") };
     let env = TestEnv::start_with(MongodOptions::named("eu-set"), wrong_by("us-set", offset)).await;
+    env.create_on_both("shop", "orders").await;
     let mut tandem = env.streaming(&env.link()).await;
     let skew = tandem.status()["clusters"]["b"]["clock_skew_ms"].as_i64();
-    let hours = skew.map(|ms| (ms as f64 / 3_600_000.0).round() as i64);
-    assert_eq!(hours, Some(if winner == "b" { 1 } else { -1 }));
-    assert!(tandem.log().contains("clocks differ"), "{}", tandem.log());
-    let record = race(&env, &tandem, 1_000_001).await;
-    assert_eq!(record["winner_cluster"], winner, "{record}");
-    let raced = doc! { "_id": 1_000_001 };
-    env.orders_b().delete_one(raced).await.unwrap();
+    let measured = skew.expect("a skew");
+    assert!((measured - ms).abs() < 200, "{measured} ms");
+    let is_warned = tandem.log().contains("clocks differ");
+    assert_eq!(is_warned, ms.abs() > WARNED_FROM_MS, "{}", tandem.log());
     let load = Load::start(&env, Load::steady(seed("skewed")));
     tokio::time::sleep(Duration::from_secs(3)).await;
     load.settle(&env, &tandem, SOON).await;
+    let id = 1_000_001;
+    let record = race(&env, &tandem, id, winner).await;
+    assert_eq!(record["winner_cluster"], winner, "{record}");
+    for (id, deletes) in [(id + 1, true), (id + 2, false)] {
+        race_with_a_delete(&env, &tandem, winner, id, deletes).await;
+    }
+    // What has seen the other one is later, whatever its clock says.
+    assert!(stands(&env, id + 10, other).await);
     tandem.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs libfaketime: the wall clock of b is an hour fast"]
 async fn long_a_cluster_an_hour_ahead_wins_every_true_race_and_no_other() {
-    skewed("+1h", "b").await;
+    skewed("+1h", 3_600_000).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs libfaketime: the wall clock of b is an hour slow"]
 async fn long_a_cluster_an_hour_behind_loses_every_true_race_and_no_other() {
-    skewed("-1h", "a").await;
+    skewed("-1h", -3_600_000).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs libfaketime: the wall clock of b is half a second fast, then slow"]
+async fn long_half_a_second_between_the_clocks_decides_true_races_and_warns_nobody() {
+    skewed("+0.5", 500).await;
+    skewed("-0.5", -500).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -119,7 +164,8 @@ async fn long_the_clock_of_the_replicators_host_decides_nothing() {
         } else {
             1_000_002
         };
-        assert_eq!(race(&env, &tandem, id).await["winner_cluster"], "b");
+        let record = race(&env, &tandem, id, "a").await;
+        assert_eq!(record["winner_cluster"], "b", "{record}");
         let load = Load::start(
             &env,
             Load::steady(seed("host")).ids_from(id as usize * 1000),
@@ -144,32 +190,35 @@ async fn a_cluster_time_that_was_pushed_ahead_wins_no_race() {
     let load = Load::start(&env, Load::steady(seed("pushed")));
     tokio::time::sleep(Duration::from_secs(1)).await;
     load.settle(&env, &tandem, SOON).await;
-    assert!(stands(&env, 1_000_001).await);
-    let record = race(&env, &tandem, 2_000_001).await;
+    assert!(stands(&env, 1_000_001, "a").await);
+    let record = race(&env, &tandem, 2_000_001, "a").await;
     assert_eq!(record["winner_cluster"], "b", "{record}");
     tandem.stop().await;
 }
 
-/// b writes a document and a another time after it has arrived there; tells whether that stands.
-async fn stands(env: &TestEnv, id: i32) -> bool {
-    let by = |by: &str| doc! { "$set": { "by": by } };
+/// The other side writes a document and `last` another time after it has arrived there; tells
+/// whether that stands.
+async fn stands(env: &TestEnv, id: i32, last: &str) -> bool {
+    let set = doc! { "$set": { "by": "last" } };
     let filter = doc! { "_id": id };
     let (a, b) = (env.orders_a(), env.orders_b());
-    b.insert_one(doc! { "_id": id, "by": "b" }).await.unwrap();
+    let (last, first) = if last == "a" { (a, b) } else { (b, a) };
+    let row = doc! { "_id": id, "by": "first" };
+    first.insert_one(row).await.unwrap();
     wait_for("it arrives", SOON, || async {
-        a.find_one(filter.clone()).await.unwrap()
+        last.find_one(filter.clone()).await.unwrap()
     })
     .await;
-    a.update_one(filter.clone(), by("a")).await.unwrap();
+    last.update_one(filter.clone(), set).await.unwrap();
     let mark = doc! { "_id": id + 1 };
-    a.insert_one(&mark).await.unwrap();
+    last.insert_one(&mark).await.unwrap();
     wait_for("the mark arrives", SOON, || async {
-        b.find_one(mark.clone()).await.unwrap()
+        first.find_one(mark.clone()).await.unwrap()
     })
     .await;
     assert_converged(env, SOON).await;
-    let found = b.find_one(filter).await.unwrap().expect("it is there");
-    found.get_str("by").unwrap() == "a"
+    let found = first.find_one(filter).await.unwrap();
+    found.expect("it is there").get_str("by").unwrap() == "last"
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -188,21 +237,24 @@ async fn long_a_clock_that_goes_back_under_load_loses_true_races_and_nothing_els
     tokio::time::sleep(Duration::from_secs(4)).await;
     load.settle(&env, &tandem, SOON).await;
     // Ten minutes ago by its own clock, and all the same after what it had seen.
-    assert!(stands(&env, 2_000_001).await);
-    let record = race(&env, &tandem, 3_000_001).await;
+    assert!(stands(&env, 2_000_001, "a").await);
+    let record = race(&env, &tandem, 3_000_001, "b").await;
     assert_eq!(record["winner_cluster"], "b", "{record}");
     // Whoever starts now meets checkpoints of later wall times.
     tandem.stop().await;
     tandem.start();
     tandem.wait_until_streaming().await;
-    assert!(stands(&env, 4_000_001).await);
+    assert!(stands(&env, 4_000_001, "a").await);
     // Of b against a.
     let skew = tandem.status()["clusters"]["b"]["clock_skew_ms"].as_i64();
     let minutes = skew.map(|ms| (ms as f64 / 60_000.0).round() as i64);
     assert_eq!(minutes, Some(10));
     turn("+0");
     tokio::time::sleep(Duration::from_secs(2)).await;
-    assert!(stands(&env, 5_000_001).await);
+    assert!(stands(&env, 5_000_001, "a").await);
+    // Right again, what is later wins again.
+    let record = race(&env, &tandem, 6_000_001, "b").await;
+    assert_eq!(record["winner_cluster"], "a", "{record}");
     assert!(tandem.is_running());
     tandem.stop().await;
 }

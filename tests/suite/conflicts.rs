@@ -194,6 +194,7 @@ async fn ties_go_to_the_configured_cluster_and_all_else_to_the_later_write() {
         }
     }
     println!("{ties} ties");
+    assert!(ties > 0, "nobody wrote at the same time");
 }
 
 /// The `by` that both sides end with after an earlier write on a and a later one on b.

@@ -7,6 +7,8 @@ use std::time::Duration;
 use bson::{Document, doc};
 use futures_util::StreamExt;
 use mongodb::Collection;
+use mongodb::change_stream::ChangeStream;
+use mongodb::change_stream::event::ChangeStreamEvent;
 
 use crate::support::compare::{assert_converged, assert_converged_by, contents};
 use crate::support::env::TestEnv;
@@ -139,8 +141,9 @@ async fn counters_on_the_target_never_go_back_and_no_version_appears_twice() {
     let env = TestEnv::start().await;
     env.create_on_both("shop", "orders").await;
     let mut tandem = env.streaming(&env.link()).await;
-    let mut events = env.orders_b().watch().await.expect("a change stream");
-    let orders = env.orders_a();
+    let (orders, there) = (env.orders_a(), env.orders_b());
+    let here = orders.watch().await.expect("a change stream");
+    let there = there.watch().await.expect("a change stream");
     let stop = Arc::new(AtomicBool::new(false));
     let stopped = stop.clone();
     let writer = tokio::spawn(async move {
@@ -165,8 +168,16 @@ async fn counters_on_the_target_never_go_back_and_no_version_appears_twice() {
     stop.store(true, Ordering::SeqCst);
     let count: i32 = writer.await.unwrap();
     assert_converged(&env, SOON).await;
-    let mut last = 0;
-    while last < count {
+    // On a nobody but the application has counted, so nothing has come back.
+    assert_eq!(counted(here, count).await, count);
+    println!("{} steps of {count} on b", counted(there, count).await);
+    tandem.stop().await;
+}
+
+/// Follows a counter until it has come to `last`, and never goes back; gives the number of steps.
+async fn counted(mut events: ChangeStream<ChangeStreamEvent<Document>>, last: i32) -> i32 {
+    let (mut before, mut steps) = (0, 0);
+    while before < last {
         let event = tokio::time::timeout(SOON, events.next()).await;
         let event = event
             .expect("an event")
@@ -180,9 +191,44 @@ async fn counters_on_the_target_never_go_back_and_no_version_appears_twice() {
         else {
             continue;
         };
-        assert!(n > last, "{n} after {last}");
-        last = n;
+        assert!(n > before, "{n} after {before}");
+        (before, steps) = (n, steps + 1);
     }
+    steps
+}
+
+/// The process dies while the server holds its commit, and with it the document.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transaction_that_a_kill_has_left_open_holds_up_nobody_after_the_restart() {
+    let env = TestEnv::start().await;
+    env.create_on_both("shop", "orders").await;
+    let mut tandem = env.streaming(&env.link()).await;
+    let (a, b, one) = (env.orders_a(), env.orders_b(), doc! { "_id": 1 });
+    a.insert_one(&one).await.unwrap();
+    assert_converged(&env, SOON).await;
+    let commit = doc! {
+        "failCommands": ["commitTransaction"], "appName": "tandem",
+        "blockConnection": true, "blockTimeMS": 20_000,
+    };
+    env.b.fail_command(doc! { "times": 1 }, commit).await;
+    let by = |by: &str| doc! { "$set": { "by": by } };
+    a.update_one(one.clone(), by("a")).await.unwrap();
+    wait_for("a commit is held", SOON, async || {
+        let asked = doc! { "currentOp": 1, "command.commitTransaction": 1 };
+        let held = env.b.admin(asked).await;
+        (!held.get_array("inprog").unwrap().is_empty()).then_some(())
+    })
+    .await;
+    tandem.kill9();
+    let blocked = doc! { "update": "orders", "maxTimeMS": 200, "updates": [{ "q": one.clone(), "u": by("b") }] };
+    let shop = b.client().database("shop");
+    shop.run_command(blocked).await.expect_err("it is held");
+    tandem.start();
+    tandem.wait_until_streaming().await;
+    let write = b.update_one(one, by("b"));
+    let ended = tokio::time::timeout(UNBLOCKED_TIME_MAX, write).await;
+    ended.expect("it is blocked").expect("written");
+    assert_converged_by(&tandem, &env, SOON).await;
     tandem.stop().await;
 }
 

@@ -108,9 +108,11 @@ async fn code_3_a_bad_config_lists_all_its_problems_with_their_keys() {
         .extra("[conflicts]\ntie = \"c\"\n[nonsense]\nx = 1");
     link.mode = "three-way".to_owned();
     link.lease_duration = "-5s".to_owned();
+    link.include = Vec::new();
     let message = refused(&env, &link, 3).await;
     for key in [
         "link.mode",
+        "namespaces.include",
         "link.lease_duration",
         "apply.fence",
         "conflicts.tie",
@@ -158,6 +160,27 @@ async fn code_4_a_standalone_server() {
     let mut link = env.link().extra("[timeouts]\nconnect = \"3s\"");
     link.uri_b = format!("mongodb://127.0.0.1:{}/", standalone.port());
     refused(&env, &link, 4).await;
+}
+
+#[tokio::test]
+async fn code_4_a_set_of_another_name() {
+    let env = TestEnv::start().await;
+    let mut link = env.link().extra("[timeouts]\nconnect = \"2s\"");
+    link.uri_b = link.uri_b.replace("us-set", "them-set");
+    let said = refused(&env, &link, 4).await;
+    assert!(said.contains("us"), "{said}");
+    println!("{said}");
+}
+
+/// The servers are new enough, and were told to behave like older ones.
+#[tokio::test]
+async fn code_4_an_older_feature_compatibility_version() {
+    let env = TestEnv::start().await;
+    let older = doc! { "setFeatureCompatibilityVersion": "5.0" };
+    env.b.admin(older).await;
+    let said = refused(&env, &env.link(), 4).await;
+    println!("{said}");
+    assert!(said.contains("us"), "{said}");
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use mongodb::{Client, IndexModel};
 
 use crate::support::compare::{assert_converged, assert_converged_by, contents};
 use crate::support::env::TestEnv;
-use crate::support::oplog::{entries_after, from_tandem, now};
+use crate::support::oplog::{entries_after, from_tandem, namespaces_after, now};
 use crate::support::oracle::Side;
 use crate::support::random::{scaled, seed};
 use crate::support::wait::wait_for;
@@ -190,6 +190,7 @@ async fn a_target_that_holds_data_is_refused_by_name_and_dropped_only_when_told(
     fill(env.a.client(), 100).await;
     env.orders_b().insert_one(doc! { "_id": 1 }).await.unwrap();
     let tandem = env.tandem(&env.link().extra(COPY));
+    let start = (now(env.a.client()).await, now(env.b.client()).await);
     for arguments in [&["run"][..], &["run", "--dry-run"]] {
         let refused = tandem.run(arguments);
         let said = String::from_utf8_lossy(&refused.stderr).into_owned();
@@ -205,11 +206,14 @@ async fn a_target_that_holds_data_is_refused_by_name_and_dropped_only_when_told(
         shown.contains("shop.stock") && shown.contains("100"),
         "{shown}"
     );
-    let databases = env.b.client().list_database_names().await.unwrap();
-    assert!(
-        !databases.iter().any(|name| name == "__tandem"),
-        "{databases:?}"
-    );
+    for (client, start) in [(env.a.client(), start.0), (env.b.client(), start.1)] {
+        let written = namespaces_after(client, start).await;
+        assert_eq!(
+            written,
+            Vec::<String>::new(),
+            "by a run that writes nothing"
+        );
+    }
     assert_eq!(env.orders_b().count_documents(doc! {}).await.unwrap(), 1);
     let copied = tandem.run(&["run", "--until-caught-up", "--drop-target"]);
     assert_eq!(copied.status.code(), Some(0));

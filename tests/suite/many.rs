@@ -9,8 +9,10 @@ use mongodb::Client;
 use crate::support::compare::assert_converged;
 use crate::support::env::TestEnv;
 use crate::support::random::scaled;
+use crate::support::schema::assert_same_schema;
 
 const SOON: Duration = Duration::from_secs(120);
+const COPY_TIME_MAX: Duration = Duration::from_secs(3600);
 const AT_ONCE: usize = 8;
 /// Of a build without optimisation.
 const START_TIME_MAX: Duration = Duration::from_secs(30);
@@ -50,4 +52,42 @@ async fn long_a_start_over_five_thousand_collections_takes_seconds() {
         assert_converged(&env, SOON).await;
         tandem.stop().await;
     }
+}
+
+/// Ten of one collection.
+fn indexes() -> Vec<Document> {
+    let mut keys = vec![doc! { "text": "text" }, doc! { "h": "hashed" }];
+    for (one, other) in [("a", "b"), ("b", "c"), ("c", "a"), ("d", "e")] {
+        keys.push(doc! { one: 1 });
+        keys.push(doc! { one: 1, other: -1 });
+    }
+    let named = keys.into_iter().enumerate();
+    let all = named.map(|(number, key)| doc! { "key": key, "name": format!("index {number}") });
+    all.collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: a thousand collections with ten indexes each, at scale 1"]
+async fn long_a_copy_of_a_thousand_collections_with_ten_indexes_each_is_complete() {
+    let env = TestEnv::start().await;
+    let collections = scaled(1000);
+    make(env.a.client(), collections).await;
+    let shop = env.a.client().database("shop");
+    for number in 0..collections {
+        let many = format!("many_{number}");
+        let create = doc! { "createIndexes": many, "indexes": indexes() };
+        shop.run_command(create).await.expect("ten indexes");
+    }
+    let link = env.link().extra("[initial_sync]\nmode = \"copy\"");
+    let mut tandem = env.tandem(&link);
+    let started = Instant::now();
+    tandem.start();
+    let is_done = |status: &serde_json::Value| status["initial_sync"]["state"] == "done";
+    tandem
+        .wait_status("the copy is done", COPY_TIME_MAX, is_done)
+        .await;
+    println!("{collections} collections: {:?}", started.elapsed());
+    assert_converged(&env, SOON).await;
+    assert_same_schema(&env, SOON).await;
+    tandem.stop().await;
 }

@@ -11,13 +11,15 @@ use crate::support::mongod::{Mongod, MongodOptions};
 use crate::support::schema::assert_same_schema;
 use crate::support::tandem::Tandem;
 
+mod script;
+
 const SOON: Duration = Duration::from_secs(30);
 const PASSWORD: &str = "first";
 
 /// Actions that a cutover asks for and does without.
 const FOR_CUTOVER: [&str; 2] = ["appendOplogNote", "setUserWriteBlockMode"];
 /// What only `check` asks for.
-const FOR_CHECK: [&str; 2] = ["getParameter", "serverStatus"];
+const FOR_CHECK: [&str; 1] = ["serverStatus"];
 /// Only `reset --clusters` needs it.
 const FOR_RESET: &str = "dropDatabase";
 

@@ -56,7 +56,8 @@ pub async fn a_transaction_larger_than_a_message(scene: Scene) {
     scene.run(doc! { "create": "large" }).await;
     let mut session = session(&scene).await;
     for id in 0..3 {
-        let whole = doc! { "_id": id, "x": "x".repeat(15 * 1024 * 1024) };
+        // As large as a document can be.
+        let whole = doc! { "_id": id, "x": "x".repeat(16 * 1024 * 1024 - 27) };
         large.insert_one(whole).session(&mut session).await.unwrap();
     }
     session.commit_transaction().await.unwrap();

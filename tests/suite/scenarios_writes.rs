@@ -9,7 +9,7 @@ use crate::scenarios_transactions::{
     a_transaction_over_collections_and_databases, an_aborted_transaction, session,
 };
 use crate::support::operators;
-use crate::support::random::Random;
+use crate::support::random::{Random, scaled};
 use crate::support::scenario::{Phase, Scenario, Scene, play, scenarios};
 
 const SCENARIOS: &[Scenario] = scenarios![
@@ -31,6 +31,7 @@ const SCENARIOS: &[Scenario] = scenarios![
     a_transaction_larger_than_a_message,
     an_aborted_transaction,
     an_update_of_thousands_of_fields,
+    many_documents_of_a_hundred_kilobytes,
 ];
 
 #[tokio::test(flavor = "multi_thread")]
@@ -350,4 +351,17 @@ async fn an_update_of_thousands_of_fields(scene: Scene) {
     }
     let pipeline = vec![doc! { "$set": cut }];
     wide.update_one(one(2), pipeline).await.unwrap();
+}
+
+/// More than one message holds, at scale 1.
+async fn many_documents_of_a_hundred_kilobytes(scene: Scene) {
+    let all = scene.collection("all");
+    let count = scaled(1000) as i32;
+    for first in (0..count).step_by(100) {
+        let text = "x".repeat(100_000);
+        let some = (first..first + 100).map(|id| doc! { "_id": id, "x": &text });
+        all.insert_many(some).await.unwrap();
+    }
+    let other = doc! { "$set": { "x": "y".repeat(100_000) } };
+    all.update_many(doc! {}, other).await.unwrap();
 }

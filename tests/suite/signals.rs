@@ -79,11 +79,19 @@ async fn asked_to_stop_under_load_or_frozen_past_its_lease_it_loses_nothing() {
 async fn a_full_disk_under_the_log_and_few_files_stop_nothing() {
     let env = TestEnv::start().await;
     let mut tandem = env.tandem(&env.link());
-    tandem.under(&shell("ulimit -n 64; exec 2>/dev/full"));
+    // On one processor, too.
+    let script = "ulimit -n 64; exec 2>/dev/full; taskset -pc 0 $$ >/dev/null";
+    tandem.under(&shell(script));
     tandem.start();
     tandem.wait_until_streaming().await;
     under_load(&env, &mut tandem, History::default(), async |_| {}).await;
     assert!(tandem.is_running());
+    let status = std::fs::read_to_string(format!("/proc/{}/status", tandem.pid())).unwrap();
+    let of = |name: &str| status.lines().find_map(|line| line.strip_prefix(name));
+    assert_eq!(of("Cpus_allowed_list:").map(str::trim), Some("0"));
+    let peak = of("VmHWM:").and_then(|text| text.split_whitespace().next()?.parse::<u64>().ok());
+    println!("{peak:?} kB at most");
+    assert!(peak.expect("its memory") < 128 * 1024, "{peak:?} kB");
     tandem.stop().await;
 }
 
@@ -190,4 +198,22 @@ async fn code_4_the_connection_strings_are_swapped() {
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(4), "{said}");
     assert!(said.contains("is not the cluster of last time"), "{said}");
+}
+
+/// The same address and the same name of the set, and not the same history.
+#[tokio::test(flavor = "multi_thread")]
+async fn code_4_a_cluster_was_made_anew_under_its_address() {
+    let mut env = TestEnv::start().await;
+    let link = env.link();
+    env.streaming(&link).await.stop().await;
+    env.b.begin_anew().await;
+    let output = env.tandem(&link).run(&["run"]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(4), "{said}");
+    assert!(
+        said.contains("us is not the cluster of last time"),
+        "{said}"
+    );
+    let databases = env.b.client().list_database_names().await.unwrap();
+    assert!(!databases.contains(&"__tandem".to_owned()), "{databases:?}");
 }

@@ -15,9 +15,9 @@ const HINT: &str = "docs/roles has the whole list; readWriteAnyDatabase, dbAdmin
      clusterMonitor hold it too";
 
 /// What a server says about itself.
-const CLUSTER_ACTIONS: [&str; 1] = ["replSetGetConfig"];
+const CLUSTER_ACTIONS: [&str; 2] = ["replSetGetConfig", "getParameter"];
 /// `check` looks at more of it than a link needs to run.
-const CHECK_ACTIONS: [&str; 2] = ["getParameter", "serverStatus"];
+const CHECK_ACTIONS: [&str; 1] = ["serverStatus"];
 /// Only `cutover` asks for these, and does without where it must.
 const CUTOVER_ACTIONS: [&str; 2] = ["appendOplogNote", "setUserWriteBlockMode"];
 /// On all databases: the stream is the whole cluster's.
@@ -151,11 +151,14 @@ impl Missing {
                 .map(|(place, action)| format!("{action} on {place}"))
                 .collect()
         };
-        let on_cluster = |actions: [&'static str; 2]| actions.map(|a| (Place::Cluster, a)).to_vec();
+        let on_cluster = |actions: &[&'static str]| {
+            let needs = actions.iter().map(|action| (Place::Cluster, *action));
+            needs.collect()
+        };
         Self {
             needed: named(needed(config, side)),
-            for_check: named(on_cluster(CHECK_ACTIONS)),
-            for_cutover: named(on_cluster(CUTOVER_ACTIONS)),
+            for_check: named(on_cluster(&CHECK_ACTIONS)),
+            for_cutover: named(on_cluster(&CUTOVER_ACTIONS)),
         }
     }
 }

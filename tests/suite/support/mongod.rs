@@ -295,6 +295,15 @@ impl Mongod {
         self.wait_primary().await;
     }
 
+    /// Another set of the same name, under the same address and without any data.
+    #[allow(dead_code, reason = "the demo and the benchmark lose no cluster")]
+    pub async fn begin_anew(&mut self) {
+        self.sigkill();
+        self.server_mut().dir = tempfile::tempdir().expect("a temporary directory");
+        self.revive().await;
+        self.initiate().await;
+    }
+
     /// Starts the server again over the same data and waits until it answers.
     pub async fn revive(&mut self) {
         let options = self.options.clone();

@@ -68,6 +68,17 @@ pub async fn entries_after(client: &Client, after: Timestamp) -> Vec<OplogEntry>
         .collect()
 }
 
+/// What was written past `after`, but for what servers write for themselves.
+pub async fn namespaces_after(client: &Client, after: Timestamp) -> Vec<String> {
+    let oplog = client.database("local").collection::<Document>("oplog.rs");
+    let filter = doc! { "ts": { "$gt": after }, "op": { "$ne": "n" } };
+    let found = oplog.distinct("ns", filter).await.expect("the oplog");
+    let names = found
+        .iter()
+        .filter_map(|name| name.as_str().map(str::to_owned));
+    names.filter(|name| !name.starts_with("config.")).collect()
+}
+
 /// The entries that neither of the application's `sessions` nor a plain write made.
 ///
 /// tandem writes data in transactions alone, so an entry in the transaction of a session that
