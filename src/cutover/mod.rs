@@ -199,13 +199,8 @@ impl<'a> Cutover<'a> {
         let link = &config.link.name;
         let standing = Standing::read(&own, link).await?;
         let found = UnderWay::find(&own, link).await?;
-        let under_way = found.unwrap_or(UnderWay {
-            started_at_ms: DateTime::now().timestamp_millis(),
-            source: standing.source,
-            blocked: false,
-            decided: false,
-            pid: std::process::id(),
-        });
+        let begun = || UnderWay::new(DateTime::now().timestamp_millis(), standing.source);
+        let under_way = found.unwrap_or_else(begun);
         under_way.must_be_ours()?;
         if !under_way.decided {
             standing.must_go_on(config, false)?;

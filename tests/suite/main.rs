@@ -10,6 +10,7 @@ mod copied_once;
 mod copy_hazards;
 mod crash;
 mod cutover;
+mod cutover_late;
 mod ddl;
 mod ddl_crash;
 mod ddl_one_way;
