@@ -1,4 +1,4 @@
-//! What a killed cutover has sent, and arrives when the next one has taken it up.
+//! What a killed cutover leaves to the next one, and what it has sent and arrives too late.
 
 use std::time::Duration;
 
@@ -79,6 +79,28 @@ async fn a_cutover_killed_while_it_decides_is_taken_up_again_and_decides_nothing
     let shown = must_succeed(&tandem, &["--reverse", "--skip-verify"]);
     assert_eq!(shown["from"], "us");
     must_arrive(a, b, "on eu").await;
+    assert_converged(&env, SOON).await;
+    tandem.stop().await;
+}
+
+/// It once waited for ever for the target's writes to arrive on a source that it had blocked itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_two_way_cutover_killed_behind_its_block_goes_on_though_the_target_is_written_to() {
+    let env = TestEnv::start().await;
+    env.create_on_both("shop", "orders").await;
+    let link = env.link();
+    let mut tandem = env.streaming(&link).await;
+    let mut killed = env.tandem(&link);
+    for step in ["drain", "last_drain"] {
+        killed.start_command(&["cutover", "--reverse", "--yes"]);
+        wait_for_step(env.b.client(), step).await;
+        killed.kill9();
+        let row = doc! { "_id": step };
+        env.orders_b().insert_one(row).await.expect("written");
+    }
+    must_succeed(&tandem, &["--reverse"]);
+    must_arrive(env.b.client(), env.a.client(), "on us").await;
+    must_arrive(env.a.client(), env.b.client(), "on eu").await;
     assert_converged(&env, SOON).await;
     tandem.stop().await;
 }
