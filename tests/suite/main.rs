@@ -18,6 +18,7 @@ mod ddl_records;
 mod ddl_two_way;
 mod exit_codes;
 mod failover;
+mod failover_phases;
 mod fences;
 mod filters;
 mod harness;
