@@ -77,6 +77,8 @@ pub const NAMESPACE_EXISTS: i32 = 48;
 /// Another collection has taken the name, or nothing has it.
 pub const COLLECTION_UUID_MISMATCH: i32 = 361;
 pub const DUPLICATE_KEY: i32 = 11000;
+/// BSONObjectTooLarge: of a change stream, an event past 16 MB.
+pub const OBJECT_TOO_LARGE: i32 = 10334;
 
 /// The position to go on from is gone.
 const RESYNC_CODES: [i32; 2] = [

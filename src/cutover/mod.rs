@@ -199,13 +199,8 @@ impl<'a> Cutover<'a> {
         let link = &config.link.name;
         let standing = Standing::read(&own, link).await?;
         let found = UnderWay::find(&own, link).await?;
-        let under_way = found.unwrap_or(UnderWay {
-            started_at_ms: DateTime::now().timestamp_millis(),
-            source: standing.source,
-            blocked: false,
-            decided: false,
-            pid: std::process::id(),
-        });
+        let begun = || UnderWay::new(DateTime::now().timestamp_millis(), standing.source);
+        let under_way = found.unwrap_or_else(begun);
         under_way.must_be_ours()?;
         if !under_way.decided {
             standing.must_go_on(config, false)?;
@@ -268,8 +263,11 @@ impl<'a> Cutover<'a> {
     /// Everything that can be taken back. Gives how far each cluster is on the other one.
     async fn prepare(&mut self, stop: &CancellationToken) -> Result<Pair<Timestamp>> {
         let runs = asking::status(self.config).await?.is_some();
-        if self.under_way.blocked && !runs {
-            // A start has to write to both clusters.
+        if self.under_way.blocked && (!runs || self.config.link.mode == Mode::TwoWay) {
+            // A start has to write to both clusters, and what was written on the target goes to the
+            // source. From here on nothing of a former process decides.
+            let link = &self.config.link.name;
+            self.under_way.save(&self.own, link, Step::Lag).await?;
             self.unblock().await?;
         }
         let (config, timeout) = (self.config, self.options.timeout);

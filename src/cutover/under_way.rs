@@ -1,6 +1,6 @@
 //! What the clusters remember of a cutover that has begun, so that it can be taken up again.
 
-use bson::{Document, doc};
+use bson::{Bson, Document, Uuid, doc};
 
 use super::Step;
 use crate::change::{Pair, Side};
@@ -22,9 +22,38 @@ pub struct UnderWay {
     pub decided: bool,
     /// The process that did its last step.
     pub pid: u32,
+    /// This process.
+    me: Uuid,
+    last: Last,
+}
+
+/// Whose word is the last one on record. What another process has sent, and arrives after this one
+/// has taken the cutover up, changes nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Last {
+    Nobody,
+    /// Of a process that names itself, but in a former version.
+    Another {
+        by: Option<Uuid>,
+        decided: bool,
+    },
+    Own,
 }
 
 impl UnderWay {
+    /// One that nothing is on record of yet.
+    pub fn new(started_at_ms: i64, source: Side) -> Self {
+        Self {
+            started_at_ms,
+            source,
+            blocked: false,
+            decided: false,
+            pid: std::process::id(),
+            me: Uuid::new(),
+            last: Last::Nobody,
+        }
+    }
+
     /// # Errors
     /// As the clusters say.
     pub async fn find(own: &Pair<Own>, link: &str) -> Result<Option<Self>> {
@@ -41,15 +70,20 @@ impl UnderWay {
 
     fn of_link(link: &Document, target: Side) -> Option<Self> {
         let found = link.get_document("cutover").ok()?;
+        let decided = found.get_bool("decided").unwrap_or(false);
+        let by = found.get("by").and_then(|by| match by {
+            Bson::Binary(binary) => binary.to_uuid().ok(),
+            _ => None,
+        });
         Some(Self {
-            started_at_ms: found.get_i64("started_at_ms").ok()?,
-            source: target.other(),
             blocked: found.get_bool("blocked").unwrap_or(false),
-            decided: found.get_bool("decided").unwrap_or(false),
+            decided,
             pid: found
                 .get_i64("pid")
                 .ok()
                 .and_then(|pid| pid.try_into().ok())?,
+            last: Last::Another { by, decided },
+            ..Self::new(found.get_i64("started_at_ms").ok()?, target.other())
         })
     }
 
@@ -73,7 +107,7 @@ impl UnderWay {
     ///
     /// # Errors
     /// As the cluster says; fenced (8) where another cutover has begun.
-    pub async fn save(&self, own: &Pair<Own>, link: &str, step: Step) -> Result<()> {
+    pub async fn save(&mut self, own: &Pair<Own>, link: &str, step: Step) -> Result<()> {
         let set = doc! { "cutover": self.as_document(step) };
         self.update(own, link, doc! { "$set": set }).await
     }
@@ -95,7 +129,7 @@ impl UnderWay {
     ///
     /// # Errors
     /// As the cluster says.
-    pub async fn clear(&self, own: &Pair<Own>, link: &str) -> Result<()> {
+    pub async fn clear(&mut self, own: &Pair<Own>, link: &str) -> Result<()> {
         let unset = doc! { "$unset": { "cutover": "" } };
         self.update(own, link, unset).await
     }
@@ -107,20 +141,29 @@ impl UnderWay {
             "decided": self.decided,
             "step": step.as_str(),
             "pid": i64::from(std::process::id()),
+            "by": self.me,
         }
     }
 
-    async fn update(&self, own: &Pair<Own>, link: &str, update: Document) -> Result<()> {
-        let ours = doc! { "_id": link, "$or": [
-            { "cutover": { "$exists": false } },
-            { "cutover.started_at_ms": self.started_at_ms },
-        ] };
-        let statement = doc! { "q": ours, "u": update };
+    async fn update(&mut self, own: &Pair<Own>, link: &str, update: Document) -> Result<()> {
+        // Also where the reply to its first word was lost.
+        let mut words = vec![doc! { "cutover.by": self.me }];
+        words.extend(match self.last {
+            Last::Nobody => Some(doc! { "cutover": { "$exists": false } }),
+            Last::Another { by, decided } => Some(doc! {
+                "cutover.started_at_ms": self.started_at_ms,
+                "cutover.by": by,
+                "cutover.decided": decided,
+            }),
+            Last::Own => None,
+        });
+        let statement = doc! { "q": { "_id": link, "$or": words }, "u": update };
         let target = &own[self.source.other()];
-        match target.update("links", vec![statement]).await? {
-            0 => Err(another("another process")),
-            _ => Ok(()),
+        if target.update("links", vec![statement]).await? == 0 {
+            return Err(another("another process"));
         }
+        self.last = Last::Own;
+        Ok(())
     }
 }
 

@@ -111,23 +111,27 @@ impl Lease {
         }
     }
 
-    /// Renews until cancelled. An unreachable cluster is no loss of the lease: the epoch fences.
+    /// Renews until cancelled, each side by itself: one that does not answer costs the other one
+    /// nothing. An unreachable cluster is no loss of the lease: the epoch fences.
     ///
     /// # Errors
     /// Fenced (8) once another process has taken it.
     pub async fn keep(&self, stop: CancellationToken) -> Result<()> {
+        let (a, b) = (self.keep_on(Side::A, &stop), self.keep_on(Side::B, &stop));
+        tokio::try_join!(a, b).map(|_| ())
+    }
+
+    async fn keep_on(&self, side: Side, stop: &CancellationToken) -> Result<()> {
         loop {
             tokio::select! {
-            biased;
-                           () = stop.cancelled() => return Ok(()),
-                           () = tokio::time::sleep(self.duration / 3) => {}
-                       }
-            for side in Side::BOTH {
-                match self.renew(side).await {
-                    Ok(true) => {}
-                    Ok(false) => return Err(self.held_by_another(side).await),
-                    Err(error) => tracing::warn!(%error, "cannot renew the lease, trying again"),
-                }
+                biased;
+                () = stop.cancelled() => return Ok(()),
+                () = tokio::time::sleep(self.duration / 3) => {}
+            }
+            match self.renew(side).await {
+                Ok(true) => {}
+                Ok(false) => return Err(self.held_by_another(side).await),
+                Err(error) => tracing::warn!(%error, "cannot renew the lease, trying again"),
             }
         }
     }

@@ -11,6 +11,8 @@ pub mod pool;
 pub mod processes;
 #[path = "../suite/support/proxy.rs"]
 pub mod proxy;
+#[path = "../suite/support/random.rs"]
+pub mod random;
 #[path = "../suite/support/tandem.rs"]
 pub mod tandem;
 #[path = "../suite/support/wait.rs"]

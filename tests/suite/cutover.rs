@@ -25,7 +25,7 @@ fn cutover(tandem: &Tandem, arguments: &[&str]) -> (Option<i32>, Value, String) 
     (output.status.code(), shown, errors)
 }
 
-fn must_succeed(tandem: &Tandem, arguments: &[&str]) -> Value {
+pub fn must_succeed(tandem: &Tandem, arguments: &[&str]) -> Value {
     let (code, shown, errors) = cutover(tandem, arguments);
     assert_eq!(code, Some(0), "{errors}");
     shown
@@ -67,7 +67,7 @@ async fn is_blocked(client: &Client) -> bool {
     refused.is_some_and(|error| error.to_string().contains(&WRITES_BLOCKED.to_string()))
 }
 
-async fn must_arrive(from: &Client, to: &Client, id: &str) {
+pub async fn must_arrive(from: &Client, to: &Client, id: &str) {
     let orders = |client: &Client| client.database("shop").collection::<Document>("orders");
     let written = orders(from).insert_one(doc! { "_id": id }).await;
     written.expect("written");

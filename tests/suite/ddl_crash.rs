@@ -70,7 +70,7 @@ async fn change_until(
 }
 
 /// Returns once a command of tandem is under way on the cluster.
-async fn wait_for_open_intent(cluster: &Mongod) {
+pub async fn wait_for_open_intent(cluster: &Mongod) {
     let own = cluster.client().database("__tandem");
     let intents = own.collection::<Document>("ddl");
     wait_for("an intent", SOON, || async {

@@ -18,14 +18,14 @@ use crate::support::workload::Workload;
 const SOON: Duration = Duration::from_secs(90);
 
 /// Three members on one side, one on the other.
-struct Trio {
-    env: TestEnv,
+pub struct Trio {
+    pub env: TestEnv,
     others: Others,
     side: Side,
 }
 
 impl Trio {
-    async fn start(side: Side) -> Self {
+    pub async fn start(side: Side) -> Self {
         let options = MongodOptions::named;
         let (env, others) = match side {
             Side::A => {
@@ -51,9 +51,13 @@ impl Trio {
     }
 
     /// With a further key of `[apply]`.
-    fn link_at(&self, apply: &str) -> LinkConfig {
+    pub fn link_at(&self, apply: &str) -> LinkConfig {
         let link = self.env.link().extra(apply);
         link.extra("[timeouts]\nconnect = \"20s\"\noperation = \"3s\"")
+    }
+
+    pub fn side(&self) -> Side {
+        self.side
     }
 
     fn first(&self) -> &Mongod {
@@ -71,25 +75,25 @@ impl Trio {
         self.others.member_mut(first, member)
     }
 
-    fn member(&self, member: usize) -> &Mongod {
+    pub fn member(&self, member: usize) -> &Mongod {
         self.others.member(self.first(), member)
     }
 
-    async fn primary(&self) -> usize {
+    pub async fn primary(&self) -> usize {
         self.others.primary(self.first(), None).await
     }
 
-    async fn wait_whole(&self) {
+    pub async fn wait_whole(&self) {
         self.others.wait_whole(self.first()).await;
     }
 
-    async fn step_down(&self) {
+    pub async fn step_down(&self) {
         let primary = self.primary().await;
         step_down(self.member(primary), 10).await;
         self.others.primary(self.first(), Some(primary)).await;
     }
 
-    async fn kill_primary(&mut self) {
+    pub async fn kill_primary(&mut self) {
         let primary = self.primary().await;
         self.member_mut(primary).sigkill();
         self.others.primary(self.first(), Some(primary)).await;

@@ -6,7 +6,7 @@ use bson::doc;
 
 use crate::support::compare::assert_converged_by;
 use crate::support::load::Load;
-use crate::support::proxy::{Cut, Network};
+use crate::support::proxy::{Cut, Network, Proxy};
 use crate::support::random::{scaled, seed};
 use crate::support::tandem::Tandem;
 use crate::support::wait::wait_for;
@@ -19,6 +19,16 @@ async fn wait_reachable(tandem: &Tandem, side: &str, wanted: bool) {
     let what = format!("{side} is {}reachable", if wanted { "" } else { "un" });
     let is = |status: &serde_json::Value| status["clusters"][side]["reachable"] == wanted;
     tandem.wait_status(&what, SOON, is).await;
+}
+
+/// Returns once it has happened.
+async fn cut_one(proxy: &Proxy, cut: Cut) {
+    let before = proxy.cuts();
+    proxy.cut(cut);
+    wait_for("a reply is cut or damaged", SOON, || async {
+        (proxy.cuts() > before).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -35,23 +45,20 @@ async fn connections_that_are_cut_half_open_or_deaf_on_one_side_lose_nothing() {
             Cut::NextReplyTo("abortTransaction"),
             Cut::NextReplyTo("find"),
         ] {
-            let before = proxy.cuts();
-            proxy.cut(cut);
-            wait_for("a reply is cut", SOON, || async {
-                (proxy.cuts() > before).then_some(())
-            })
-            .await;
+            cut_one(proxy, cut).await;
         }
     }
-    for network in [
-        Network::BlackHole,
-        Network::CommandsLost,
-        Network::RepliesLost,
-    ] {
-        wired.b.set(network);
-        wait_reachable(&tandem, "b", false).await;
-        wired.b.heal();
-        wait_reachable(&tandem, "b", true).await;
+    for (proxy, side) in [(&wired.a, "a"), (&wired.b, "b")] {
+        for network in [
+            Network::BlackHole,
+            Network::CommandsLost,
+            Network::RepliesLost,
+        ] {
+            proxy.set(network);
+            wait_reachable(&tandem, side, false).await;
+            proxy.heal();
+            wait_reachable(&tandem, side, true).await;
+        }
     }
     load.settle(&wired.env, &tandem, SOON).await;
     assert!(tandem.is_running());
@@ -122,24 +129,24 @@ async fn long_a_latency_of_200_ms_each_way_needs_longer_transactions_and_costs_o
 async fn messages_that_mean_nothing_end_in_an_error_and_lose_nothing() {
     let wired = Wired::start().await;
     let mut tandem = wired.env.streaming(&wired.link()).await;
-    let load = Load::start(&wired.env, Load::steady(seed("garbage")));
+    let seed = seed("garbage");
+    let load = Load::start(&wired.env, Load::steady(seed));
     let mut ends = Vec::new();
-    for command in ["getMore", "update", "commitTransaction", "find", "hello"] {
-        for cut in [
+    // Which side meets what is another one with the next seed.
+    let commands = ["getMore", "update", "commitTransaction", "find", "hello"];
+    for (turn, command) in (seed as usize % 2..).zip(commands) {
+        for (turn, cut) in (turn..).zip([
             Cut::GarbageFor(command),
+            Cut::RandomFor(command, seed),
             Cut::HugeReplyTo(command),
             Cut::NegativeReplyTo(command),
-        ] {
+        ]) {
             if !tandem.is_running() {
                 tandem.start();
                 tandem.wait_until_streaming().await;
             }
-            let (cuts, logged) = (wired.b.cuts(), tandem.log().len());
-            wired.b.cut(cut);
-            wait_for("a reply is damaged", SOON, || async {
-                (wired.b.cuts() > cuts).then_some(())
-            })
-            .await;
+            let logged = tandem.log().len();
+            cut_one([&wired.a, &wired.b][turn % 2], cut).await;
             tokio::time::sleep(Duration::from_millis(300)).await;
             if tandem.log()[logged..].contains("stopping") {
                 let code = tandem.wait_exit(SOON).await;

@@ -13,6 +13,7 @@ use crate::support::compare::assert_converged;
 use crate::support::env::TestEnv;
 use crate::support::fail_points::FailPoint;
 use crate::support::processes::send_signal;
+use crate::support::skipped::skipped;
 use crate::support::tandem::Tandem;
 use crate::support::wait::wait_for;
 
@@ -148,7 +149,7 @@ fn watching_adds_lines_and_draws_on_a_terminal(env: &TestEnv, tandem: &Tandem) {
         .args(["-qec", &typed, "/dev/null"])
         .output()
     else {
-        return println!("SKIPPED on a terminal: there is no script(1)");
+        return skipped("on a terminal: there is no script(1)");
     };
     let drawn = stdout(&terminal);
     assert!(

@@ -2,20 +2,26 @@
 
 use std::time::Duration;
 
-use bson::doc;
+use bson::{Document, doc};
 
 use crate::support::compare::{assert_converged, assert_converged_by};
 use crate::support::env::{LinkConfig, TestEnv};
-use crate::support::fail_points::FailPoint;
+use crate::support::fail_points::{FailPoint, kill_streams};
 use crate::support::load::Load;
+use crate::support::mongod::Mongod;
+use crate::support::oracle::Side;
 use crate::support::random::seed;
+use crate::support::tandem::Tandem;
+use crate::support::wait::wait_for;
 
 const SOON: Duration = Duration::from_secs(60);
 
 /// What a driver resumes a change stream after, but for StaleConfig (13388): a fail point cannot
-/// make it up, and only shards send it.
-const RESUMABLE: [i32; 17] = [
-    6, 7, 43, 63, 89, 91, 133, 150, 189, 234, 262, 9001, 10107, 11600, 11602, 13435, 13436,
+/// make it up, and only shards send it. Last what drivers give up after and the next attempt does not
+/// meet: CappedPositionLost, CursorKilled, Interrupted.
+const RESUMABLE: [i32; 20] = [
+    6, 7, 43, 63, 89, 91, 133, 150, 189, 234, 262, 9001, 10107, 11600, 11602, 13435, 13436, 136,
+    237, 11601,
 ];
 
 /// NotWritablePrimary, WriteConcernTimeout, MaxTimeMSExpired, Interrupted, LockTimeout,
@@ -67,35 +73,84 @@ async fn a_change_stream_goes_on_after_every_code_that_a_driver_resumes_after() 
     tandem.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_change_stream_that_cannot_go_on_ends_the_link_with_the_reason() {
+/// The error, the exit code, and what the reason says.
+fn endings() -> Vec<Ending> {
     const UNKNOWN: i32 = 5050;
     let label = ["NonResumableChangeStreamError"];
-    let env = TestEnv::start().await;
-    let mut tandem = env.tandem(&env.link());
-    let stream = FailPoint::on(&env.a, &["getMore"]);
-    for (error, exit, reason) in [
-        (doc! { "errorCode": 286 }, 5, "tandem resync"),
-        (doc! { "errorCode": 280 }, 5, "tandem resync"),
+    let code = |code: i32| doc! { "errorCode": code };
+    vec![
+        (code(286), 5, "tandem resync"),
+        (code(280), 5, "tandem resync"),
+        // BSONObjectTooLarge: an event that the server cannot show.
+        (code(10334), 5, "tandem resync"),
         (
             doc! { "errorCode": UNKNOWN, "errorLabels": label },
             5,
             "tandem resync",
         ),
-        (doc! { "errorCode": 13 }, 4, "grant the missing privilege"),
-        (doc! { "errorCode": UNKNOWN }, 1, "5050"),
-    ] {
-        tandem.start();
-        tandem.wait_until_streaming().await;
-        let row = doc! { "code": error.get_i32("errorCode").unwrap() };
-        env.orders_b().insert_one(row).await.unwrap();
-        stream.fail_always(error.clone()).await;
-        // Nobody reads a any more, and the lanes into it must not wait for their echo.
-        let code = tandem.wait_exit(Duration::from_secs(10)).await;
-        assert_eq!(code, exit, "{error}\n{}", tandem.tail());
-        assert!(tandem.tail().contains(reason), "{}", tandem.tail());
-        assert!(tandem.tail().contains("change stream of eu"));
-        stream.off().await;
+        (code(13), 4, "grant the missing privilege"),
+        (code(UNKNOWN), 1, "5050"),
+        (code(7777), 1, "7777"),
+    ]
+}
+
+/// A stream that is open, and one that has to be opened again.
+const PLACES: [(Side, &str); 4] = [
+    (Side::A, "getMore"),
+    (Side::B, "aggregate"),
+    (Side::B, "getMore"),
+    (Side::A, "aggregate"),
+];
+
+type Ending = (Document, i32, &'static str);
+
+async fn link_ends(env: &TestEnv, tandem: &mut Tandem, place: (Side, &'static str), by: Ending) {
+    let ((side, command), (error, exit, reason)) = (place, by);
+    let (mongod, other, name) = match side {
+        Side::A => (&env.a, env.orders_b(), "eu"),
+        Side::B => (&env.b, env.orders_a(), "us"),
+    };
+    let stream = FailPoint::on(mongod, &[command]);
+    tandem.start();
+    tandem.wait_until_streaming().await;
+    let row = doc! { "code": error.get_i32("errorCode").unwrap() };
+    other.insert_one(row).await.unwrap();
+    stream.fail_always(error.clone()).await;
+    if command == "aggregate" {
+        kill_streams(mongod).await;
+    }
+    // Nobody reads there any more, and the lanes into it must not wait for their echo.
+    let code = tandem.wait_exit(Duration::from_secs(10)).await;
+    let said = tandem.tail();
+    assert_eq!(code, exit, "{error} of {command} on {name}\n{said}");
+    let said = said.rsplit("error: ").next().unwrap_or_default();
+    assert!(said.contains(reason), "{said}");
+    assert!(said.contains(&format!("change stream of {name}")), "{said}");
+    stream.off().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_stream_that_cannot_go_on_ends_the_link_with_the_reason() {
+    let env = TestEnv::start().await;
+    let mut tandem = env.tandem(&env.link());
+    for (ending, place) in endings().into_iter().zip(PLACES.into_iter().cycle()) {
+        link_ends(&env, &mut tandem, place, ending).await;
+    }
+    tandem.start();
+    tandem.wait_until_streaming().await;
+    assert_converged(&env, SOON).await;
+    tandem.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "long: takes a minute"]
+async fn long_every_code_ends_the_link_wherever_a_change_stream_meets_it() {
+    let env = TestEnv::start().await;
+    let mut tandem = env.tandem(&env.link());
+    for place in PLACES {
+        for ending in endings() {
+            link_ends(&env, &mut tandem, place, ending).await;
+        }
     }
     tandem.start();
     tandem.wait_until_streaming().await;
@@ -105,7 +160,7 @@ async fn a_change_stream_that_cannot_go_on_ends_the_link_with_the_reason() {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "long: takes minutes"]
-async fn errors_of_a_transaction_and_of_its_commit_pass_and_double_nothing() {
+async fn long_errors_of_a_transaction_and_of_its_commit_pass_and_double_nothing() {
     /// A server that refuses all the time is asked again this often by eight lanes and the lease.
     const TRIES_MAX: i64 = 400;
     let env = TestEnv::start().await;
@@ -168,6 +223,46 @@ async fn a_target_that_is_full_locked_or_takes_no_writes_is_waited_for() {
     env.b.admin(doc! { "fsyncUnlock": 1 }).await;
     assert_converged_by(&tandem, &env, SOON).await;
     assert!(tandem.is_running());
+    assert_eq!(tandem.total("dead_letters_total"), 0);
+    tandem.stop().await;
+}
+
+async fn lease_has_run_out(mongod: &Mongod) -> bool {
+    let links = mongod.client().database("__tandem");
+    let links = links.collection::<Document>("links");
+    let over = doc! { "$expr": { "$lt": ["$lease_until", "$$NOW"] } };
+    links.find_one(over).await.expect("links").is_some()
+}
+
+/// The collection of the lease takes no writes then either.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_that_takes_no_writes_for_longer_than_the_lease_ends_nothing_and_loses_nothing() {
+    const BLOCKED: Duration = Duration::from_secs(4);
+    let env = TestEnv::start().await;
+    // A call may take longer than the lease, as it may unless told.
+    let timeouts = "[timeouts]\nconnect = \"5s\"\noperation = \"5s\"";
+    let mut link = env.link().extra(timeouts);
+    link.lease_duration = "2s".to_owned();
+    let mut tandem = env.streaming(&link).await;
+    let load = Load::start(&env, Load::steady(seed("blocked")).by_majority());
+    let block = |on: bool| doc! { "setUserWriteBlockMode": 1, "global": on };
+    let blocks = [
+        (block(true), block(false)),
+        (doc! { "fsync": 1, "lock": true }, doc! { "fsyncUnlock": 1 }),
+    ];
+    for (mongod, other) in [(&env.a, &env.b), (&env.b, &env.a)] {
+        for (on, off) in &blocks {
+            mongod.admin(on.clone()).await;
+            tokio::time::sleep(BLOCKED).await;
+            assert!(lease_has_run_out(mongod).await, "{on}");
+            assert!(!lease_has_run_out(other).await, "{on} on the other side");
+            mongod.admin(off.clone()).await;
+            assert!(tandem.is_running(), "{on}\n{}", tandem.tail());
+            let is_renewed = || async { (!lease_has_run_out(mongod).await).then_some(()) };
+            wait_for("the lease is renewed", SOON, is_renewed).await;
+        }
+    }
+    load.settle(&env, &tandem, SOON).await;
     assert_eq!(tandem.total("dead_letters_total"), 0);
     tandem.stop().await;
 }

@@ -9,6 +9,7 @@ use crate::support::compare::{assert_converged, contents};
 use crate::support::env::TestEnv;
 use crate::support::oracle::History;
 use crate::support::random::seed;
+use crate::support::skipped::skipped;
 use crate::support::strace;
 use crate::support::tandem::Tandem;
 use crate::support::workload::{Workload, documents_of};
@@ -80,7 +81,7 @@ impl SmallDisk {
             .output();
         let mounted = mount.is_ok_and(|output| output.status.success());
         if !mounted {
-            println!("SKIPPED: no file system can be mounted here");
+            skipped("no file system can be mounted here");
         }
         mounted.then_some(Self(path))
     }

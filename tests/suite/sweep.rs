@@ -1,6 +1,7 @@
 //! Killed at the N-th call to the network or the disk, for every N: a start, a load with changes
 //! and conflicts on both sides, and a stop; and an initial sync, by copy and by merge.
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use bson::{Document, doc};
@@ -12,7 +13,7 @@ use crate::support::env::{LinkConfig, TestEnv};
 use crate::support::oracle::History;
 use crate::support::random::{Random, seed};
 use crate::support::schema::assert_same_schema_in;
-use crate::support::strace::{self, Calls};
+use crate::support::strace::{self, Call, Calls};
 use crate::support::tandem::Tandem;
 use crate::support::workload::{Workload, documents_of};
 
@@ -22,6 +23,7 @@ const ENDS_ENOUGH: usize = 5;
 const SIGKILLED: i32 = 128 + 9;
 /// Kills for each kind of calls in the suite.
 const SAMPLE: Extent = Extent::Some(2);
+const ONE: Extent = Extent::Some(1);
 /// Of each collection of an initial sync.
 const ROWS: i32 = 150;
 const COPY: &str = "[initial_sync]\nmode = \"copy\"";
@@ -95,8 +97,16 @@ impl Sweep {
         tandem
     }
 
-    /// One run under `wrapper`, then one without it that must bring everything to its end.
-    async fn round(&mut self, wrapper: &[String]) -> Outcome {
+    /// Of the round that comes next.
+    fn state_dir(&self) -> PathBuf {
+        match self.scene {
+            Scene::Streaming => self.env.path(&self.env.link().state_dir),
+            Scene::Copy | Scene::Merge => self.env.path(&format!("state-{}", self.round + 1)),
+        }
+    }
+
+    /// A run under each of these, then one without them that must bring everything to its end.
+    async fn round(&mut self, wrapper: &[String], restart: Option<&[String]>) -> Outcome {
         self.round += 1;
         let mut tandem = self.tandem();
         tandem.under(wrapper);
@@ -111,6 +121,12 @@ impl Sweep {
                 self.sync(&mut tandem).await
             }
         };
+        if let Some(wrapper) = restart {
+            tandem
+                .under(wrapper)
+                .start_command(&["run", "--until-caught-up"]);
+            let _ = self::outcome(tandem.wait_exit(SOON).await, &tandem);
+        }
         let again = tandem.run(&["run", "--until-caught-up", "--timeout", "50s"]);
         let said = String::from_utf8_lossy(&again.stderr);
         assert_eq!(again.status.code(), Some(0), "{said}\n{}", tandem.tail());
@@ -243,43 +259,48 @@ impl Sweep {
         }
     }
 
-    /// Kills at calls in a random order.
+    /// Kills at calls in a random order, and the next process at a random one.
     async fn run(&mut self, extent: Extent) {
         let (file, calls) = (self.env.path("calls"), self.calls);
-        let counted = self.round(&strace::counted(calls, &file)).await;
-        assert_eq!(counted, Outcome::RanToItsEnd);
-        let count = strace::most_calls(&file);
+        let counted = strace::counted(calls, &self.state_dir(), &file);
+        assert_eq!(self.round(&counted, None).await, Outcome::RanToItsEnd);
+        let all = strace::all_calls(calls, &file);
         let mut random = Random::new(self.seed).fork(7);
-        let (last, tries_max, budget) = match extent {
+        let (mut left, tries_max, budget) = match extent {
             // A busier run makes fewer calls than the one that was counted.
-            Extent::Some(tries) => (count.div_ceil(4), tries, Duration::MAX),
-            Extent::Every(budget) => (count, count, budget),
+            Extent::Some(tries) => (early(&all), tries, Duration::MAX),
+            Extent::Every(budget) => (all.clone(), all.len(), budget),
         };
-        let mut left: Vec<usize> = (1..=last).collect();
         let (started, mut tried, mut killed, mut ended) = (Instant::now(), 0, 0, Vec::new());
         while tried < tries_max && started.elapsed() < budget && !left.is_empty() {
-            let number = left.swap_remove(random.below(left.len() as u64) as usize);
-            if ended.iter().filter(|end| **end < number).count() >= ENDS_ENOUGH {
+            let call = left.swap_remove(random.below(left.len() as u64) as usize);
+            let is_before = |end: &&Call| end.0 == call.0 && end.1 < call.1;
+            if ended.iter().filter(is_before).count() >= ENDS_ENOUGH {
                 continue;
             }
-            println!(
-                "round {}: {calls:?} call {number} of {count}",
-                self.round + 1
-            );
+            let next = *random.pick(&all);
             tried += 1;
-            let outcome = self.round(&strace::killed_at(calls, number)).await;
-            match outcome {
+            println!("round {}: {call:?}, then {next:?}", self.round + 1);
+            let state = self.state_dir();
+            let at = |call| strace::killed_at(calls, call, &state);
+            match self.round(&at(call), Some(&at(next))).await {
                 Outcome::Killed => killed += 1,
-                Outcome::RanToItsEnd => ended.push(number),
+                Outcome::RanToItsEnd => ended.push(call),
             }
         }
+        let (scene, count, left) = (self.scene, all.len(), left.len());
         println!(
-            "{:?}, {calls:?}: {count} calls, {tried} tried, {killed} killed, {} not tried",
-            self.scene,
-            left.len()
+            "{scene:?}, {calls:?}: {count} calls, {tried} tried, {killed} killed, {left} not tried"
         );
         assert!(killed > 0, "nothing was killed");
     }
+}
+
+/// The first quarter of each name.
+fn early(all: &[Call]) -> Vec<Call> {
+    let count = |name| all.iter().filter(|(other, _)| *other == name).count();
+    let is_early = |call: &&Call| call.1 <= count(call.0).div_ceil(4);
+    all.iter().filter(is_early).copied().collect()
 }
 
 fn unique_index() -> Document {
@@ -343,37 +364,37 @@ async fn sweep(scene: Scene, all: &[Calls], extent: Extent) {
 
 fn every_call() -> Extent {
     let seconds = std::env::var(SECONDS).map(|text| text.parse().expect("a number of seconds"));
-    // Two kinds of calls share it.
-    let half = |seconds: u64| Duration::from_secs(seconds) / 2;
-    Extent::Every(seconds.map_or(Duration::MAX, half))
+    let share = |seconds: u64| Duration::from_secs(seconds) / KINDS.len() as u32;
+    Extent::Every(seconds.map_or(Duration::MAX, share))
 }
 
-const BOTH: [Calls; 2] = [Calls::Network, Calls::Disk];
+const KINDS: [Calls; 3] = [Calls::Network, Calls::Disk, Calls::Marker];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_at_some_calls_to_network_and_disk_it_loses_nothing() {
-    sweep(Scene::Streaming, &BOTH, SAMPLE).await;
+    sweep(Scene::Streaming, &[Calls::Network, Calls::Disk], SAMPLE).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "takes many minutes, or what TANDEM_SWEEP_SECONDS says"]
 async fn sweep_of_kills_at_every_call_of_a_running_link_loses_nothing() {
-    sweep(Scene::Streaming, &BOTH, every_call()).await;
+    sweep(Scene::Streaming, &KINDS, every_call()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_at_some_calls_of_an_initial_sync_it_copies_everything_once() {
-    sweep(Scene::Merge, &[Calls::Network], SAMPLE).await;
+    sweep(Scene::Copy, &[Calls::Network, Calls::Marker], ONE).await;
+    sweep(Scene::Merge, &[Calls::Network], ONE).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "takes many minutes, or what TANDEM_SWEEP_SECONDS says"]
 async fn sweep_of_kills_at_every_call_of_an_initial_sync_copies_everything_once() {
-    sweep(Scene::Copy, &BOTH, every_call()).await;
+    sweep(Scene::Copy, &KINDS, every_call()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "takes many minutes, or what TANDEM_SWEEP_SECONDS says"]
 async fn sweep_of_kills_at_every_call_of_a_merge_keeps_every_document_and_every_loser() {
-    sweep(Scene::Merge, &BOTH, every_call()).await;
+    sweep(Scene::Merge, &KINDS, every_call()).await;
 }

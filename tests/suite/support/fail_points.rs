@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use bson::{Bson, Document, doc};
+use futures_util::TryStreamExt;
 
 use super::mongod::Mongod;
+use super::wait::wait_for;
 
-const ENTERED_TIME_MAX_MS: i64 = 30_000;
+const ENTERED_TIME_MAX: Duration = Duration::from_secs(30);
 
 /// A fail point on one server. What it is set to goes on until it is set anew.
 pub struct FailPoint<'t> {
@@ -40,7 +42,7 @@ impl<'t> FailPoint<'t> {
         let wait = doc! {
             "waitForFailPoint": "failCommand",
             "timesEntered": before + i64::from(times),
-            "maxTimeMS": ENTERED_TIME_MAX_MS,
+            "maxTimeMS": ENTERED_TIME_MAX.as_millis() as i64,
         };
         self.mongod.admin(wait).await;
     }
@@ -60,4 +62,28 @@ impl<'t> FailPoint<'t> {
     pub async fn off(&self) {
         self.set("off", doc! {}).await;
     }
+}
+
+/// Ends the change streams of whole clusters, so that they are opened again.
+pub async fn kill_streams(mongod: &Mongod) {
+    let cursors = wait_for("an open stream", ENTERED_TIME_MAX, || async {
+        let found = open_streams(mongod).await;
+        (!found.is_empty()).then_some(found)
+    })
+    .await;
+    let kill = doc! { "killCursors": "$cmd.aggregate", "cursors": cursors };
+    mongod.admin(kill).await;
+}
+
+/// Their cursors, whether somebody waits at one or not.
+async fn open_streams(mongod: &Mongod) -> Vec<Bson> {
+    let open = vec![
+        doc! { "$currentOp": { "allUsers": true, "idleCursors": true } },
+        doc! { "$match": { "cursor.originatingCommand.aggregate": 1, "cursor.tailable": true } },
+    ];
+    let admin = mongod.client().database("admin");
+    let found = admin.aggregate(open).await.expect("operations");
+    let found: Vec<Document> = found.try_collect().await.expect("operations");
+    let cursor = |one: &Document| one.get_document("cursor").ok()?.get("cursorId").cloned();
+    found.iter().filter_map(cursor).collect()
 }

@@ -20,6 +20,7 @@ pub mod refusals;
 pub mod replica_set;
 pub mod scenario;
 pub mod schema;
+pub mod skipped;
 pub mod spread;
 pub mod strace;
 pub mod tandem;

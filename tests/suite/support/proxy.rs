@@ -11,6 +11,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use super::random::Random;
+
 const HEADER_BYTES: usize = 16;
 /// In an OP_MSG: flags, the kind of the first section, the document's length, the first type.
 const COMMAND_NAME_AT: usize = HEADER_BYTES + 4 + 1 + 4 + 1;
@@ -24,6 +26,8 @@ pub enum Cut {
     HalfOfReplyTo(&'static str),
     /// As long as it should be, and with nothing in it that means anything.
     GarbageFor(&'static str),
+    /// The same with bytes drawn from a seed.
+    RandomFor(&'static str, u64),
     /// With a header that promises two gigabytes.
     HugeReplyTo(&'static str),
     /// With a header that promises less than nothing.
@@ -36,6 +40,7 @@ impl Cut {
             Cut::NextReplyTo(name)
             | Cut::HalfOfReplyTo(name)
             | Cut::GarbageFor(name)
+            | Cut::RandomFor(name, _)
             | Cut::HugeReplyTo(name)
             | Cut::NegativeReplyTo(name) => name,
         }
@@ -223,6 +228,11 @@ fn damaged(cut: Cut, message: &mut Vec<u8>) -> bool {
         Cut::HalfOfReplyTo(_) => message.truncate(message.len() / 2),
         Cut::GarbageFor(_) => {
             message[HEADER_BYTES..].fill(0xff);
+            return true;
+        }
+        Cut::RandomFor(_, seed) => {
+            let mut random = Random::new(seed);
+            message[HEADER_BYTES..].fill_with(|| random.below(256) as u8);
             return true;
         }
         Cut::HugeReplyTo(_) => {

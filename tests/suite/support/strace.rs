@@ -1,25 +1,51 @@
 //! A process whose system calls are counted, fail, or kill it: strace in front of the binary.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+
+use super::skipped::skipped;
 
 /// Which of its calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Calls {
     /// Requests and replies of both clusters; all of them on one thread, see [`WORKERS`].
     Network,
-    /// What the local store and its format file do to the disk. sled does it on several threads,
-    /// and strace counts by thread.
+    /// What the local store and its format file do to the disk. sled does it on several threads.
     Disk,
+    /// Of these what makes the format file alone: sled's own do not count.
+    Marker,
 }
 
+/// A call by its name, and how many of that name a thread has made with it: strace counts each name
+/// and each thread by itself.
+pub type Call = (&'static str, usize);
+
 impl Calls {
-    pub fn names(self) -> &'static str {
+    fn names(self) -> &'static [&'static str] {
         match self {
-            Calls::Network => "sendto,recvfrom",
-            Calls::Disk => "pwrite64,sync_file_range,fsync,fdatasync,rename,unlink,ftruncate",
+            Calls::Network => &["sendto", "recvfrom"],
+            Calls::Disk => &[
+                "pwrite64",
+                "sync_file_range",
+                "fsync",
+                "fdatasync",
+                "rename",
+                "unlink",
+                "ftruncate",
+            ],
+            Calls::Marker => &["write", "fsync", "rename"],
         }
+    }
+
+    /// Only what is done to these files counts.
+    fn only(self, state: &Path) -> Vec<String> {
+        let files = match self {
+            Calls::Network | Calls::Disk => return Vec::new(),
+            Calls::Marker => ["store.format.new", "store.format", ""].map(|name| state.join(name)),
+        };
+        let path = |file: PathBuf| ["-P".to_owned(), file.display().to_string()];
+        files.into_iter().flat_map(path).collect()
     }
 }
 
@@ -44,15 +70,16 @@ pub fn is_usable() -> bool {
         .status();
     let usable = traced.is_ok_and(|status| status.success());
     if !usable {
-        println!("SKIPPED: strace cannot trace here, so no call was made to fail");
+        skipped("strace cannot trace here, so no call was made to fail");
     }
     usable
 }
 
-/// SIGKILL on the way into the `number`th of these calls of a thread.
-pub fn killed_at(calls: Calls, number: usize) -> Vec<String> {
-    let (names, inject) = (calls.names(), format!("signal=SIGKILL:when={number}"));
-    traced("/dev/null", names, &inject)
+/// SIGKILL on the way into this call of a thread; `state` is the state directory.
+pub fn killed_at(calls: Calls, (name, number): Call, state: &Path) -> Vec<String> {
+    let mut words = traced("/dev/null", name, &format!("signal=SIGKILL:when={number}"));
+    words.extend(calls.only(state));
+    words
 }
 
 /// These calls fail with `error` from the `first`th of each thread on.
@@ -60,13 +87,14 @@ pub fn failing_from(names: &str, error: &str, first: usize) -> Vec<String> {
     traced("/dev/null", names, &format!("error={error}:when={first}+"))
 }
 
-/// Writes the calls to `file`, see [`most_calls`].
-pub fn counted(calls: Calls, file: &Path) -> Vec<String> {
+/// Writes the calls to `file`, see [`all_calls`].
+pub fn counted(calls: Calls, state: &Path, file: &Path) -> Vec<String> {
     let file = file.display().to_string();
-    let trace = format!("trace={}", calls.names());
+    let trace = format!("trace={}", calls.names().join(","));
     // Beside the process instead of above it: signals and the exit code are the binary's own.
     let words = ["strace", "-D", "-f", "-qq", "-o", &file, "-e", &trace];
-    words.map(str::to_owned).to_vec()
+    let words = words.map(str::to_owned).into_iter();
+    words.chain(calls.only(state)).collect()
 }
 
 fn traced(file: &str, names: &str, inject: &str) -> Vec<String> {
@@ -77,13 +105,23 @@ fn traced(file: &str, names: &str, inject: &str) -> Vec<String> {
     words.map(str::to_owned).to_vec()
 }
 
-/// The calls of the thread that made most of them.
-pub fn most_calls(file: &Path) -> usize {
+/// Each call that can be told from others: of each name as many as the thread made that made most.
+pub fn all_calls(calls: Calls, file: &Path) -> Vec<Call> {
     let text = std::fs::read_to_string(file).expect("the counted calls");
-    let mut of_threads: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut of_threads: BTreeMap<(&str, &str), usize> = BTreeMap::new();
     for line in text.lines().filter(|line| !line.contains("resumed>")) {
-        let thread = line.split_whitespace().next().unwrap_or_default();
-        *of_threads.entry(thread).or_default() += 1;
+        let mut words = line.split_whitespace();
+        let thread = words.next().unwrap_or_default();
+        let name = words.next().and_then(|call| call.split('(').next());
+        *of_threads
+            .entry((name.unwrap_or_default(), thread))
+            .or_default() += 1;
     }
-    of_threads.into_values().max().unwrap_or(0)
+    let mut all = Vec::new();
+    for name in calls.names() {
+        let of_name = of_threads.iter().filter(|((other, _), _)| other == name);
+        let most = of_name.map(|(_, count)| *count).max().unwrap_or(0);
+        all.extend((1..=most).map(|number| (*name, number)));
+    }
+    all
 }
