@@ -8,10 +8,10 @@ use crate::change::{Namespace, Pair, Side};
 use crate::cluster::{Cluster, errors};
 use crate::ddl::{Ddl, index_to_create};
 use crate::error::{Error, Result};
-use crate::pipeline::{Pause, list, name_of};
+use crate::pipeline::{Pause, list, name_of as name_of_collection};
 
-/// Builds what is missing, one index after the other, so that one that cannot be built stands in
-/// nobody's way.
+/// Builds what is missing: all of it in one pass over the documents, or, where the target refuses
+/// that, one index after the other, so that one that cannot be built stands in nobody's way.
 ///
 /// # Errors
 /// As the clusters say. An index that the target refuses is no error: it is listed, and stays so
@@ -27,27 +27,41 @@ pub async fn build(
     let target = &clusters[side];
     let wanted = indexes_of(&clusters[side.other()], &places[side.other()]).await?;
     let there = indexes(target, namespace).await?;
-    let name_of = |index: &Document| index.get_str("name").unwrap_or_default().to_owned();
-    for index in wanted {
-        let same = there.iter().any(|other| name_of(other) == name_of(&index));
-        if !same {
-            let name = name_of(&index);
-            tracing::info!(%namespace, index = name, "building an index");
-            if let Err(reason) = build_one(target, namespace, *uuid, &index).await? {
-                tracing::warn!(%namespace, index = name, reason, "the index cannot be built");
-                if let Some(ddl) = ddl {
-                    ddl.index_refused(side, namespace, &name, &reason).await?;
-                }
-                progress.numbers().not_done.push(NotDone {
-                    namespace: namespace.to_string(),
-                    index: Some(name),
-                    reason,
-                });
+    let is_there = |index: &Document| there.iter().any(|other| name_of(other) == name_of(index));
+    let (same, missing): (Vec<_>, Vec<_>) = wanted.into_iter().partition(is_there);
+    progress.numbers().indexes_done += same.len() as u64;
+    if missing.len() > 1 {
+        let count = missing.len();
+        tracing::info!(%namespace, count, "building indexes");
+        if build_some(target, namespace, *uuid, &missing)
+            .await?
+            .is_ok()
+        {
+            progress.numbers().indexes_done += count as u64;
+            return Ok(());
+        }
+    }
+    for index in missing {
+        let name = name_of(&index).to_owned();
+        tracing::info!(%namespace, index = name, "building an index");
+        if let Err(reason) = build_some(target, namespace, *uuid, &[index]).await? {
+            tracing::warn!(%namespace, index = name, reason, "the index cannot be built");
+            if let Some(ddl) = ddl {
+                ddl.index_refused(side, namespace, &name, &reason).await?;
             }
+            progress.numbers().not_done.push(NotDone {
+                namespace: namespace.to_string(),
+                index: Some(name),
+                reason,
+            });
         }
         progress.numbers().indexes_done += 1;
     }
     Ok(())
+}
+
+fn name_of(index: &Document) -> &str {
+    index.get_str("name").unwrap_or_default()
 }
 
 /// None of a newer collection that has taken the name.
@@ -62,17 +76,19 @@ async fn indexes_of(
     }
 }
 
-/// Inside: why the target will not have it. Where the collection is gone, nothing is left to do.
-pub(super) async fn build_one(
+/// All of them or none. Inside: why the target will not have them. Where the collection is gone,
+/// nothing is left to do.
+pub(super) async fn build_some(
     target: &Cluster,
     namespace: &Namespace,
     uuid: Option<Uuid>,
-    index: &Document,
+    indexes: &[Document],
 ) -> Result<std::result::Result<(), String>> {
     let doing = format!("build an index of {namespace} on {}", target.name);
+    let to_create: Vec<Document> = indexes.iter().map(index_to_create).collect();
     let mut command = doc! {
         "createIndexes": namespace.collection(),
-        "indexes": [index_to_create(index)],
+        "indexes": to_create,
         "writeConcern": { "w": "majority" },
     };
     // By name alone it would make a collection that is gone, or has moved.
@@ -89,7 +105,7 @@ pub(super) async fn build_one(
         };
         if errors::code_of(&error) == Some(errors::COLLECTION_UUID_MISMATCH) {
             let is_gone = match uuid {
-                Some(uuid) => name_of(target, database, uuid).await?.is_none(),
+                Some(uuid) => name_of_collection(target, database, uuid).await?.is_none(),
                 None => true,
             };
             if is_gone {
