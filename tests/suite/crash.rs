@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bson::{Document, doc};
 use futures_util::StreamExt;
@@ -200,6 +200,7 @@ async fn counted(mut events: ChangeStream<ChangeStreamEvent<Document>>, last: i3
 /// The process dies while the server holds its commit, and with it the document.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_transaction_that_a_kill_has_left_open_holds_up_nobody_after_the_restart() {
+    const HELD: Duration = Duration::from_secs(20);
     let env = TestEnv::start().await;
     env.create_on_both("shop", "orders").await;
     let mut tandem = env.streaming(&env.link()).await;
@@ -208,7 +209,7 @@ async fn a_transaction_that_a_kill_has_left_open_holds_up_nobody_after_the_resta
     assert_converged(&env, SOON).await;
     let commit = doc! {
         "failCommands": ["commitTransaction"], "appName": "tandem",
-        "blockConnection": true, "blockTimeMS": 20_000,
+        "blockConnection": true, "blockTimeMS": HELD.as_millis() as i64,
     };
     env.b.fail_command(doc! { "times": 1 }, commit).await;
     let by = |by: &str| doc! { "$set": { "by": by } };
@@ -223,11 +224,14 @@ async fn a_transaction_that_a_kill_has_left_open_holds_up_nobody_after_the_resta
     let blocked = doc! { "update": "orders", "maxTimeMS": 200, "updates": [{ "q": one.clone(), "u": by("b") }] };
     let shop = b.client().database("shop");
     shop.run_command(blocked).await.expect_err("it is held");
+    let started = Instant::now();
     tandem.start();
-    tandem.wait_until_streaming().await;
+    // Long before the server comes to the commit. The start itself is a part of that time.
     let write = b.update_one(one, by("b"));
-    let ended = tokio::time::timeout(UNBLOCKED_TIME_MAX, write).await;
+    let ended = tokio::time::timeout(HELD / 2, write).await;
     ended.expect("it is blocked").expect("written");
+    println!("unblocked {:?} after the start", started.elapsed());
+    tandem.wait_until_streaming().await;
     assert_converged_by(&tandem, &env, SOON).await;
     tandem.stop().await;
 }

@@ -13,8 +13,8 @@ use crate::error::{Error, Result};
 use crate::link::own::Own;
 use crate::pipeline::{Pause, Shared, insist, list, name_of};
 
-/// Builds what is missing, one index after the other, so that one that cannot be built stands in
-/// nobody's way. The events of the builds are tandem's own, until that side's reader has passed them.
+/// Builds what is missing: all of it in one pass over the documents, or, where the target refuses
+/// that, one index after the other, so that one that cannot be built stands in nobody's way. The events of the builds are tandem's own, until that side's reader has passed them.
 ///
 /// # Errors
 /// Retryable where the collection has just got another name; as the clusters say. An index that the
@@ -68,10 +68,19 @@ async fn build_all(
     progress: &Progress,
     ddl: Option<&Ddl>,
 ) -> Result<()> {
+    if missing.len() > 1 {
+        let count = missing.len();
+        tracing::info!(%namespace, count, "building indexes");
+        let built = build_some(target, namespace, *uuid, &missing).await?;
+        if built.is_ok() {
+            progress.numbers().indexes_done += count as u64;
+            return Ok(());
+        }
+    }
     for index in missing {
         let name = name(&index);
         tracing::info!(%namespace, index = name, "building an index");
-        if let Err(reason) = build_one(target, namespace, *uuid, &index).await? {
+        if let Err(reason) = build_some(target, namespace, *uuid, &[index]).await? {
             tracing::warn!(%namespace, index = name, reason, "the index cannot be built");
             if let Some(ddl) = ddl {
                 ddl.index_refused(target.side, namespace, &name, &reason)
@@ -113,17 +122,19 @@ async fn indexes_of(
     }
 }
 
-/// Inside: why the target will not have it. Where the collection is gone, nothing is left to do.
-pub(super) async fn build_one(
+/// All of them or none. Inside: why the target will not have them. Where the collection is gone,
+/// nothing is left to do.
+pub(super) async fn build_some(
     target: &Cluster,
     namespace: &Namespace,
     uuid: Option<Uuid>,
-    index: &Document,
+    indexes: &[Document],
 ) -> Result<std::result::Result<(), String>> {
     let doing = format!("build an index of {namespace} on {}", target.name);
+    let to_create: Vec<Document> = indexes.iter().map(index_to_create).collect();
     let mut command = doc! {
         "createIndexes": namespace.collection(),
-        "indexes": [index_to_create(index)],
+        "indexes": to_create,
         "writeConcern": { "w": "majority" },
     };
     // By name alone it would make a collection that is gone, or has moved.

@@ -2,7 +2,7 @@
 
 use bson::Document;
 
-use super::indexes::build_one;
+use super::indexes::build_some;
 use super::survey::{included, indexes};
 use crate::change::{Mode, Namespace, Pair, Side};
 use crate::cluster::Cluster;
@@ -65,7 +65,9 @@ async fn make(
     tracing::info!(cluster = %target.name, %namespace, "making a collection that is missing");
     create(target, namespace, &options).await?;
     for index in indexes(source, &names[source.side]).await? {
-        if let Err(reason) = build_one(target, namespace, None, &index).await? {
+        if let Err(reason) =
+            build_some(target, namespace, None, std::slice::from_ref(&index)).await?
+        {
             let index = index.get_str("name").unwrap_or_default();
             tracing::warn!(cluster = %target.name, %namespace, index, reason, "an index cannot be built");
         }
