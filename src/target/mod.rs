@@ -15,7 +15,7 @@ mod transaction;
 mod write_set;
 
 pub use checkpoint::{Checkpoint, CheckpointMove};
-pub use notes::{Note, key_id};
+pub use notes::{Note, key_id, key_in};
 pub use plain::append;
 pub use reply::{Refusal, WriteError};
 pub use session::{Snapshot, TagSession};
