@@ -20,5 +20,6 @@ pub use plain::append;
 pub use reply::{Refusal, WriteError};
 pub use session::{Snapshot, TagSession};
 pub use settle::{Settled, settle};
+pub use statements::{replace, survives_replacement};
 pub use transaction::{Batch, Transaction};
 pub use write_set::{CollectionInfo, Met, WriteSet};
