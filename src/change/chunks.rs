@@ -1,22 +1,68 @@
-//! Conflict records larger than the server stores: documents split off, and put back in.
+//! Conflict records larger or deeper than the server stores: documents split off, and put back in.
 
 use bson::{RawBson, RawBsonRef, RawDocument, RawDocumentBuf, cstr, rawdoc};
 
-use super::raw::{document_of, elements, renamed};
+use super::raw::{document_of, elements, is_deeper_than, renamed};
 
 /// The largest document a server stores, less what a later status takes.
 const RECORD_BYTES_MAX: usize = 16 * 1024 * 1024 - 64 * 1024;
 
+/// How deep a document may be that stands in a record. Servers store 180 levels (`maxBSONDepth` less
+/// 20), of an application's document as of a record that holds it some levels further down.
+pub const LEVELS_MAX: usize = 100;
+
 /// Bytes of a document in one chunk: two fit into one command.
 const CHUNK_BYTES_MAX: usize = 8 * 1024 * 1024 - 16 * 1024;
 
-/// What may be split off, in this order until the rest fits, and what then stands in its place: the
-/// number of its chunks.
-const PARTS: [(&str, &str, &str); 3] = [
-    ("winning", "document", "document_chunks"),
-    ("losing", "change", "change_chunks"),
-    ("losing", "document", "document_chunks"),
+/// What may be split off: where it is too deep, and else in this order until the rest fits. What then
+/// stands in its place is the number of its chunks.
+const PARTS: [Part; 4] = [
+    Part::new("winning", "document", "document_chunks"),
+    Part::new("losing", "change", "change_chunks"),
+    Part::new("losing", "document", "document_chunks"),
+    Part::new("", "document_key", "document_key_chunks"),
 ];
+
+struct Part {
+    /// The document of the record that has the field; empty: the record itself.
+    side: &'static str,
+    field: &'static str,
+    count: &'static str,
+}
+
+impl Part {
+    const fn new(side: &'static str, field: &'static str, count: &'static str) -> Self {
+        Self { side, field, count }
+    }
+
+    fn name(&self) -> String {
+        match self.side {
+            "" => self.field.to_owned(),
+            side => format!("{side}.{}", self.field),
+        }
+    }
+
+    fn around<'a>(&self, record: &'a RawDocument) -> Option<&'a RawDocument> {
+        match self.side {
+            "" => Some(record),
+            side => record.get_document(side).ok(),
+        }
+    }
+
+    /// The record with other elements around the field.
+    fn put_back(
+        &self,
+        record: &RawDocument,
+        inner: RawDocumentBuf,
+    ) -> bson::error::Result<RawDocumentBuf> {
+        if self.side.is_empty() {
+            return Ok(inner);
+        }
+        let element = rawdoc! { "d": inner };
+        let element = renamed(&elements(&element)?[0], self.side);
+        replaced(record, self.side, &element)
+    }
+}
 
 /// A record as a cluster takes it.
 #[derive(Debug)]
@@ -26,7 +72,7 @@ pub struct SplitRecord {
     pub chunks: Vec<RawDocumentBuf>,
 }
 
-/// Splits off whole documents until the rest can be stored. Most records come back as they are.
+/// Splits off whole documents so that the rest can be stored. Most records come back as they are.
 ///
 /// # Errors
 /// Where the record is no BSON.
@@ -35,22 +81,22 @@ pub fn split_record(record: &RawDocument) -> bson::error::Result<SplitRecord> {
         record: record.to_owned(),
         chunks: Vec::new(),
     };
-    for (side, field, count) in PARTS {
-        if split.record.as_bytes().len() <= RECORD_BYTES_MAX {
-            break;
+    for part in PARTS {
+        let Some(inner) = part.around(&split.record) else {
+            continue;
+        };
+        let Ok(Some(RawBsonRef::Document(large))) = inner.get(part.field) else {
+            continue;
+        };
+        let fits = split.record.as_bytes().len() <= RECORD_BYTES_MAX;
+        if fits && !is_deeper_than(large, LEVELS_MAX) {
+            continue;
         }
-        let Ok(Some(RawBsonRef::Document(inner))) = split.record.get(side) else {
-            continue;
-        };
-        let Ok(Some(RawBsonRef::Document(large))) = inner.get(field) else {
-            continue;
-        };
-        let name = format!("{side}.{field}");
-        let chunks = chunks_of(record, &name, large.as_bytes());
+        let chunks = chunks_of(record, &part.name(), large.as_bytes());
         let counted = rawdoc! { "n": chunks.len() as i32 };
-        let counted = renamed(&elements(&counted)?[0], count);
-        let inner = replaced(inner, field, &counted)?;
-        split.record = with_side(&split.record, side, &inner)?;
+        let counted = renamed(&elements(&counted)?[0], part.count);
+        let inner = replaced(inner, part.field, &counted)?;
+        split.record = part.put_back(&split.record, inner)?;
         split.chunks.extend(chunks);
     }
     Ok(split)
@@ -60,10 +106,10 @@ pub fn split_record(record: &RawDocument) -> bson::error::Result<SplitRecord> {
 pub fn chunk_ids(record: &RawDocument) -> Vec<RawDocumentBuf> {
     let id = record.get_str("_id").unwrap_or_default();
     let mut ids = Vec::new();
-    for (side, field, count) in PARTS {
-        let inner = record.get_document(side).ok();
-        let count = inner.and_then(|inner| inner.get_i32(count).ok());
-        let name = format!("{side}.{field}");
+    for part in PARTS {
+        let inner = part.around(record);
+        let count = inner.and_then(|inner| inner.get_i32(part.count).ok());
+        let name = part.name();
         ids.extend((0..count.unwrap_or(0)).map(|number| chunk_id(id, &name, number)));
     }
     ids
@@ -78,23 +124,23 @@ pub fn joined_record(
 ) -> Option<RawDocumentBuf> {
     let id = record.get_str("_id").ok()?;
     let mut whole = record.to_owned();
-    for (side, field, count) in PARTS {
-        let Ok(inner) = whole.get_document(side) else {
+    for part in PARTS {
+        let Some(inner) = part.around(&whole) else {
             continue;
         };
-        let Ok(chunks) = inner.get_i32(count) else {
+        let Ok(chunks) = inner.get_i32(part.count) else {
             continue;
         };
-        let name = format!("{side}.{field}");
+        let name = part.name();
         let mut bytes = Vec::new();
         for number in 0..chunks {
             bytes.extend(data(&chunk_id(id, &name, number))?);
         }
         let document = RawDocumentBuf::from_bytes(bytes).ok()?;
         let element = rawdoc! { "d": document };
-        let element = renamed(&elements(&element).ok()?[0], field);
-        let inner = replaced(inner, count, &element).ok()?;
-        whole = with_side(&whole, side, &inner).ok()?;
+        let element = renamed(&elements(&element).ok()?[0], part.field);
+        let inner = replaced(inner, part.count, &element).ok()?;
+        whole = part.put_back(&whole, inner).ok()?;
     }
     Some(whole)
 }
@@ -129,16 +175,6 @@ fn replaced(document: &RawDocument, name: &str, by: &[u8]) -> bson::error::Resul
         false => part.bytes,
     });
     Ok(document_of(parts))
-}
-
-fn with_side(
-    record: &RawDocument,
-    side: &str,
-    inner: &RawDocument,
-) -> bson::error::Result<RawDocumentBuf> {
-    let element = rawdoc! { "d": inner.to_owned() };
-    let element = renamed(&elements(&element)?[0], side);
-    replaced(record, side, &element)
 }
 
 #[cfg(test)]
@@ -187,6 +223,29 @@ mod tests {
             let ids = chunk_ids(&split.record);
             let of = |chunk: &RawDocumentBuf| chunk.get_document("_id").unwrap().to_owned();
             assert_eq!(ids, split.chunks.iter().map(of).collect::<Vec<_>>());
+            assert_eq!(joined(&split), Some(whole));
+        }
+    }
+
+    #[test]
+    fn what_is_nested_too_deep_for_a_record_is_split_off_and_comes_back_the_same() {
+        let nested = |levels: usize| {
+            let innermost = rawdoc! { "n": 1 };
+            (1..levels).fold(innermost, |inner, level| match level % 2 {
+                0 => rawdoc! { "d": inner },
+                _ => rawdoc! { "l": [inner] },
+            })
+        };
+        for (levels, chunks) in [(60, 0), (80, 4), (118, 4)] {
+            let whole = rawdoc! {
+                "_id": "0a",
+                "document_key": { "_id": nested(levels) },
+                "winning": { "document": nested(levels) },
+                "losing": { "change": nested(levels), "document": nested(levels) },
+            };
+            let split = split_record(&whole).unwrap();
+            assert_eq!(split.chunks.len(), chunks);
+            assert!(!is_deeper_than(&split.record, LEVELS_MAX + 2));
             assert_eq!(joined(&split), Some(whole));
         }
     }

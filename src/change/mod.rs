@@ -19,7 +19,7 @@ mod selection;
 mod version;
 mod wall_time;
 
-pub use chunks::{SplitRecord, chunk_ids, joined_record, split_record};
+pub use chunks::{LEVELS_MAX, SplitRecord, chunk_ids, joined_record, split_record};
 pub use event::{ChangeEvent, Operation, SharedEvent};
 pub use key::{DocumentKey, KeyMap, KeySet};
 pub use namespace::{NAMESPACE_BYTES_MAX, Namespace, NamespaceFilter};
@@ -30,8 +30,8 @@ pub use pattern::{
 pub use policy::{Mode, Policy};
 pub use position::{AppliedThrough, ObservedThrough, Position};
 pub use raw::{
-    DEPTH_MAX, LIST_ELEMENT_BYTES_MAX, RawElement, document_of, each_element, elements, renamed,
-    with_list,
+    DEPTH_MAX, LIST_ELEMENT_BYTES_MAX, RawElement, document_of, each_element, elements,
+    is_deeper_than, renamed, with_list,
 };
 pub use raw_event::RawEvent;
 pub use record::{ConflictKind, ConflictRecord, Losing, Reason, RecordStatus, Winning, record_id};

@@ -24,6 +24,15 @@ impl<'a> RawElement<'a> {
         (self.bytes[0], &self.bytes[self.name.len() + 2..])
     }
 
+    /// The value, where it is a document or a list.
+    fn nested(&self) -> Option<&'a RawDocument> {
+        let (kind, value) = self.kind_and_value();
+        let is_nested =
+            [ElementType::EmbeddedDocument, ElementType::Array].map(|nested| nested as u8);
+        let value = is_nested.contains(&kind).then_some(value)?;
+        RawDocument::from_bytes(value).ok()
+    }
+
     /// The value, where it is a document.
     pub fn document(&self) -> Option<&'a RawDocument> {
         match self.kind_and_value() {
@@ -58,6 +67,17 @@ pub fn each_element(
         at = end;
         Ok(RawElement { name, bytes })
     })
+}
+
+/// Whether documents and lists are nested in more than so many levels, the document itself included.
+pub fn is_deeper_than(document: &RawDocument, levels: usize) -> bool {
+    let Some(below) = levels.checked_sub(1) else {
+        return true;
+    };
+    let parts = each_element(document).map_while(Result::ok);
+    parts
+        .filter_map(|part| part.nested())
+        .any(|inner| is_deeper_than(inner, below))
 }
 
 /// Where in the bytes of a document a part of it stands; none where it is no part of it.
@@ -177,6 +197,14 @@ mod tests {
         let inner = rawdoc! { "m": 1 };
         assert_eq!(parts[0].document(), Some(inner.as_ref()));
         assert_eq!((parts[1].document(), parts[2].document()), (None, None));
+    }
+
+    #[test]
+    fn levels_of_documents_and_lists_are_counted() {
+        let document = rawdoc! { "s": "x", "n": { "l": [1, { "k": {} }] }, "d": 1.5 };
+        assert!(is_deeper_than(&document, 4));
+        assert!(!is_deeper_than(&document, 5));
+        assert!(!is_deeper_than(&rawdoc! {}, 1));
     }
 
     #[test]

@@ -15,7 +15,7 @@ use crate::error::{Class, Error, ExitCode, Result};
 use crate::link::both_clusters::with_both;
 use crate::link::initial_sync::Progress;
 use crate::link::merge::{Job, progress_line, resync_from_outside, takes_up_again};
-use crate::link::{self, RunOptions, Standing, Work};
+use crate::link::{self, FirstStart, RunOptions, Standing, Work};
 use crate::resolve::Tally;
 
 /// How often a line tells how far it is.
@@ -90,13 +90,34 @@ async fn catch_up(config: &Config, job: &Job, stop: CancellationToken) -> Result
     }
 }
 
-/// Runs the link until the resync is done and it has caught up.
+/// Runs the link until the resync is done and it has caught up. Where a stream cannot go on from
+/// where it was, it begins from now on.
 async fn run_link(config: &Config, job: Job, stop: CancellationToken) -> Result<Value> {
+    match resynced(config, &job, FirstStart::default(), stop.clone()).await {
+        Err(error) if error.class == Class::Resync && job.is_about_everything() => {
+            tracing::warn!(%error, "beginning from now on, and merging everything");
+            let anew = FirstStart {
+                anew: true,
+                ..FirstStart::default()
+            };
+            resynced(config, &job, anew, stop).await
+        }
+        outcome => outcome,
+    }
+}
+
+async fn resynced(
+    config: &Config,
+    job: &Job,
+    first_start: FirstStart,
+    stop: CancellationToken,
+) -> Result<Value> {
     let progress = Arc::new(Progress::new("resync"));
     let options = RunOptions {
         until_caught_up: true,
+        first_start,
         work: Work::Resync {
-            job,
+            job: job.clone(),
             progress: progress.clone(),
         },
         ..RunOptions::default()

@@ -15,6 +15,7 @@ use crate::config::{Config, Mode};
 use crate::error::{Error, Result};
 use crate::resolve::{LostWrite, StoredNotes};
 use crate::store::{LinkIdentity, Store};
+use crate::target::key_in;
 
 /// What the clusters hold of a link is understood by whoever knows this format.
 pub const LINK_FORMAT: i64 = 1;
@@ -338,8 +339,7 @@ pub struct FoundNotes {
 fn found_notes(found: &Document, rank: Rank) -> Option<(DocumentKey, FoundNotes)> {
     let id = found.get_document("_id").ok()?;
     let namespace = Namespace::parse(id.get_str("ns").ok()?)?;
-    let raw = RawDocumentBuf::try_from(found.get_document("raw").ok()?).ok()?;
-    let key = DocumentKey::of(&namespace, &raw)?;
+    let key = DocumentKey::of(&namespace, &key_in(found)?)?;
     let lost = found.get_array("lost").into_iter().flatten();
     let lost = lost.filter_map(|write| {
         let write = write.as_document()?;

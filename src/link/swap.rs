@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use bson::{RawArrayBuf, RawDocument, RawDocumentBuf, cstr, rawdoc};
+use bson::{RawDocument, RawDocumentBuf, rawdoc};
 
 use crate::change::{DocumentKey, elements};
 use crate::cluster::errors::{DUPLICATE_KEY, check_reply, classify, code_of, deadline_passed};
 use crate::cluster::{Cluster, Failure, FailureKind};
 use crate::error::{Error, Result};
-use crate::target::TagSession;
+use crate::target::{TagSession, replace, survives_replacement};
 
 /// An application may hold the document for a moment.
 const TRIES_MAX: usize = 20;
@@ -124,8 +124,9 @@ impl Swap<'_> {
             return vec![self.delete()];
         };
         // 1 and 1.0 are one key, but the server does not change one into the other.
+        let takes_its_place = |old| id_of(old) == id_of(new) && survives_replacement(new);
         match self.old {
-            Some(old) if id_of(old) != id_of(new) => vec![self.delete(), self.write(new)],
+            Some(old) if !takes_its_place(old) => vec![self.delete(), self.write(new)],
             _ => vec![self.write(new)],
         }
     }
@@ -137,15 +138,12 @@ impl Swap<'_> {
         }
     }
 
-    /// A literal keeps what the server changes in a plain replacement, an empty timestamp.
     fn write(&self, new: &RawDocument) -> RawDocumentBuf {
-        let mut literal = RawDocumentBuf::new();
-        literal.append(cstr!("$literal"), new);
-        let mut pipeline = RawArrayBuf::new();
-        pipeline.push(rawdoc! { "$replaceWith": literal });
+        let key = DocumentKey::of(self.key.namespace(), new);
+        let key = key.as_ref().unwrap_or(self.key);
         rawdoc! {
             "update": self.key.namespace().collection(),
-            "updates": [{ "q": self.key.raw().to_owned(), "u": pipeline, "upsert": true }],
+            "updates": [replace(key, new)],
             "bypassDocumentValidation": true,
         }
     }

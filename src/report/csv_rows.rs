@@ -40,7 +40,7 @@ const COLUMNS: [(&str, &[&str]); 31] = [
 ];
 
 /// What makes a spreadsheet take a cell for a formula.
-const FORMULA_STARTS: [char; 6] = ['=', '+', '-', '@', '\t', '\r'];
+pub(super) const FORMULA_STARTS: [char; 7] = ['=', '+', '-', '@', '\t', '\r', '\n'];
 
 pub(super) fn header() -> Vec<u8> {
     line(COLUMNS.iter().map(|(name, _)| (*name).to_owned()))

@@ -16,7 +16,7 @@ const UNREADABLE: &str = "$unreadable";
 
 /// JSON escapes some control characters only, and a terminal obeys the others too. They stand in
 /// texts alone.
-fn without_controls(json: String) -> String {
+pub(super) fn without_controls(json: String) -> String {
     if !json.contains(char::is_control) {
         return json;
     }

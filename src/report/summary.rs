@@ -6,6 +6,7 @@ use bson::{DateTime, RawDocument};
 use comfy_table::{Table, presets};
 use serde::Serialize;
 
+use super::extjson::without_controls;
 use super::top::{Top, TopDocument};
 use super::{Format, ReportHead, csv_rows, table};
 use crate::change::rfc3339;
@@ -101,9 +102,8 @@ impl Summary {
         self.top_documents_exact = self.top.is_exact();
         match format {
             Format::Json | Format::Ndjson | Format::Html => {
-                let mut line = serde_json::to_vec(self).expect("counts make JSON");
-                line.push(b'\n');
-                line
+                let counts = serde_json::to_string(self).expect("counts make JSON");
+                (without_controls(counts) + "\n").into_bytes()
             }
             Format::Csv => {
                 let mut out =

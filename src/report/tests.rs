@@ -152,6 +152,71 @@ fn a_terminal_obeys_no_value_in_any_format() {
     }
 }
 
+/// A record with `text` wherever a text may stand.
+fn full_of(text: &str) -> RawDocumentBuf {
+    let inner = bson::doc! { text: { text: [text] } };
+    let side = bson::doc! {
+        "operation": text, "cluster_time": text, "wall_time": text, "version": text,
+        "document": inner.clone(), "change": inner.clone(),
+    };
+    let mut record = bson::Document::new();
+    for name in [
+        "_id",
+        "logged_at",
+        "pipeline",
+        "namespace",
+        "kind",
+        "policy",
+        "winner",
+        "winner_cluster",
+        "reason",
+        "clock_skew_ms",
+        "index",
+        "attempts",
+        "status",
+        "settled_by",
+    ] {
+        record.insert(name, text);
+    }
+    record.extend(bson::doc! {
+        "document_key": { "_id": inner.clone() },
+        "other_key": { "_id": inner },
+        "winning": side.clone(),
+        "losing": side,
+        "redacted": [{ "path": text, "differs": true }],
+        "restored": { "at": text, "user": text, "host": text, "account": text },
+    });
+    RawDocumentBuf::try_from(&record).unwrap()
+}
+
+#[test]
+fn no_text_in_any_column_of_any_format_is_a_formula_or_obeyed() {
+    for start in ["=1+1", "+1", "-1", "@x", "\tx", "\rx", "\nx"] {
+        let text = format!("{start}\x1b[31m\u{9b}2J\u{7f}<hostile>\"'");
+        let records = [full_of(&text)];
+        for detail in [Detail::Records, Detail::DeadLetters, Detail::Summary] {
+            for format in Format::ALL {
+                let text = rendered(format, detail, &records).0;
+                let obeyed = |c: &char| c.is_control() && !['\n', '\t', '\r'].contains(c);
+                assert_eq!(text.chars().find(obeyed), None, "{format:?} {detail:?}");
+                if format == Format::Html {
+                    assert!(!text.contains("<hostile>"), "{detail:?}");
+                }
+                if format != Format::Csv {
+                    assert_eq!(text.find(['\t', '\r']), None, "{format:?}");
+                    continue;
+                }
+                let mut reader = csv::Reader::from_reader(text.as_bytes());
+                let cells = reader.records().map(Result::unwrap).collect::<Vec<_>>();
+                for cell in cells.iter().flat_map(|row| row.iter()) {
+                    let formula = cell.starts_with(super::csv_rows::FORMULA_STARTS);
+                    assert!(!formula, "{start:?}: {cell:?}");
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn a_long_table_comes_in_pages_and_loses_no_row() {
     let records: Vec<_> = (0..1200)

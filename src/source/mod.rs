@@ -5,6 +5,7 @@ mod left_out;
 mod reader;
 mod snapshot;
 mod stream;
+mod too_large;
 
 pub use decode::{DdlEvent, Decoded, Decoder, Observed};
 pub use left_out::{LeftOut, SimpleCollection};

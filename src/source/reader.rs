@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use super::decode::{Decoded, Decoder};
 use super::left_out::LeftOut;
 use super::stream::{BATCH_EVENTS_MAX, Stream, documents, post_batch_token, proven_by};
+use super::too_large::{TooLarge, Way, not_deliverable};
 use crate::change::{NamespaceFilter, Position, Side};
 use crate::cluster::{Batch, Cluster};
 use crate::error::{Error, Result};
@@ -88,6 +89,7 @@ pub struct Reader<O> {
     /// One plain write makes exactly one event of its time (servers before 8).
     single_writes_are_whole: bool,
     patience: Patience,
+    too_large: TooLarge,
 }
 
 /// How long the server may take for one batch. It answers once it has found an event that passes,
@@ -119,6 +121,15 @@ pub enum Until {
     Cancelled,
 }
 
+/// How a stream was left without an error.
+enum Read {
+    Done,
+    OpenAgain,
+}
+
+/// Long enough for a marker to be written.
+const MARKER_TIME: Duration = Duration::from_secs(2);
+
 /// Longest time between two tries to open the stream again.
 pub const REOPEN_BACKOFF_MAX: Duration = Duration::from_secs(5);
 
@@ -145,6 +156,7 @@ impl<O: Observer> Reader<O> {
             open: Vec::new(),
             single_writes_are_whole,
             patience,
+            too_large: TooLarge::default(),
         }
     }
 
@@ -159,8 +171,13 @@ impl<O: Observer> Reader<O> {
     ) -> Result<()> {
         loop {
             let error = match self.read(until, &mut pause).await {
-                Ok(()) => return Ok(()),
+                Ok(Read::Done) => return Ok(()),
+                Ok(Read::OpenAgain) => continue,
                 Err(error) if error.is_retryable() => error,
+                Err(error) if TooLarge::is_told_by(&error) => {
+                    self.after_too_large(error).await?;
+                    continue;
+                }
                 Err(error) => return Err(error),
             };
             self.observer.reachable(self.cluster.side, Some(&error));
@@ -171,12 +188,31 @@ impl<O: Observer> Reader<O> {
         }
     }
 
-    async fn read(&mut self, until: Until, pause: &mut impl FnMut(bool) -> Duration) -> Result<()> {
+    async fn after_too_large(&mut self, error: Error) -> Result<()> {
+        let Cluster { side, name, .. } = &self.cluster;
+        match self.too_large.next_way() {
+            Way::OneByOne => {
+                tracing::warn!(cluster = %name, "the next changes are too large for one answer, reading them one by one");
+            }
+            Way::WithWhatFollows => {
+                self.observer.needs_marker(*side);
+                tokio::time::sleep(MARKER_TIME).await;
+            }
+            Way::Nowhere => return Err(not_deliverable(error)),
+        }
+        Ok(())
+    }
+
+    async fn read(
+        &mut self,
+        until: Until,
+        pause: &mut impl FnMut(bool) -> Duration,
+    ) -> Result<Read> {
         self.opened_at = self.complete.time;
         self.open.clear();
         let mut stream = self.open_stream().await?;
         if matches!(until, Until::Passed(time) if self.complete.time >= time) {
-            return Ok(());
+            return Ok(Read::Done);
         }
         let mut next = timed(stream.next(self.patience.time_max)).await;
         loop {
@@ -185,34 +221,42 @@ impl<O: Observer> Reader<O> {
             pause(true);
             let token_is_proof = stream.token_is_proof();
             let time_max = self.patience.time_max;
+            let opens_again;
             next = match until {
                 // The server makes the next batch while this one goes its way. Where there is none,
                 // this one still goes it to its end.
                 Until::Cancelled => {
                     let next = async { Ok(timed(stream.next(time_max)).await) };
                     let handed = self.hand_over(&batch, token_is_proof);
-                    tokio::try_join!(handed, next)?.1
+                    let (again, next) = tokio::try_join!(handed, next)?;
+                    opens_again = again;
+                    next
                 }
                 Until::Passed(time) => {
-                    self.hand_over(&batch, token_is_proof).await?;
+                    opens_again = self.hand_over(&batch, token_is_proof).await?;
                     if self.complete.time >= time {
-                        return Ok(());
+                        return Ok(Read::Done);
                     }
                     timed(stream.next(time_max)).await
                 }
             };
+            if opens_again {
+                return Ok(Read::OpenAgain);
+            }
         }
     }
 
     async fn open_stream(&mut self) -> Result<Stream> {
         let (from, time_max) = (self.complete.time, self.patience.time_max);
-        let opening = Stream::open(&self.cluster, from, &self.filter, time_max);
+        let events_max = self.too_large.events_max();
+        let opening = Stream::open(&self.cluster, from, &self.filter, events_max, time_max);
         let (stream, took) = timed(opening).await;
         self.patience.took = took;
         stream
     }
 
-    async fn hand_over(&mut self, batch: &Batch, token_is_proof: bool) -> Result<()> {
+    /// Tells whether the stream is to be opened again for larger answers.
+    async fn hand_over(&mut self, batch: &Batch, token_is_proof: bool) -> Result<bool> {
         let side = self.cluster.side;
         self.observer.reachable(side, None);
         self.observer.room(side).await;
@@ -231,7 +275,7 @@ impl<O: Observer> Reader<O> {
         if !self.open.is_empty() {
             self.observer.needs_marker(side);
         }
-        Ok(())
+        Ok(self.too_large.passed(events, self.open.is_empty()))
     }
 
     /// What was read now may be older or newer than the commits under way. One that is not settled

@@ -29,7 +29,8 @@ impl Stream {
     /// Opens at the time of `from`. The caller drops what is not past it: a resume token must not
     /// be used once the filter has changed (280).
     ///
-    /// The first answer comes within `time_max`.
+    /// The first answer comes within `time_max`, without events: where they are too large together
+    /// with the rest of it, a server says so in answers to getMore alone, and else hangs up.
     ///
     /// # Errors
     /// A lost resume point (286) is a history error.
@@ -37,6 +38,7 @@ impl Stream {
         cluster: &Cluster,
         from: Timestamp,
         filter: &StreamFilter,
+        batch_events_max: u32,
         time_max: Duration,
     ) -> Result<Self> {
         let stage = rawdoc! { "$changeStream": {
@@ -51,12 +53,12 @@ impl Stream {
         let mut command = RawDocumentBuf::new();
         command.append(cstr!("aggregate"), 1);
         command.append(cstr!("pipeline"), pipeline);
-        command.append(cstr!("cursor"), rawdoc! {});
+        command.append(cstr!("cursor"), rawdoc! { "batchSize": 0 });
         command.append(cstr!("readConcern"), rawdoc! { "level": "majority" });
         let doing = format!("open the change stream of {}", cluster.name);
         let kind = CursorKind::Awaiting {
             await_time_max: AWAIT_TIME_MAX,
-            batch_documents_max: BATCH_EVENTS_MAX,
+            batch_documents_max: batch_events_max,
         };
         let patient = cluster.waiting(time_max);
         let opened = patient.open("admin", command, kind, &doing).await;

@@ -208,7 +208,12 @@ fn check_format(dir: &Path, format: &str) -> Result<()> {
             dir.display()
         ))
         .hint("run the newer tandem that wrote it, or use another state directory")),
-        Ok(_) => Ok(()),
+        Ok(FORMAT) => Ok(()),
+        Ok(older) => Err(Error::store(format!(
+            "the store in {} has format {older}, which this tandem no longer reads",
+            dir.display()
+        ))
+        .hint(REBUILD_HINT)),
         Err(_) => Err(damaged(dir, "its format cannot be read")),
     }
 }

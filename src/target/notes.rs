@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
-use bson::{DateTime, RawArrayBuf, RawDocument, RawDocumentBuf, Timestamp, cstr, rawdoc};
+use bson::{
+    Bson, DateTime, Document, RawArrayBuf, RawDocument, RawDocumentBuf, Timestamp, cstr, rawdoc,
+};
 
-use crate::change::{DocumentKey, SharedEvent};
+use crate::change::{DocumentKey, LEVELS_MAX, SharedEvent, is_deeper_than};
 
 /// What a transaction changes in a key's note on its target.
 #[derive(Debug, Clone)]
@@ -40,11 +42,24 @@ pub enum Note {
 
 /// The `_id` of a key's note: the same for equal keys.
 pub fn key_id(link: &str, key: &DocumentKey) -> RawDocumentBuf {
-    let canonical = bson::Binary {
-        subtype: bson::spec::BinarySubtype::Generic,
-        bytes: key.canonical().to_vec(),
-    };
+    let canonical = bytes(key.canonical());
     rawdoc! { "link": link, "ns": key.namespace().as_str(), "key": canonical }
+}
+
+fn bytes(of: &[u8]) -> bson::Binary {
+    bson::Binary {
+        subtype: bson::spec::BinarySubtype::Generic,
+        bytes: of.to_vec(),
+    }
+}
+
+/// `{ _id: … }` of a key, as its note keeps it.
+pub fn key_in(note: &Document) -> Option<RawDocumentBuf> {
+    match note.get("raw")? {
+        Bson::Document(raw) => RawDocumentBuf::try_from(raw).ok(),
+        Bson::Binary(raw) => RawDocumentBuf::from_bytes(raw.bytes.clone()).ok(),
+        _ => None,
+    }
 }
 
 /// The statement that puts a note on record.
@@ -102,8 +117,13 @@ fn witnessed(key: &DocumentKey, event: &SharedEvent) -> RawDocumentBuf {
     change
 }
 
+/// Of a key that is nested deeper than a note may be, the bytes alone.
 fn set(key: &DocumentKey, fields: &RawDocument) -> RawDocumentBuf {
     let mut fields = fields.to_owned();
-    fields.append(cstr!("raw"), key.raw());
+    let raw = cstr!("raw");
+    match is_deeper_than(key.raw(), LEVELS_MAX) {
+        true => fields.append(raw, bytes(key.raw().as_bytes())),
+        false => fields.append(raw, key.raw()),
+    }
     rawdoc! { "$set": fields }
 }

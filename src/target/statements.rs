@@ -41,7 +41,8 @@ pub fn delete(key: &DocumentKey) -> RawDocumentBuf {
     statement
 }
 
-/// The document becomes `document`, whether it was there or not.
+/// The document becomes `document`, whether it was there or not; it must not be there unless
+/// `document` survives a replacement.
 pub fn replace(key: &DocumentKey, document: &RawDocument) -> RawDocumentBuf {
     let mut statement = RawDocumentBuf::new();
     statement.append(cstr!("q"), key.raw());
@@ -86,7 +87,7 @@ pub fn survives_insert(document: &RawDocument) -> bool {
 }
 
 /// Whether a replacement-style update takes the document: no top-level `$` names either.
-fn survives_replacement(document: &RawDocument) -> bool {
+pub fn survives_replacement(document: &RawDocument) -> bool {
     survives_insert(document)
         && !document
             .iter_elements()
@@ -94,7 +95,9 @@ fn survives_replacement(document: &RawDocument) -> bool {
             .any(|element| element.key().as_str().starts_with('$'))
 }
 
-/// `[{ $replaceWith: { $literal: document } }]`, which stores any document byte for byte.
+/// `[{ $replaceWith: { $literal: document } }]`, which stores any document byte for byte where there
+/// is none. Of one that is there the server takes the difference, and ends by an invariant where one
+/// of the two has a name twice (seen in 6.0).
 fn literal_replacement(document: &RawDocument) -> RawArrayBuf {
     let mut literal = RawDocumentBuf::new();
     literal.append(cstr!("$literal"), document);

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use bson::{RawDocument, RawDocumentBuf, Uuid};
 
 use super::delta::update_statements;
-use super::statements::{Statement, delete, replace, survives_insert};
+use super::statements::{Statement, delete, replace, survives_insert, survives_replacement};
 use crate::change::{ChangeEvent, DocumentKey, KeySet, Namespace, Operation, SharedEvent};
 
 /// What must be known of a collection of the target to write into it.
@@ -46,6 +46,26 @@ pub struct CollectionWrites {
     pub updates: Group,
 }
 
+impl CollectionWrites {
+    /// The document becomes `document`, whatever was there.
+    fn put(&mut self, key: &DocumentKey, document: &RawDocument) {
+        match survives_replacement(document) {
+            true => self.updates.push(key, replace(key, document)),
+            false => self.put_anew(key, document),
+        }
+    }
+
+    /// The same, where nothing may be left of what was there.
+    fn put_anew(&mut self, key: &DocumentKey, document: &RawDocument) {
+        self.deletes.push(key, delete(key));
+        if survives_insert(document) {
+            self.inserts.push(key, document.to_owned());
+        } else {
+            self.updates.push(key, replace(key, document));
+        }
+    }
+}
+
 /// All data writes of a transaction. A collection may have its turn several times.
 #[derive(Debug, Default)]
 pub struct WriteSet {
@@ -69,11 +89,18 @@ enum Turn {
 }
 
 impl Turn {
-    fn of(event: &ChangeEvent, met: Met) -> Self {
+    /// The first and the last one that an event has a part in.
+    fn of(event: &ChangeEvent, met: Met) -> (Self, Self) {
+        let one = |turn| (turn, turn);
         match (event.operation, event.full_document()) {
-            (Operation::Delete, _) => Turn::Delete,
-            (Operation::Insert, Some(document)) if inserts(document, met) => Turn::Insert,
-            (Operation::Insert | Operation::Update | Operation::Replace, _) => Turn::Update,
+            (Operation::Delete, _) => one(Turn::Delete),
+            (Operation::Insert, Some(document)) if inserts(document, met) => one(Turn::Insert),
+            (Operation::Insert | Operation::Replace, Some(document))
+                if !survives_replacement(document) =>
+            {
+                (Turn::Delete, Turn::Update)
+            }
+            (Operation::Insert | Operation::Update | Operation::Replace, _) => one(Turn::Update),
         }
     }
 }
@@ -126,9 +153,9 @@ impl WriteSet {
 
     /// One event, behind everything that was added before in its collection, of whatever document.
     pub fn add_in_order(&mut self, event: &SharedEvent, met: Met) {
-        let turn = Turn::of(event, met);
-        let before = self.last_turn.insert(event.key.namespace().clone(), turn);
-        if before.is_some_and(|before| before > turn) {
+        let (first, last) = Turn::of(event, met);
+        let before = self.last_turn.insert(event.key.namespace().clone(), last);
+        if before.is_some_and(|before| before > first) {
             self.by_name.remove(event.key.namespace());
         }
         self.add_deltas(&event.key, std::slice::from_ref(event), met);
@@ -138,7 +165,7 @@ impl WriteSet {
     pub fn add_full_state(&mut self, key: &DocumentKey, document: Option<&RawDocument>) {
         let writes = self.collection(key.namespace());
         match document {
-            Some(document) => writes.updates.push(key, replace(key, document)),
+            Some(document) => writes.put(key, document),
             None => writes.deletes.push(key, delete(key)),
         }
     }
@@ -155,13 +182,7 @@ impl WriteSet {
 
     /// The whole document under an `_id` that is equal to the old one but of another type.
     pub fn add_with_new_identity(&mut self, key: &DocumentKey, document: &RawDocument) {
-        let writes = self.collection(key.namespace());
-        writes.deletes.push(key, delete(key));
-        if survives_insert(document) {
-            writes.inserts.push(key, document.to_owned());
-        } else {
-            writes.updates.push(key, replace(key, document));
-        }
+        self.collection(key.namespace()).put_anew(key, document);
     }
 
     fn collection(&mut self, namespace: &Namespace) -> &mut CollectionWrites {
@@ -201,7 +222,7 @@ fn add_base(writes: &mut CollectionWrites, key: &DocumentKey, base: &SharedEvent
         (Operation::Insert, Some(document)) if inserts(document, met) => {
             writes.inserts.push(key, Statement::Brought(base.clone()));
         }
-        (_, Some(document)) => writes.updates.push(key, replace(key, document)),
+        (_, Some(document)) => writes.put(key, document),
     }
 }
 
@@ -274,6 +295,28 @@ mod tests {
     #[test]
     fn a_delete_and_an_insert_are_one_replacement() {
         assert_eq!(sizes(&[delete_event(), insert(2), set(3)]), (0, 0, 2));
+    }
+
+    #[test]
+    fn what_a_plain_replacement_does_not_store_is_deleted_and_written_anew() {
+        let empty = Timestamp {
+            time: 0,
+            increment: 0,
+        };
+        let dollar = rawdoc! { "_id": 1, "$v": 1 };
+        let timed = rawdoc! { "_id": 1, "at": empty };
+        for (document, expected) in [(dollar, (1, 1, 1)), (timed, (1, 0, 2))] {
+            let replacement = event(
+                Operation::Replace,
+                rawdoc! { "fullDocument": document.clone() },
+            );
+            assert_eq!(sizes(&[replacement.clone(), set(3)]), expected);
+            let mut in_order = WriteSet::default();
+            for event in [set(1), replacement, delete_event()] {
+                in_order.add_in_order(&event, Met::Anything);
+            }
+            assert_eq!(in_order.collections.len(), 3, "{document:?}");
+        }
     }
 
     #[test]

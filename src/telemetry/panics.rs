@@ -67,3 +67,71 @@ fn line(info: &PanicHookInfo<'_>) -> String {
         None => format!("error: a defect of tandem{at}"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::{Command, Stdio};
+
+    const SECRET: &str = "hunter2";
+    const CHILD: &str = "TANDEM_TEST_PANIC";
+
+    /// Panics as it is told, in a process of its own.
+    #[test]
+    fn panics_where_it_is_told_to() {
+        let Ok(how) = std::env::var(CHILD) else {
+            return;
+        };
+        end_the_process(|_| None);
+        let uri = format!("mongodb://tandem:{SECRET}@eu.example");
+        let refused = || -> Result<(), String> { Err(uri.clone()) };
+        match how.as_str() {
+            "formatted" => panic!("cannot connect to {uri}"),
+            "expected" => refused().expect("it connects"),
+            "a value" => std::panic::panic_any(uri),
+            "compared" => assert_eq!(uri, "mongodb://eu.example"),
+            "in a thread" => drop(std::thread::spawn(move || panic!("{uri}")).join()),
+            "in a task" => {
+                let runtime = tokio::runtime::Runtime::new().unwrap();
+                let task = runtime.spawn(async move { panic!("{uri}") });
+                let _: Result<(), _> = runtime.block_on(task);
+            }
+            _ => panic!("a literal of the program"),
+        }
+    }
+
+    #[test]
+    fn no_panic_shows_a_connection_string_and_each_ends_with_1() {
+        for how in [
+            "formatted",
+            "expected",
+            "a value",
+            "compared",
+            "in a thread",
+            "in a task",
+            "a literal",
+        ] {
+            let test = "telemetry::panics::tests::panics_where_it_is_told_to";
+            let output = Command::new(std::env::current_exe().unwrap())
+                .args(["--exact", test, "--nocapture"])
+                .env(CHILD, how)
+                .stdin(Stdio::null())
+                .output()
+                .unwrap();
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert_eq!(output.status.code(), Some(1), "{how}: {said}");
+            assert!(
+                said.starts_with("error: a defect of tandem at "),
+                "{how}: {said}"
+            );
+            assert_eq!(said.lines().count(), 1, "{how}: {said}");
+            let all = said + &String::from_utf8_lossy(&output.stdout);
+            assert!(
+                !all.contains(SECRET) && !all.contains("mongodb://"),
+                "{how}: {all}"
+            );
+            let literal = all.contains("a literal of the program");
+            assert_eq!(literal, how == "a literal");
+        }
+    }
+}

@@ -10,6 +10,7 @@ use crate::support::compare::assert_converged;
 use crate::support::env::{LinkConfig, TestEnv};
 use crate::support::mongod::{Mongod, MongodOptions};
 use crate::support::oplog::roll_over;
+use crate::support::tandem::Tandem;
 use crate::support::wait::wait_for;
 
 const SOON: Duration = Duration::from_secs(30);
@@ -316,13 +317,22 @@ async fn code_124_the_time_is_over_before_it_has_caught_up() {
     assert_eq!(code(&output), 124, "{}", stderr(&output));
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn code_130_a_second_interrupt_stops_without_draining() {
-    let env = TestEnv::start().await;
-    let mut tandem = env.streaming(&env.link()).await;
-    let block = doc! { "failCommands": ["commitTransaction"], "blockConnection": true, "blockTimeMS": 8000 };
-    env.b.fail_command("alwaysOn", block).await;
-    env.orders_a().insert_one(doc! { "_id": 1 }).await.unwrap();
+/// Its commit waits for so long once the server has it.
+async fn hold_a_commit(env: &TestEnv, tandem: &Tandem, ids: std::ops::Range<i32>, held_ms: i32) {
+    let block = doc! {
+        "failCommands": ["commitTransaction"], "blockConnection": true, "blockTimeMS": held_ms,
+        "appName": "tandem",
+    };
+    env.b.fail_command(doc! { "times": 1 }, block).await;
+    tandem.sigstop();
+    // With one lane, what comes in one transaction goes in one.
+    let mut session = env.a.client().start_session().await.unwrap();
+    session.start_transaction().await.unwrap();
+    let rows = ids.map(|id| doc! { "_id": id });
+    let rows = env.orders_a().insert_many(rows).session(&mut session).await;
+    rows.unwrap();
+    session.commit_transaction().await.unwrap();
+    tandem.sigcont();
     // The commit is under way once the server counts it.
     wait_for("a commit is held", SOON, async || {
         let op = doc! { "currentOp": 1, "command.commitTransaction": 1 };
@@ -330,11 +340,46 @@ async fn code_130_a_second_interrupt_stops_without_draining() {
         (!held.get_array("inprog").unwrap().is_empty()).then_some(())
     })
     .await;
-    tandem.sigint();
-    wait_for("the first interrupt is heard", SOON, async || {
-        (tandem.log().to_lowercase().contains("stop")).then_some(())
-    })
-    .await;
-    tandem.sigint();
-    assert_eq!(tandem.wait_exit(Duration::from_secs(3)).await, 130);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn code_0_the_batch_under_way_is_on_the_target_once_it_has_stopped() {
+    const ROWS: i32 = 50;
+    let env = TestEnv::start().await;
+    env.create_on_both("shop", "orders").await;
+    let mut tandem = env.tandem(&env.link().lanes(1));
+    for (round, signal) in ["TERM", "INT"].into_iter().enumerate() {
+        tandem.start();
+        tandem.wait_until_streaming().await;
+        let first = round as i32 * ROWS;
+        hold_a_commit(&env, &tandem, first..first + ROWS, 2000).await;
+        let there = async || env.orders_b().count_documents(doc! {}).await.unwrap();
+        assert_eq!(there().await, first as u64, "it is not there yet");
+        tandem.signal(signal);
+        assert_eq!(tandem.wait_exit(SOON).await, 0, "{}", tandem.tail());
+        assert_eq!(there().await, (first + ROWS) as u64, "{}", tandem.tail());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn code_130_a_second_interrupt_stops_without_draining() {
+    let env = TestEnv::start().await;
+    env.create_on_both("shop", "orders").await;
+    let mut tandem = env.tandem(&env.link());
+    let each = [("INT", "INT"), ("TERM", "TERM"), ("TERM", "INT")];
+    for (id, (first, second)) in (1..).zip(each) {
+        let _ = std::fs::remove_file(tandem.log_path());
+        tandem.start();
+        tandem.wait_until_streaming().await;
+        hold_a_commit(&env, &tandem, id..id + 1, 6000).await;
+        tandem.signal(first);
+        wait_for("the first signal is heard", SOON, async || {
+            (tandem.log().to_lowercase().contains("stop")).then_some(())
+        })
+        .await;
+        assert!(tandem.is_running());
+        tandem.signal(second);
+        let code = tandem.wait_exit(Duration::from_secs(3)).await;
+        assert_eq!(code, 130, "{first} {second}");
+    }
 }

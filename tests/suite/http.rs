@@ -132,3 +132,56 @@ async fn status_metrics_and_events_tell_what_the_link_does_and_a_restart_is_told
     assert_eq!(get(&address, "/healthz").await.status, 200);
     tandem.stop().await;
 }
+
+/// Ports on which a process listens, as the system tells them: hexadecimal address and port.
+fn ports_of(pid: u32) -> Vec<String> {
+    let sockets: Vec<String> = std::fs::read_dir(format!("/proc/{pid}/fd"))
+        .expect("its files")
+        .filter_map(|file| std::fs::read_link(file.ok()?.path()).ok())
+        .filter_map(|link| {
+            let inode = link.to_str()?.strip_prefix("socket:[")?;
+            Some(inode.trim_end_matches(']').to_owned())
+        })
+        .collect();
+    assert!(!sockets.is_empty(), "it is connected to its clusters");
+    let of_family = |family: &str| std::fs::read_to_string(format!("/proc/{pid}/net/{family}"));
+    let tables = ["tcp", "tcp6", "udp", "udp6"].map(|family| of_family(family).unwrap_or_default());
+    let rows = tables.iter().flat_map(|table| table.lines().skip(1));
+    rows.filter_map(|row| {
+        const LISTENING: &str = "0A";
+        const UNCONNECTED: &str = "07";
+        let words: Vec<&str> = row.split_whitespace().collect();
+        let is_open = [LISTENING, UNCONNECTED].contains(words.get(3)?);
+        let is_ours = sockets
+            .iter()
+            .any(|inode| words.get(9) == Some(&inode.as_str()));
+        (is_open && is_ours).then(|| words[1].to_owned())
+    })
+    .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_listens_only_where_it_is_told_to_and_warns_where_others_reach_it() {
+    let env = TestEnv::start().await;
+    let mut tandem = env.streaming(&env.link()).await;
+    assert_eq!(ports_of(tandem.pid()), [""; 0]);
+    tandem.stop().await;
+    for (listen, host, others_reach_it) in [
+        ("127.0.0.1:0", "0100007F:", false),
+        ("0.0.0.0:0", "00000000:", true),
+    ] {
+        let _ = std::fs::remove_file(tandem.log_path());
+        let mut tandem = env.tandem(&listening(env.link(), listen));
+        tandem.start();
+        tandem.wait_until_streaming().await;
+        let ports = ports_of(tandem.pid());
+        assert_eq!(ports.len(), 1, "{ports:?}");
+        assert!(ports[0].starts_with(host), "{ports:?}");
+        let log = tandem.log();
+        let warned = log.lines().any(|line| {
+            line.contains("WARN") && line.contains("http can be reached from other hosts")
+        });
+        assert_eq!(warned, others_reach_it, "{log}");
+        tandem.stop().await;
+    }
+}

@@ -17,6 +17,7 @@ mod ddl_one_way;
 mod ddl_records;
 mod ddl_two_way;
 mod exit_codes;
+mod extremes;
 mod failover;
 mod failover_phases;
 mod fences;

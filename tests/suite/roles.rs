@@ -92,6 +92,7 @@ async fn with_exactly_the_roles_of_the_documents_everything_works() {
     assert_same_schema(&env, SOON).await;
     succeeds(&tandem, &["verify"]);
     tandem.stop().await;
+    cannot_reset(&env, &tandem).await;
     succeeds(&tandem, &["reset", "--clusters", "--yes"]);
 
     env.a.admin(role("target")).await;
@@ -122,13 +123,16 @@ async fn with_exactly_the_roles_of_the_documents_everything_works() {
     }
 }
 
+fn privileges_of(role: &Document) -> Vec<Document> {
+    let listed = role.get_array("privileges").expect("privileges");
+    let listed = listed.iter();
+    let documents = listed.map(|one| one.as_document().expect("a privilege").clone());
+    documents.collect()
+}
+
 /// A role's privileges with one action taken out of one of them, and that action.
 fn each_without_one(role: &Document) -> Vec<(String, Vec<Document>)> {
-    let listed = role.get_array("privileges").expect("privileges");
-    let all: Vec<Document> = listed
-        .iter()
-        .map(|one| one.as_document().expect("a privilege").clone())
-        .collect();
+    let all = privileges_of(role);
     let mut found = Vec::new();
     for (at, privilege) in all.iter().enumerate() {
         let actions = privilege.get_array("actions").expect("actions");
@@ -143,6 +147,25 @@ fn each_without_one(role: &Document) -> Vec<(String, Vec<Document>)> {
         }
     }
     found
+}
+
+fn without(role: &Document, action: &str) -> Vec<Document> {
+    let mut each = each_without_one(role).into_iter();
+    let found = each.find(|(taken, _)| taken == action);
+    found.expect("the action").1
+}
+
+/// Without the one privilege that only a reset needs: it is named, and what is left can be taken up.
+async fn cannot_reset(env: &TestEnv, tandem: &Tandem) {
+    let target = role("target");
+    set_privileges(&env.b, &target, &without(&target, FOR_RESET)).await;
+    let output = tandem.run(&["reset", "--clusters", "--yes"]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(4), "{said}");
+    let error = said.lines().find(|line| line.starts_with("error:"));
+    let error = error.expect("an error");
+    assert!(error.contains("us") && error.contains(FOR_RESET), "{said}");
+    set_privileges(&env.b, &target, &privileges_of(&target)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -184,9 +207,7 @@ async fn each_missing_privilege_is_named_once_with_its_cluster() {
             };
             assert!(error.contains(&action) && error.contains(name), "{error}");
         }
-        let whole = role.get_array("privileges").expect("privileges").iter();
-        let whole: Vec<Document> = whole.filter_map(|p| p.as_document().cloned()).collect();
-        set_privileges(server, &role, &whole).await;
+        set_privileges(server, &role, &privileges_of(&role)).await;
     }
     // Nothing of all that has left a trace, and with the whole roles it runs.
     let mut tandem = tandem;
@@ -279,13 +300,27 @@ async fn killed_while_blocking(env: &TestEnv) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_cutover_by_an_account_that_may_not_write_notes_does_without() {
+    let env = env_with("source", "target").await;
+    env.create_on_both("shop", "orders").await;
+    let source = role("source");
+    set_privileges(&env.a, &source, &without(&source, "appendOplogNote")).await;
+    let mut tandem = env.streaming(&link(&env).one_way()).await;
+    let rows = (0..100).map(|id| doc! { "_id": id });
+    env.orders_a().insert_many(rows).await.unwrap();
+    let output = tandem.run(&["cutover", "--yes", "--timeout", "30s"]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    assert_eq!(tandem.wait_exit(SOON).await, 0);
+    assert_converged(&env, Duration::ZERO).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_cutover_by_an_account_that_may_not_block_writes_waits_until_nobody_writes() {
     let env = env_with("source", "target").await;
     env.create_on_both("shop", "orders").await;
     let source = role("source");
-    let without = each_without_one(&source).into_iter();
-    let mut without = without.filter(|(action, _)| action == "setUserWriteBlockMode");
-    let (_, less) = without.next().expect("the action");
+    let less: Vec<Document> = without(&source, "setUserWriteBlockMode");
     set_privileges(&env.a, &source, &less).await;
     let mut tandem = env.streaming(&link(&env).one_way()).await;
     let orders = env.orders_a();

@@ -6,8 +6,9 @@ use bson::spec::BinarySubtype;
 use bson::{Binary, Bson, RawBson, RawDocumentBuf, Regex, Timestamp, cstr, doc, rawdoc};
 
 use crate::scenarios_documents::{
-    a_file_in_chunks, documents_of_the_largest_size, documents_that_the_validator_refuses,
-    empty_documents_and_collections, names_of_collections_that_are_hard_to_quote,
+    a_file_in_chunks, as_many_levels_as_a_server_takes, documents_of_the_largest_size,
+    documents_that_the_validator_refuses, empty_documents_and_collections,
+    names_of_collections_that_are_hard_to_quote, names_that_stand_twice_in_what_is_changed,
 };
 use crate::support::scenario::{Phase, Scenario, Scene, play, scenarios};
 
@@ -23,6 +24,8 @@ const SCENARIOS: &[Scenario] = scenarios![
     fields_in_another_order,
     keys_of_every_type,
     keys_that_are_equal_but_of_another_type,
+    as_many_levels_as_a_server_takes,
+    names_that_stand_twice_in_what_is_changed,
     documents_of_the_largest_size,
     documents_that_the_validator_refuses,
     a_file_in_chunks,

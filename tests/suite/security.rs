@@ -6,10 +6,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use bson::{Document, doc};
+use futures_util::TryStreamExt;
 
 use crate::support::access::{Authority, KeyFile, create_user, role, uri_as};
 use crate::support::compare::assert_converged;
 use crate::support::env::{LinkConfig, TestEnv};
+use crate::support::http::{Page, get};
 use crate::support::mongod::MongodOptions;
 use crate::support::tandem::Tandem;
 
@@ -159,10 +161,80 @@ fn holds(content: &[u8], secret: &str) -> bool {
         .any(|part| part == secret.as_bytes())
 }
 
+/// Where it listens, of a log of JSON.
+fn json_address(log: &str) -> String {
+    let lines = log
+        .lines()
+        .filter_map(|line| serde_json::from_str(line).ok());
+    let mut told =
+        lines.filter(|line: &serde_json::Value| line.to_string().contains("http listens"));
+    let line = told.next().expect("http listens");
+    let address = line["address"]
+        .as_str()
+        .or(line["fields"]["address"].as_str());
+    address.expect("an address").to_owned()
+}
+
 fn shown(tandem: &Tandem, arguments: &[&str]) -> Vec<u8> {
     let mut output = tandem.run(arguments);
     output.stdout.append(&mut output.stderr);
     output.stdout
+}
+
+/// Whatever a running link can be asked for.
+async fn everything_it_tells(tandem: &Tandem) -> Vec<(&'static str, Vec<u8>)> {
+    let process = format!("/proc/{}", tandem.pid());
+    let cmdline = fs::read(format!("{process}/cmdline")).expect("its arguments");
+    let mut texts = vec![("arguments", cmdline)];
+    for command in [
+        &["status"][..],
+        &["status", "--json"],
+        &["check"],
+        &["runs", "--json"],
+        &["conflict-report"],
+        &["conflict-report", "--format", "json"],
+        &["conflict-report", "--format", "ndjson"],
+        &["conflict-report", "--format", "csv"],
+        &["conflict-report", "--format", "html"],
+        &["verify"],
+        &["verify", "--json"],
+        &["check", "--json"],
+        &["dead-letter", "list"],
+        &["cutover", "--timeout", "1ms", "--yes"],
+        &[
+            "cutover",
+            "--yes",
+            "--log-format",
+            "json",
+            "--timeout",
+            "1ms",
+        ],
+    ] {
+        let text = shown(tandem, command);
+        assert!(!text.is_empty(), "{command:?} says something");
+        texts.push((command[0], text));
+    }
+    let address = json_address(&tandem.log());
+    for path in ["/", "/status", "/metrics", "/readyz", "/nothing"] {
+        let answer = get(&address, path).await;
+        texts.push((path, (answer.headers + &answer.body).into_bytes()));
+    }
+    let mut page = Page::open(&address).await;
+    let heard = page.hear("event: status").await.to_owned();
+    texts.push(("events", heard.into_bytes()));
+    texts
+}
+
+/// What lies in tandem's own database.
+async fn own_state(client: &mongodb::Client) -> String {
+    let own = client.database("__tandem");
+    let mut text = String::new();
+    for name in own.list_collection_names().await.unwrap() {
+        let found = own.collection::<Document>(&name).find(doc! {}).await;
+        let found: Vec<Document> = found.unwrap().try_collect().await.unwrap();
+        text += &format!("{name}: {found:?}\n");
+    }
+    text
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -170,8 +242,12 @@ async fn a_link_by_certificate_and_password_runs_and_shows_no_secret_anywhere() 
     let secured = Secured::start().await;
     let env = &secured.env;
     env.create_on_both("shop", "orders").await;
-    let mut tandem = env.tandem(&secured.link);
-    tandem.run_with(&["-vv"]);
+    let link = secured
+        .link
+        .clone()
+        .extra("[http]\nlisten = \"127.0.0.1:0\"");
+    let mut tandem = env.tandem(&link);
+    tandem.run_with(&["-vv", "--log-format", "json"]);
     tandem.start();
     tandem.wait_until_streaming().await;
     let secret_document = "4111-1111-secret";
@@ -185,19 +261,7 @@ async fn a_link_by_certificate_and_password_runs_and_shows_no_secret_anywhere() 
     assert_eq!(tandem.all_conflicts(env).await.len(), 1);
 
     let secrets = [PASSWORD, ENCODED, "mongodb://", "BEGIN PRIVATE KEY"];
-    let process = format!("/proc/{}", tandem.pid());
-    let cmdline = fs::read(format!("{process}/cmdline")).expect("its arguments");
-    let mut texts = vec![("arguments", cmdline)];
-    for command in [
-        &["status"][..],
-        &["status", "--json"],
-        &["check"],
-        &["runs", "--json"],
-        &["conflict-report"],
-        &["conflict-report", "--format", "json"],
-    ] {
-        texts.push((command[0], shown(&tandem, command)));
-    }
+    let mut texts = everything_it_tells(&tandem).await;
     inspect(&env.path("tandem-state"), &secrets);
     // Its connections are cut and its password is gone: the errors hold no secret either.
     let gone = doc! { "dropUser": "tandem" };
@@ -206,7 +270,8 @@ async fn a_link_by_certificate_and_password_runs_and_shows_no_secret_anywhere() 
     env.b.fail_command(doc! { "times": 2 }, cut).await;
     assert_eq!(tandem.wait_exit(SOON).await, 4);
     let log = tandem.log();
-    assert!(log.contains("TRACE") || log.contains("DEBUG"), "{log}");
+    let of_trace = [r#""level":"TRACE""#, r#""level":"DEBUG""#];
+    assert!(of_trace.iter().any(|level| log.contains(level)), "{log}");
     assert!(!log.contains(secret_document), "documents are not logged");
     texts.push(("log", log.into_bytes()));
     texts.push(("run", shown(&tandem, &["run", "-vv"])));
@@ -217,18 +282,7 @@ async fn a_link_by_certificate_and_password_runs_and_shows_no_secret_anywhere() 
     }
     inspect(&env.path("tandem-state"), &secrets);
     for client in [env.a.client(), env.b.client()] {
-        let own = client.database("__tandem");
-        for name in own.list_collection_names().await.unwrap() {
-            let count = own.collection::<Document>(&name);
-            let found = count.find(doc! {}).await.unwrap();
-            let found: Vec<Document> = futures_util::TryStreamExt::try_collect(found)
-                .await
-                .unwrap();
-            let text = format!("{found:?}");
-            assert!(
-                !text.contains(ENCODED) && !text.contains("mongodb://"),
-                "{name}"
-            );
-        }
+        let text = own_state(client).await;
+        assert!(!text.contains(ENCODED) && !text.contains("mongodb://"));
     }
 }

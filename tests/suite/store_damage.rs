@@ -6,7 +6,6 @@ use std::process::{Command, Output};
 use std::time::Duration;
 
 use bson::doc;
-use serde_json::Value;
 use tandem::store::Store;
 
 use crate::support::compare::assert_converged;
@@ -75,15 +74,15 @@ impl Stopped {
         copy(kept, &self.state());
     }
 
-    fn ids(&self) -> Vec<Value> {
-        let mut ids: Vec<Value> = self
-            .tandem
-            .conflicts(&[])
-            .into_iter()
-            .map(|r| r["id"].clone())
-            .collect();
-        ids.sort_by_key(Value::to_string);
-        ids
+    /// Every record, whole.
+    fn records(&self) -> Vec<String> {
+        let output = self.report();
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        lines(&output)
+    }
+
+    fn report(&self) -> Output {
+        self.tandem.run(&["conflict-report", "--format", "ndjson"])
     }
 
     fn caught_up(&self) -> Output {
@@ -92,7 +91,7 @@ impl Stopped {
     }
 
     /// It goes on, with everything on record, and the sides are equal.
-    async fn assert_goes_on(&self, ids: &[Value]) -> String {
+    async fn assert_goes_on(&self, whole: &[String]) -> String {
         let row = doc! { "$inc": { "count": 1 } };
         self.env
             .orders_a()
@@ -103,13 +102,14 @@ impl Stopped {
         let said = stderr(&output);
         assert_eq!(output.status.code(), Some(0), "{said}");
         assert_converged(&self.env, Duration::ZERO).await;
-        assert_eq!(self.ids(), ids);
+        assert_eq!(ids(&self.records()), ids(whole));
         said
     }
 
-    /// Either every command refuses the store and says what to do, or nothing of it is missing.
-    fn is_refused(&self, what: &str, ids: &[Value]) -> bool {
-        let output = self.tandem.run(&["conflict-report", "--format", "json"]);
+    /// Either every command refuses the store and says what to do, or nothing of it is missing or
+    /// another.
+    fn is_refused(&self, what: &str, whole: &[String]) -> bool {
+        let output = self.report();
         let said = stderr(&output);
         match output.status.code() {
             Some(7) => assert!(
@@ -117,22 +117,22 @@ impl Stopped {
                     || said.contains("hint: run the newer tandem that wrote it"),
                 "{what}: {said}"
             ),
-            Some(0) => assert_eq!(self.ids().len(), ids.len(), "{what}: silently fewer"),
+            Some(0) => assert_eq!(lines(&output), whole, "{what}: silently another report"),
             code => panic!("{what}: {code:?} {said}"),
         }
         output.status.code() == Some(7)
     }
 
     /// And so does a run.
-    async fn run_too(&self, what: &str, ids: &[Value]) {
-        match self.is_refused(what, ids) {
+    async fn run_too(&self, what: &str, whole: &[String]) {
+        match self.is_refused(what, whole) {
             true => {
                 let output = self.caught_up();
                 let said = stderr(&output);
                 assert_eq!(output.status.code(), Some(7), "{what}: {said}");
                 assert!(said.contains("hint: "), "{what}: {said}");
             }
-            false => drop(self.assert_goes_on(ids).await),
+            false => drop(self.assert_goes_on(whole).await),
         }
     }
 }
@@ -140,6 +140,20 @@ impl Stopped {
 fn copy(from: &Path, to: &Path) {
     let copied = Command::new("cp").arg("-a").arg(from).arg(to).status();
     assert!(copied.is_ok_and(|status| status.success()));
+}
+
+/// What is the same of a record on both clusters, whose own transactions have put it there.
+fn ids(records: &[String]) -> Vec<&str> {
+    let id = |record: &String| record.find(',').unwrap_or(0);
+    records.iter().map(|record| &record[..id(record)]).collect()
+}
+
+/// Without their order.
+fn lines(output: &Output) -> Vec<String> {
+    let text = String::from_utf8_lossy(&output.stdout);
+    let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+    lines.sort();
+    lines
 }
 
 fn stderr(output: &Output) -> String {
@@ -186,12 +200,12 @@ fn used(bytes: &[u8]) -> usize {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_flipped_byte_a_cut_end_or_an_empty_page_of_the_store_never_goes_unsaid() {
     let stopped = Stopped::start().await;
-    let (clean, ids) = (stopped.keep_as("clean"), stopped.ids());
+    let (clean, whole) = (stopped.keep_as("clean"), stopped.records());
     let mut random = Random::new(seed("store_damage"));
     let (mut refused, mut harmless) = (0, 0);
     for file in files(&clean) {
-        let whole = fs::read(clean.join(&file)).unwrap();
-        let (used, rounds) = (used(&whole), scaled(200).min(8 * whole.len()));
+        let content = fs::read(clean.join(&file)).unwrap();
+        let (used, rounds) = (used(&content), scaled(200).min(8 * content.len()));
         let mut damages: Vec<(String, Damage)> = Vec::new();
         for _ in 0..rounds {
             let (at, bit) = (random.below(used as u64) as usize, random.below(8));
@@ -200,9 +214,9 @@ async fn a_flipped_byte_a_cut_end_or_an_empty_page_of_the_store_never_goes_unsai
         for lost in [
             1,
             7,
-            whole.len() - used + 1,
-            whole.len() - used / 2,
-            whole.len(),
+            content.len() - used + 1,
+            content.len() - used / 2,
+            content.len(),
         ] {
             damages.push((format!("{lost} bytes cut off"), cut(lost)));
         }
@@ -212,13 +226,13 @@ async fn a_flipped_byte_a_cut_end_or_an_empty_page_of_the_store_never_goes_unsai
         }
         for (number, (what, damage)) in damages.iter().enumerate() {
             stopped.put_back(&clean);
-            let mut bytes = whole.clone();
+            let mut bytes = content.clone();
             damage(&mut bytes);
             fs::write(stopped.state().join(&file), bytes).unwrap();
             let what = format!("{}: {what}", file.display());
             match number % 12 {
-                0 => stopped.run_too(&what, &ids).await,
-                _ if stopped.is_refused(&what, &ids) => refused += 1,
+                0 => stopped.run_too(&what, &whole).await,
+                _ if stopped.is_refused(&what, &whole) => refused += 1,
                 _ => harmless += 1,
             }
         }
@@ -230,19 +244,19 @@ async fn a_flipped_byte_a_cut_end_or_an_empty_page_of_the_store_never_goes_unsai
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_that_is_lost_in_part_or_whole_is_said_to_be_and_rebuilt_or_refused() {
     let stopped = Stopped::start().await;
-    let (clean, ids) = (stopped.keep_as("clean"), stopped.ids());
+    let (clean, whole) = (stopped.keep_as("clean"), stopped.records());
     for file in files(&clean) {
         stopped.put_back(&clean);
         fs::remove_file(stopped.state().join(&file)).unwrap();
         let what = format!("without {}", file.display());
-        stopped.run_too(&what, &ids).await;
+        stopped.run_too(&what, &whole).await;
     }
     for leave_empty in [false, true] {
         fs::remove_dir_all(stopped.state()).unwrap();
         if leave_empty {
             fs::create_dir(stopped.state()).unwrap();
         }
-        let said = stopped.assert_goes_on(&ids).await;
+        let said = stopped.assert_goes_on(&whole).await;
         assert!(said.contains("does not know the last run"), "{said}");
         assert!(!said.contains("first start"), "{said}");
     }
@@ -254,13 +268,13 @@ async fn an_older_copy_of_the_store_put_back_is_said_to_be_and_loses_nothing() {
     let older = stopped.keep_as("older");
     stopped.more_conflicts().await;
     let newer = stopped.keep_as("newer");
-    let ids = stopped.ids();
-    assert_eq!(ids.len(), 2 * CONFLICTS as usize);
+    let whole = stopped.records();
+    assert_eq!(whole.len(), 2 * CONFLICTS as usize);
     stopped.put_back(&older);
-    let said = stopped.assert_goes_on(&ids).await;
+    let said = stopped.assert_goes_on(&whole).await;
     assert!(said.contains("does not know the last run"), "{said}");
     // Its own copy of last time is nothing to speak of.
-    let said = stopped.assert_goes_on(&ids).await;
+    let said = stopped.assert_goes_on(&whole).await;
     assert!(!said.contains("does not know"), "{said}");
 
     // The old data under the newer format file.
@@ -270,11 +284,11 @@ async fn an_older_copy_of_the_store_put_back_is_said_to_be_and_loses_nothing() {
         stopped.state().join("store.format"),
     )
     .unwrap();
-    assert!(stopped.is_refused("older data", &ids));
+    assert!(stopped.is_refused("older data", &whole));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_store_of_another_link_or_a_newer_tandem_or_that_is_in_use_is_refused_by_name() {
+async fn a_store_of_another_link_or_another_format_or_that_is_in_use_is_refused_by_name() {
     let stopped = Stopped::start().await;
     let mut other = stopped.link.clone();
     other.name = "other".to_owned();
@@ -310,8 +324,11 @@ async fn a_store_of_another_link_or_a_newer_tandem_or_that_is_in_use_is_refused_
 
     let marker = stopped.state().join("store.format");
     let text = fs::read_to_string(&marker).unwrap();
-    fs::write(&marker, text.replacen("1 ", "2 ", 1)).unwrap();
-    for command in every {
-        refuses(command, "has format 2");
+    for format in [0, 2] {
+        let other = text.replacen("1 ", &format!("{format} "), 1);
+        fs::write(&marker, other).unwrap();
+        for command in every {
+            refuses(command, &format!("has format {format}"));
+        }
     }
 }

@@ -84,7 +84,19 @@ pub fn killed_at(calls: Calls, (name, number): Call, state: &Path) -> Vec<String
 
 /// These calls fail with `error` from the `first`th of each thread on.
 pub fn failing_from(names: &str, error: &str, first: usize) -> Vec<String> {
-    traced("/dev/null", names, &format!("error={error}:when={first}+"))
+    failing(names, error, &format!("{first}+"))
+}
+
+/// These calls fail with `error`, those of each thread that `when` tells in strace's words.
+pub fn failing(names: &str, error: &str, when: &str) -> Vec<String> {
+    traced("/dev/null", names, &format!("error={error}:when={when}"))
+}
+
+/// The same, of calls about one file alone.
+pub fn failing_on(file: &Path, names: &str, error: &str, when: &str) -> Vec<String> {
+    let mut words = failing(names, error, when);
+    words.extend(["-P".to_owned(), file.display().to_string()]);
+    words
 }
 
 /// Writes the calls to `file`, see [`all_calls`].

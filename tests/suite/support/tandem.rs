@@ -338,7 +338,7 @@ impl Tandem {
         self.signal("CONT");
     }
 
-    fn signal(&self, name: &str) {
+    pub fn signal(&self, name: &str) {
         let running = self.running.as_ref().expect("tandem runs");
         send_signal(running.process.id(), name);
     }
