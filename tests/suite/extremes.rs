@@ -155,14 +155,21 @@ async fn names_that_stand_twice_are_kept_in_a_conflict_and_in_what_is_restored()
     let raw = |orders: &Collection<Document>| orders.clone_with_type::<RawDocumentBuf>();
     let (raw_a, raw_b) = (raw(&a), raw(&b));
     let (by_a, by_b) = (with_names_twice(1, "a"), with_names_twice(1, "b"));
+    // What no plain replacement stores.
+    let dollar = |by: &str| {
+        let mut document = with_names_twice(2, by);
+        document.append(cstr!("$d"), 1);
+        document
+    };
     race(
         &tandem,
-        async { drop(raw_a.insert_one(&by_a).await.unwrap()) },
-        async { drop(raw_b.insert_one(&by_b).await.unwrap()) },
+        async { drop(raw_a.insert_many([&by_a, &dollar("a")]).await.unwrap()) },
+        async { drop(raw_b.insert_many([&by_b, &dollar("b")]).await.unwrap()) },
     )
     .await;
     assert_converged_by(&tandem, &env, SOON).await;
     assert_eq!(raw_by_id(&a, 1).await, Some(by_b.clone()));
+    assert_eq!(raw_by_id(&a, 2).await, Some(dollar("b")));
     let json = report(&tandem, &["conflict-report", "--format", "ndjson"]);
     for again in [r#""by":"a again""#, r#""by":"b again""#] {
         assert!(json.matches(again).count() >= 4, "{json}");
@@ -173,7 +180,10 @@ async fn names_that_stand_twice_are_kept_in_a_conflict_and_in_what_is_restored()
     std::fs::remove_dir_all(env.path("tandem-state")).unwrap();
     tandem.start();
     tandem.wait_until_streaming().await;
-    let id = tandem.conflicts(&[])[0]["id"].as_str().unwrap().to_owned();
+    let records = tandem.conflicts(&[]);
+    let first = |record: &&serde_json::Value| record["document_key"]["_id"]["$numberInt"] == "1";
+    let of_first = records.iter().find(first).expect("a record");
+    let id = of_first["id"].as_str().unwrap().to_owned();
     report(&tandem, &["conflict", "restore", "--yes", &id]);
     assert_converged_by(&tandem, &env, SOON).await;
     assert_eq!(raw_by_id(&a, 1).await, Some(by_a.clone()));
