@@ -11,7 +11,7 @@ use super::worker::Worker;
 use crate::change::{Namespace, Pair, Side};
 use crate::cluster::errors;
 use crate::error::{Error, Result};
-use crate::pipeline::{list, too_long, unsupported};
+use crate::pipeline::{TOLD_WITHIN, list, too_long, unsupported};
 use crate::source::DdlEvent;
 
 /// What `create` is told of itself, and no option of the collection.
@@ -128,7 +128,13 @@ impl Worker {
         };
         let ran = self.execute(side, &subject, &step("create", command)).await;
         // Whatever came of it: the reader tells what it has made. The name may be another one's by now.
-        self.insist(side, || self.see(side)).await?;
+        let seen = self.insist(side, || self.see(side));
+        match &ran {
+            Ok(_) => seen.await?,
+            Err(_) => {
+                let _ = tokio::time::timeout(TOLD_WITHIN, seen).await;
+            }
+        }
         match ran? {
             Ran::Done => {}
             Ran::Refused(Some(errors::NAMESPACE_EXISTS), _) => {

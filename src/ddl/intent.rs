@@ -10,10 +10,10 @@ use tokio::sync::Notify;
 
 use super::change::{Aspect, Change};
 use super::definition::Step;
+use super::unsaid::Unsaid;
 use crate::change::{Namespace, Pair, Position, Side};
 use crate::error::Result;
 use crate::link::own::Own;
-use crate::pipeline::insist;
 use crate::source::DdlEvent;
 
 /// What a command is about.
@@ -66,6 +66,7 @@ pub struct Intents {
     link: String,
     own: Pair<Own>,
     known: Mutex<Pair<Vec<Intent>>>,
+    unsaid: Unsaid,
     changed: Notify,
 }
 
@@ -76,7 +77,7 @@ enum Verdict {
     Unclear,
 }
 
-const COLLECTION: &str = "ddl";
+pub const COLLECTION: &str = "ddl";
 
 impl Intents {
     pub fn new(link: &str, own: Pair<Own>) -> Self {
@@ -84,6 +85,7 @@ impl Intents {
             link: link.to_owned(),
             own,
             known: Mutex::default(),
+            unsaid: Unsaid::default(),
             changed: Notify::new(),
         }
     }
@@ -119,8 +121,9 @@ impl Intents {
     /// Writes down that `step` is going to run on `side`. Returns the intent's id.
     ///
     /// # Errors
-    /// As the cluster says; nothing is left on record then.
+    /// As the cluster says; what it has of the intent then is taken back by [`Intents::say`].
     pub async fn open(&self, side: Side, subject: &Subject, step: &Step) -> Result<String> {
+        self.say(side).await?;
         let own = &self.own[side];
         let intent = Intent {
             id: format!("{}/{}", self.link, Uuid::new()),
@@ -137,19 +140,20 @@ impl Intents {
         };
         self.known()[side].push(intent);
         if let Err(error) = own.update(COLLECTION, vec![statement.clone()]).await {
+            self.known()[side].retain(|intent| intent.id != id);
+            self.changed.notify_waiters();
             // It may be there all the same, or come yet.
-            insist(|| own.update(COLLECTION, vec![statement.clone()])).await?;
-            self.withdraw(side, &id).await?;
+            self.unsaid.update(side, statement);
+            self.unsaid.take_back(side, &id);
             return Err(error);
         }
         Ok(id)
     }
 
-    /// The command of an intent has ended. Left open on record it would make a later start take an
-    /// application's change for its echo, so it is written until the cluster has answered.
+    /// The command of an intent has ended.
     ///
     /// # Errors
-    /// What no retry helps against; the intent counts as closed all the same.
+    /// As [`Intents::say`]; the intent counts as closed all the same.
     pub async fn close(&self, side: Side, id: &str, end: End) -> Result<()> {
         for intent in self.known()[side]
             .iter_mut()
@@ -160,22 +164,27 @@ impl Intents {
         self.changed.notify_waiters();
         let set = doc! { "end": end.time(), "end_is_exact": matches!(end, End::At(_)) };
         let statement = doc! { "q": { "_id": id }, "u": { "$set": set } };
-        let own = &self.own[side];
-        insist(|| own.update(COLLECTION, vec![statement.clone()])).await?;
-        Ok(())
+        self.unsaid.update(side, statement);
+        self.say(side).await
     }
 
-    /// The command of an intent is not going to run; as [`Intents::close`].
+    /// The command of an intent is not going to run.
     ///
     /// # Errors
-    /// What no retry helps against; the intent counts as withdrawn all the same.
+    /// As [`Intents::say`]; the intent counts as withdrawn all the same.
     pub async fn withdraw(&self, side: Side, id: &str) -> Result<()> {
         self.known()[side].retain(|intent| intent.id != id);
         self.changed.notify_waiters();
-        let statement = doc! { "q": { "_id": id }, "limit": 0 };
-        let own = &self.own[side];
-        insist(|| own.delete(COLLECTION, vec![statement.clone()])).await?;
-        Ok(())
+        self.unsaid.take_back(side, id);
+        self.say(side).await
+    }
+
+    /// Puts on record what is not yet: to be done before the next intent, and again until it succeeds.
+    ///
+    /// # Errors
+    /// As the cluster says; the rest is still to be said then.
+    pub async fn say(&self, side: Side) -> Result<()> {
+        self.unsaid.say(&self.own[side], side).await
     }
 
     /// What the command was about whose echo an event of `side` is; none for any other event.

@@ -17,6 +17,7 @@ mod queue;
 mod record;
 mod rename;
 mod turn;
+mod unsaid;
 mod view_names;
 mod views;
 mod worker;

@@ -60,6 +60,9 @@ impl Worker {
                 continue;
             };
             self.insist(side, || self.turn(side, &pending)).await?;
+            for side in Side::BOTH {
+                self.insist(side, || self.ddl.intents.say(side)).await?;
+            }
             self.shared.counters[side].waits_on(Waiter::Ddl, None);
             self.ddl.queue.pop(side);
             self.shared.exchange.ledger().open_gate(side);

@@ -5,7 +5,7 @@ use bson::doc;
 use crate::change::{Namespace, Pair, Side};
 use crate::cluster::{Cluster, errors};
 use crate::error::{Error, Result};
-use crate::pipeline::{Shared, name_of};
+use crate::pipeline::{Shared, TOLD_WITHIN, name_of};
 use crate::ranges::Scanned;
 
 /// Whether what was to be read is not there under its name: see [`name_now`].
@@ -41,17 +41,18 @@ pub(super) async fn pass_present(shared: &Shared, clusters: &Pair<Cluster>) -> R
 }
 
 /// Where an attempt to pair collections has failed, what it was about to make may be there all the
-/// same, and be called otherwise soon: both readers tell of it before another attempt.
+/// same, and be called otherwise soon: both readers tell of it before another attempt, unless what has
+/// failed keeps them from it too.
 ///
 /// # Errors
-/// That of the attempt; as the clusters say.
+/// That of the attempt.
 pub(super) async fn tell_first<T>(
     shared: &Shared,
     clusters: &Pair<Cluster>,
     attempt: Result<T>,
 ) -> Result<T> {
     if attempt.as_ref().is_err_and(Error::is_retryable) {
-        pass_present(shared, clusters).await?;
+        let _ = tokio::time::timeout(TOLD_WITHIN, pass_present(shared, clusters)).await;
     }
     attempt
 }

@@ -12,12 +12,12 @@ use super::Applied;
 use super::caution::Trouble;
 use super::collections::Pairing;
 use super::counters::{Counters, Waiter};
-use super::retry::Pause;
+use super::retry::{Pause, TOLD_WITHIN};
 use super::shared::Shared;
 use crate::change::{AppliedThrough, DocumentKey, Namespace, Pair, PipelineId, RecordStatus};
 use crate::cluster::Cluster;
 use crate::config::FenceKind;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::resolve::{BatchLimits, Next, Plan, WaitingOn};
 use crate::store::StoredCheckpoint;
 use crate::target::{Checkpoint, CollectionInfo, Refusal, Snapshot, TagSession, Transaction};
@@ -284,8 +284,11 @@ impl Lane {
             .pair_all(&namespaces, self.pipeline.source())
             .await;
         // What it was about to make may be there all the same, and be called otherwise soon.
-        if pairings.as_ref().is_err_and(Error::is_retryable) {
-            self.let_readers_come_up().await.map_err(Refusal::Failed)?;
+        if let Err(error) = &pairings
+            && error.is_retryable()
+        {
+            self.waits_on(Some(&error.to_string()));
+            let _ = tokio::time::timeout(TOLD_WITHIN, self.let_readers_come_up()).await;
         }
         let mut pairs = HashMap::new();
         for (namespace, pairing) in pairings.map_err(Refusal::Failed)? {

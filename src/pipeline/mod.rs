@@ -24,7 +24,7 @@ pub use counters::{Counters, Waiter};
 pub use exchange::{Exchange, HandedOver};
 pub use lane::{Lane, LaneSettings};
 pub use records::LinkFacts;
-pub use retry::{Pause, insist};
+pub use retry::{Pause, TOLD_WITHIN, insist};
 pub use shared::Shared;
 pub use witness::Witness;
 

@@ -12,6 +12,10 @@ use crate::error::Result;
 /// refused together do not come again together.
 const SPREAD_MIN: f64 = 0.5;
 
+/// How long a failed attempt waits for a reader to tell what has come of it all the same: what has failed
+/// may keep the reader from that, too.
+pub const TOLD_WITHIN: Duration = Duration::from_secs(5);
+
 /// Growing waits that never give up: whoever retries decides when to stop.
 #[derive(Debug)]
 pub struct Pause {

@@ -6,8 +6,8 @@ use bson::{RawArrayBuf, RawDocument, RawDocumentBuf, Timestamp, Uuid, cstr, doc,
 
 use super::reader::{Origin, StreamFilter};
 use crate::change::{Position, fixed_database};
-use crate::cluster::{Batch, Cluster, Cursor, CursorKind, Failure, errors};
-use crate::error::{Class, Error, ExitCode, Result};
+use crate::cluster::{Batch, Cluster, Cursor, CursorKind, Failure};
+use crate::error::{Error, Result};
 use crate::fault::Fault;
 
 /// How long the server holds a getMore without events. Its post-batch token then tells how far the
@@ -61,8 +61,7 @@ impl Stream {
             batch_documents_max: batch_events_max,
         };
         let patient = cluster.waiting(time_max);
-        let opened = patient.open("admin", command, kind, &doing).await;
-        let cursor = opened.map_err(unshowable)?;
+        let cursor = patient.open("admin", command, kind, &doing).await?;
         Ok(Self {
             cursor,
             cluster: cluster.clone(),
@@ -77,8 +76,7 @@ impl Stream {
     pub async fn next(&mut self, time_max: Duration) -> Result<Batch> {
         let doing = format!("read the change stream of {}", self.cluster.name);
         let patient = self.cluster.waiting(time_max);
-        let batch = patient.within(&doing, self.cursor.next()).await;
-        let batch = batch.map_err(unshowable)?;
+        let batch = patient.within(&doing, self.cursor.next()).await?;
         self.batches += 1;
         batch.ok_or_else(|| Error::unreachable(format!("cannot {doing}: the cursor was closed")))
     }
@@ -88,18 +86,6 @@ impl Stream {
     pub fn token_is_proof(&self) -> bool {
         self.batches > 1
     }
-}
-
-/// An event that the server cannot show (10334) stays where it is: every stream meets it again.
-fn unshowable(mut error: Error) -> Error {
-    if errors::code_of(&error) == Some(errors::OBJECT_TOO_LARGE) {
-        (error.exit, error.class) = (ExitCode::History, Class::Resync);
-        error = error.hint(
-            "a change is too large for the server to show; `tandem resync` begins from now on and \
-             merges both sides",
-        );
-    }
-    error
 }
 
 /// The post-batch resume token of a batch.

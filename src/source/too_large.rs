@@ -32,8 +32,7 @@ impl TooLarge {
     /// Whether the server says that its answer would be too large: 16 MB, with the keys of the events
     /// and the token of the last one, which holds its key once more and twice as long.
     pub fn is_told_by(error: &Error) -> bool {
-        const TOO_LARGE: i32 = 10334;
-        errors::code_of(error) == Some(TOO_LARGE)
+        errors::code_of(error) == Some(errors::OBJECT_TOO_LARGE)
     }
 
     pub fn next_way(&mut self) -> Way {
