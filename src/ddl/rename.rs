@@ -85,7 +85,7 @@ impl Worker {
         if decided.winner != side {
             return self.lost(&decided).await;
         }
-        if !self.still_called(side, collection, to) {
+        if !self.still_called(side, collection) {
             return Ok(());
         }
         self.follow_name(side, pending, collection, to, replaced, &decided)
@@ -111,15 +111,24 @@ impl Worker {
         Ok(())
     }
 
-    /// Whether the new name stands, or stood until its own cluster gave another one: else it has
-    /// lost against a name from the other side.
-    fn still_called(&self, side: Side, collection: &Namespace, to: &Namespace) -> bool {
+    /// Whether the last name that its own cluster gave it stands: else all of them have lost against a
+    /// name from the other side.
+    fn still_called(&self, side: Side, collection: &Namespace) -> bool {
         let (name, _) = self.shared.collections.place(collection, side);
-        let renames = self.ddl.queue.matching(side, |other| {
-            let same = other.collection.as_ref() == Some(collection);
-            same && matches!(other.change, Change::Rename { .. })
-        });
-        name == *to || renames.len() > 1
+        let given = |pending: &Pending| match &pending.change {
+            Change::Rename { to, .. } if pending.collection.as_ref() == Some(collection) => {
+                Some(to.clone())
+            }
+            _ => None,
+        };
+        let waiting = self
+            .ddl
+            .queue
+            .matching(side, |other| given(other).is_some());
+        waiting
+            .last()
+            .and_then(|last| given(last))
+            .is_none_or(|last| last == name)
     }
 
     async fn follow_name(

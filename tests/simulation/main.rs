@@ -13,6 +13,7 @@ mod elections;
 mod known;
 mod known_copies;
 mod known_merges;
+mod known_renames;
 mod known_takeovers;
 mod majority;
 mod network;
