@@ -1,12 +1,13 @@
 //! What the clusters remember of a cutover that has begun, so that it can be taken up again.
 
-use bson::{Bson, Document, Uuid, doc};
+use bson::{Document, Uuid, doc};
 
 use super::Step;
 use crate::change::{Pair, Side};
 use crate::error::{Error, Result};
 use crate::link::Standing;
 use crate::link::own::Own;
+use crate::pipeline::uuid_in;
 
 /// A cutover that has neither come to its end nor been given up. It stands in the link's document on
 /// the target: the source may refuse writes.
@@ -32,7 +33,7 @@ pub struct UnderWay {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Last {
     Nobody,
-    /// Of a process that names itself, but in a former version.
+    /// A process of a former version does not name itself.
     Another {
         by: Option<Uuid>,
         decided: bool,
@@ -71,10 +72,7 @@ impl UnderWay {
     fn of_link(link: &Document, target: Side) -> Option<Self> {
         let found = link.get_document("cutover").ok()?;
         let decided = found.get_bool("decided").unwrap_or(false);
-        let by = found.get("by").and_then(|by| match by {
-            Bson::Binary(binary) => binary.to_uuid().ok(),
-            _ => None,
-        });
+        let by = uuid_in(found, "by");
         Some(Self {
             blocked: found.get_bool("blocked").unwrap_or(false),
             decided,

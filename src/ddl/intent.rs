@@ -14,6 +14,7 @@ use super::unsaid::Unsaid;
 use crate::change::{Namespace, Pair, Position, Side};
 use crate::error::Result;
 use crate::link::own::Own;
+use crate::pipeline::uuid_in;
 use crate::source::DdlEvent;
 
 /// What a command is about.
@@ -360,10 +361,7 @@ impl Intent {
 
     fn read(found: &Document, ended_at: Timestamp) -> Option<Self> {
         let name = |field| found.get_str(field).ok().and_then(Namespace::parse);
-        let uuid = |field| match found.get(field) {
-            Some(Bson::Binary(binary)) => binary.to_uuid().ok(),
-            _ => None,
-        };
+        let uuid = |field| uuid_in(found, field);
         let created = |(collection, uuid)| Created { collection, uuid };
         let end = match (found.get_timestamp("end"), found.get_bool("end_is_exact")) {
             (Ok(end), Ok(true)) => End::At(end),

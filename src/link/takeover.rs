@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use bson::{Bson, DateTime, Document, Uuid, doc};
+use bson::{DateTime, Document, Uuid, doc};
 
 use super::history::{History, checkpoint_id, highest_epoch, keeper, link_document};
 use super::identity::identity_of;
@@ -15,6 +15,7 @@ use crate::cluster::Cluster;
 use crate::config::Config;
 use crate::error::Result;
 use crate::fault::Fault;
+use crate::pipeline::uuid_in;
 use crate::store::Store;
 use crate::target::{Checkpoint, TagSession};
 
@@ -24,11 +25,8 @@ const EPOCH_TRIES_MAX: usize = 20;
 
 /// The ids of tag sessions in a list of session documents.
 pub(super) fn session_ids(found: &[Document]) -> Vec<Uuid> {
-    let id = |session: &Document| match session.get("_id") {
-        Some(Bson::Binary(binary)) => binary.to_uuid().ok(),
-        _ => None,
-    };
-    found.iter().filter_map(id).collect()
+    let ids = found.iter().map(|session| uuid_in(session, "_id"));
+    ids.flatten().collect()
 }
 
 /// A dead process's open transactions would block applications, and our own epoch.

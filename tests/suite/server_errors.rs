@@ -129,11 +129,11 @@ async fn link_ends(env: &TestEnv, tandem: &mut Tandem, place: (Side, &'static st
     stream.off().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_change_stream_that_cannot_go_on_ends_the_link_with_the_reason() {
+/// Each time, and the next start goes on.
+async fn link_ends_at(all: impl Iterator<Item = ((Side, &'static str), Ending)>) {
     let env = TestEnv::start().await;
     let mut tandem = env.tandem(&env.link());
-    for (ending, place) in endings().into_iter().zip(PLACES.into_iter().cycle()) {
+    for (place, ending) in all {
         link_ends(&env, &mut tandem, place, ending).await;
     }
     tandem.start();
@@ -143,19 +143,15 @@ async fn a_change_stream_that_cannot_go_on_ends_the_link_with_the_reason() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_change_stream_that_cannot_go_on_ends_the_link_with_the_reason() {
+    link_ends_at(PLACES.into_iter().cycle().zip(endings())).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 #[ignore = "long: takes a minute"]
 async fn long_every_code_ends_the_link_wherever_a_change_stream_meets_it() {
-    let env = TestEnv::start().await;
-    let mut tandem = env.tandem(&env.link());
-    for place in PLACES {
-        for ending in endings() {
-            link_ends(&env, &mut tandem, place, ending).await;
-        }
-    }
-    tandem.start();
-    tandem.wait_until_streaming().await;
-    assert_converged(&env, SOON).await;
-    tandem.stop().await;
+    let at = |place| endings().into_iter().map(move |ending| (place, ending));
+    link_ends_at(PLACES.into_iter().flat_map(at)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

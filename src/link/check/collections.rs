@@ -11,7 +11,7 @@ use crate::config::{Config, Mode};
 use crate::ddl::{effective_options, view_options};
 use crate::error::Result;
 use crate::link::initial_sync::survey::included;
-use crate::pipeline::indexes_if_there;
+use crate::pipeline::{indexes_if_there, uuid_in};
 
 /// What can differ between the two sides.
 #[derive(Debug, PartialEq)]
@@ -95,10 +95,7 @@ pub(crate) async fn shapes(
             options = view_options(&options, Side::B, &names, renames).unwrap_or(options);
         }
         let info = entry.get_document("info").ok();
-        let uuid = match info.and_then(|info| info.get("uuid")) {
-            Some(bson::Bson::Binary(binary)) => binary.to_uuid().ok(),
-            _ => None,
-        };
+        let uuid = info.and_then(|info| uuid_in(info, "uuid"));
         let shape = Shape {
             name,
             kind,

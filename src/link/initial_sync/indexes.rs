@@ -14,7 +14,8 @@ use crate::link::own::Own;
 use crate::pipeline::{Pause, Shared, insist, list, name_of};
 
 /// Builds what is missing: all of it in one pass over the documents, or, where the target refuses
-/// that, one index after the other, so that one that cannot be built stands in nobody's way. The events of the builds are tandem's own, until that side's reader has passed them.
+/// that, one index after the other, so that one that cannot be built stands in nobody's way. The
+/// events of the builds are tandem's own, until that side's reader has passed them.
 ///
 /// # Errors
 /// Retryable where the collection has just got another name; as the clusters say. An index that the

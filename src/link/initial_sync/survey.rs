@@ -7,7 +7,7 @@ use bson::{Bson, Document, RawDocument, Uuid, doc, rawdoc};
 use crate::change::{Mode, Namespace, NamespaceFilter, Side};
 use crate::cluster::Cluster;
 use crate::error::Result;
-use crate::pipeline::{self, unsupported};
+use crate::pipeline::{self, unsupported, uuid_in};
 
 /// One included collection or view.
 #[derive(Debug, Clone)]
@@ -117,10 +117,7 @@ async fn look_at(
     let kind = entry.get_str("type").unwrap_or("collection");
     let options = entry.get_document("options").cloned().unwrap_or_default();
     let info = entry.get_document("info").ok();
-    let uuid = match info.and_then(|info| info.get("uuid")) {
-        Some(Bson::Binary(binary)) => binary.to_uuid().ok(),
-        _ => None,
-    };
+    let uuid = info.and_then(|info| uuid_in(info, "uuid"));
     let mut found = Surveyed {
         unsupported: unsupported(kind, &options, mode).or(too_long),
         namespace,
