@@ -1,7 +1,7 @@
 //! Records by hand: brought back by somebody, exported, removed, a log that is full, and records that
 //! cannot be written.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -142,25 +142,37 @@ fn watching_adds_lines_and_draws_on_a_terminal(env: &TestEnv, tandem: &Tandem) {
     }
     let config = env.path("tandem.toml");
     let typed = format!(
-        "timeout -s INT 2 {BINARY} status --watch 100ms --config {}",
+        "timeout -s INT 30 {BINARY} status --watch 100ms --config {}",
         config.display()
     );
-    let Ok(terminal) = Command::new("script")
+    let Ok(mut terminal) = Command::new("script")
         .args(["-qec", &typed, "/dev/null"])
-        .output()
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
     else {
         return skipped("on a terminal: there is no script(1)");
     };
-    let drawn = stdout(&terminal);
-    assert!(
-        drawn.matches("\x1b[H").count() >= 2,
-        "drawn again in place: {drawn:?}"
-    );
+    let drawn = until_drawn_again(terminal.stdout.take().unwrap());
+    terminal.kill().unwrap();
+    terminal.wait().unwrap();
     assert_eq!(
         drawn.matches("\x1b[2J").count(),
         1,
         "cleared once: {drawn:?}"
     );
+}
+
+/// What a terminal was sent up to its third picture, the second one in the first one's place.
+fn until_drawn_again(mut screen: impl Read) -> String {
+    let mut drawn = String::new();
+    let mut bytes = [0; 4096];
+    while drawn.matches("\x1b[H").count() < 3 {
+        let read = screen.read(&mut bytes).unwrap_or(0);
+        assert_ne!(read, 0, "drawn again in place: {drawn:?}");
+        drawn.push_str(&String::from_utf8_lossy(&bytes[..read]));
+    }
+    drawn
 }
 
 #[tokio::test(flavor = "multi_thread")]
