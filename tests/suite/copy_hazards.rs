@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use crate::support::compare::{assert_converged, contents};
 use crate::support::env::{LinkConfig, TestEnv};
+use crate::support::fail_points::FailPoint;
 use crate::support::mongod::Mongod;
 use crate::support::schema::{assert_same_schema, run, schema};
 use crate::support::tandem::Tandem;
@@ -177,6 +178,38 @@ async fn an_index_that_an_application_builds_beside_those_of_a_copy_is_brought_o
     copied(&tandem).await;
     assert_same_schema(&env, SOON).await;
     assert_eq!(schema(env.a.client()).await["shop.orders"].2.len(), 4);
+    tandem.stop().await;
+}
+
+/// The source's reader is cut off from then on: nobody has told yet that the name is another one's.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_renamed_right_before_a_copy_builds_its_indexes_gets_them() {
+    let env = TestEnv::start().await;
+    for name in ["first", "second"] {
+        fill(&env.a, name).await;
+        let index = doc! { "key": { "v": 1 }, "name": "v" };
+        run(&env.a, doc! { "createIndexes": name, "indexes": [index] }).await;
+    }
+    let mut tandem = env.tandem(&copying(&env));
+    hold_builds(&env.b, "alwaysOn").await;
+    tandem.start();
+    let builds = |status: &Value| status["initial_sync"]["state"] == "building_indexes";
+    tandem.wait_status("it builds", SOON, builds).await;
+    let stream = FailPoint::on(&env.a, &["getMore"]);
+    stream.fail_always(doc! { "errorCode": 6 }).await;
+    // What the stream waits for now is the last thing that it is told of.
+    let last = doc! { "_id": -1 };
+    of(&env.a, "first").insert_one(last).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let rename = doc! { "renameCollection": "shop.second", "to": "shop.third" };
+    env.a.admin(rename).await;
+    hold_builds(&env.b, "off").await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    stream.off().await;
+    copied(&tandem).await;
+    assert_same_schema(&env, SOON).await;
+    assert_eq!(schema(env.b.client()).await["shop.third"].2.len(), 2);
+    assert_converged(&env, SOON).await;
     tandem.stop().await;
 }
 

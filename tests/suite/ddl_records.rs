@@ -92,6 +92,55 @@ async fn a_change_whose_reply_is_lost_leaves_no_loser_without_its_one_record() {
     tandem.stop().await;
 }
 
+/// The next process finds the winner's name given already.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rename_that_lost_is_on_record_once_though_a_kill_came_before_the_record() {
+    let env = TestEnv::start().await;
+    env.create_on_both("shop", "orders").await;
+    // So the older one wins, which has its turn first.
+    let preferred = "[conflicts]\npolicy = \"prefer-a\"";
+    let mut tandem = env.streaming(&env.link().extra(preferred)).await;
+    env.orders_a().insert_one(doc! { "_id": 1 }).await.unwrap();
+    assert_converged(&env, SOON).await;
+    tandem.sigstop();
+    for (cluster, name) in [(&env.a, "shop.new"), (&env.b, "shop.old")] {
+        let rename = doc! { "renameCollection": "shop.orders", "to": name };
+        cluster.admin(rename).await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let cut = doc! {
+        "failCommands": ["update"], "namespace": "__tandem.conflicts", "appName": "tandem",
+        "closeConnection": true,
+    };
+    for cluster in [&env.a, &env.b] {
+        cluster.fail_command("alwaysOn", cut.clone()).await;
+    }
+    tandem.sigcont();
+    wait_for("an attempt to put it on record", SOON, || async {
+        let log = tandem.log();
+        log.contains("cannot write __tandem.conflicts")
+            .then_some(())
+    })
+    .await;
+    tandem.kill9();
+    for cluster in [&env.a, &env.b] {
+        cluster.fail_command("off", doc! {}).await;
+    }
+    tandem.start();
+    tandem.wait_until_streaming().await;
+    let shop = env.a.client().database("shop");
+    let renamed = shop.collection::<Document>("new");
+    renamed.insert_one(doc! { "_id": 2 }).await.unwrap();
+    assert_converged(&env, SOON).await;
+    let records = tandem.conflicts(&["--kind", "ddl"]);
+    let [record] = &records[..] else {
+        panic!("one record: {records:#?}");
+    };
+    assert_eq!(record["losing"]["operation"], "rename");
+    assert_eq!(record["winner_cluster"], "a");
+    tandem.stop().await;
+}
+
 /// One event after the other about an index that the target refuses for its own documents.
 #[tokio::test(flavor = "multi_thread")]
 async fn each_change_that_is_refused_is_on_record_once_also_over_a_kill() {
