@@ -34,7 +34,10 @@ pub use raw::{
     is_deeper_than, renamed, with_list,
 };
 pub use raw_event::RawEvent;
-pub use record::{ConflictKind, ConflictRecord, Losing, Reason, RecordStatus, Winning, record_id};
+pub use record::{
+    ConflictKind, ConflictRecord, LASTING_NAMESPACE, Losing, Reason, RecordStatus, Winning,
+    lasting_key, record_id,
+};
 pub use redact::{MARKER, Redaction, redacted_of_loser};
 pub use renames::{Rename, Renames};
 pub use selection::{Deletes, Filter, Filters, Selection, pattern_of};

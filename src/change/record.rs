@@ -4,7 +4,7 @@ use bson::{DateTime, RawDocument, RawDocumentBuf, Timestamp, rawdoc};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::{DocumentKey, Operation, PipelineId, Side};
+use super::{DocumentKey, Namespace, Operation, PipelineId, Side};
 
 /// What kind of race it was, by the net operation of each side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -142,9 +142,21 @@ pub struct ConflictRecord {
     pub winning: Option<Winning>,
     pub losing: Losing,
     pub clock_skew_ms: Option<i64>,
-    /// Further fields: `settled_by` of a conflict; `index`, `other_key`, `attempts` of a dead letter.
+    /// Further fields: `settled_by` of a conflict; `index`, `other_key`, `attempts` and
+    /// [`LASTING_NAMESPACE`] of a dead letter.
     pub extra: RawDocumentBuf,
     pub status: RecordStatus,
+}
+
+/// What a dead letter's document is marked by: the lasting name of its collection, whatever it is
+/// called by now.
+pub const LASTING_NAMESPACE: &bson::raw::CStr = bson::cstr!("lasting_namespace");
+
+/// The document of a dead letter under the lasting name of its collection.
+pub fn lasting_key(record: &RawDocument) -> Option<DocumentKey> {
+    let lasting = record.get_str(LASTING_NAMESPACE);
+    let namespace = Namespace::parse(lasting.or_else(|_| record.get_str("namespace")).ok()?)?;
+    DocumentKey::of(&namespace, record.get_document("document_key").ok()?)
 }
 
 /// The id of a record: the same for the same losing event, whoever logs it.

@@ -6,7 +6,7 @@ use super::both_clusters::with_both;
 use super::control::{Answer, Request, Response};
 use super::record_status::{Place, unknown};
 use super::reporting::{Source, source, unexpected};
-use crate::change::{ConflictKind, DocumentKey, Namespace, PipelineId, RecordStatus};
+use crate::change::{ConflictKind, DocumentKey, Namespace, PipelineId, RecordStatus, lasting_key};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::store::Store;
@@ -16,6 +16,7 @@ use crate::store::Store;
 pub struct DeadLetter {
     pub id: String,
     pub pipeline: PipelineId,
+    /// Its document under its collection's lasting name.
     pub key: DocumentKey,
 }
 
@@ -40,7 +41,7 @@ impl DeadLetter {
     }
 
     fn of(id: &str, record: &RawDocument) -> Result<Self> {
-        let key = key_of(record).ok_or_else(|| unreadable(id))?;
+        let key = lasting_key(record).ok_or_else(|| unreadable(id))?;
         let pipeline = record.get_str("pipeline").ok().and_then(PipelineId::parse);
         Ok(Self {
             id: id.to_owned(),

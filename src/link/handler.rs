@@ -133,18 +133,16 @@ impl LinkHandler {
     fn retry(&self, id: &str) -> Result<String> {
         let letter = DeadLetter::find(&self.shared.store, id)?;
         let exchange = &self.shared.exchange;
-        let target = letter.pipeline.target();
-        let key = self.shared.collections.lasting(&letter.key, target);
         {
             let mut ledger = exchange.ledger();
-            let namespace = key.namespace();
+            let namespace = letter.key.namespace();
             if ledger.is_unpaired(namespace) {
                 return Err(Error::usage(format!(
                     "{namespace} is not replicated any more, so {id} cannot be tried again"
                 ))
                 .hint("`tandem status` names such namespaces"));
             }
-            ledger.request_full_state(letter.pipeline, key);
+            ledger.request_full_state(letter.pipeline, letter.key.clone());
         }
         exchange.wake_all();
         Ok(told_retried(&letter))
@@ -154,10 +152,8 @@ impl LinkHandler {
         let discarded = discard(&self.shared.store, &self.place(), id).await?;
         if discarded.unmarked {
             let letter = &discarded.letter;
-            let target = letter.pipeline.target();
-            let key = self.shared.collections.lasting(&letter.key, target);
             let mut ledger = self.shared.exchange.ledger();
-            ledger.forget_dead_letter(letter.pipeline, &key);
+            ledger.forget_dead_letter(letter.pipeline, &letter.key);
         }
         Ok(told_discarded(id))
     }

@@ -5,7 +5,9 @@ use std::collections::{HashMap, HashSet};
 use bson::{DateTime, RawDocumentBuf, cstr};
 
 use super::records::{Documents, LinkFacts, losing};
-use crate::change::{ConflictKind, ConflictRecord, DocumentKey, RecordStatus, record_id};
+use crate::change::{
+    ConflictKind, ConflictRecord, DocumentKey, LASTING_NAMESPACE, RecordStatus, record_id,
+};
 use crate::resolve::{BatchLimits, Caution, Plan};
 use crate::target::WriteError;
 
@@ -160,7 +162,7 @@ impl Trouble {
                     winning: None,
                     losing: losing(event, of_source.get(&decision.key)),
                     clock_skew_ms: None,
-                    extra: details(error, *tries),
+                    extra: details(error, *tries, &decision.key),
                     status: RecordStatus::Logged,
                 };
                 records.push(record.to_raw());
@@ -170,7 +172,7 @@ impl Trouble {
     }
 }
 
-fn details(error: &WriteError, tries: u32) -> RawDocumentBuf {
+fn details(error: &WriteError, tries: u32, key: &DocumentKey) -> RawDocumentBuf {
     let mut extra = RawDocumentBuf::new();
     extra.append(cstr!("code"), error.code);
     match &error.index {
@@ -182,5 +184,6 @@ fn details(error: &WriteError, tries: u32) -> RawDocumentBuf {
         None => extra.append(cstr!("other_key"), bson::RawBson::Null),
     }
     extra.append(cstr!("attempts"), tries as i32);
+    extra.append(LASTING_NAMESPACE, key.namespace().as_str());
     extra
 }

@@ -317,9 +317,7 @@ impl Lane {
                 statuses.push((id.clone(), RecordStatus::Overturned.as_str()));
             }
             if decision.revives {
-                let target = self.pipeline.target();
-                let key = self.shared.collections.shown(&decision.key, target);
-                let dead = self.shared.store.dead_letters_of(&key);
+                let dead = self.shared.store.dead_letters_of(&decision.key);
                 for id in dead.map_err(Refusal::Failed)? {
                     statuses.push((id.into(), RecordStatus::Resolved.as_str()));
                 }

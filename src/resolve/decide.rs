@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use bson::{RawDocumentBuf, Timestamp};
 
-use super::requests::is_unread;
+use super::requests::{is_unread, unread_write};
 use super::rules::Rules;
 use super::settle::Settle;
 use super::state::{KeyState, Known};
-use crate::change::{DocumentKey, Operation, Reason, SharedEvent, Side};
+use crate::change::{DocumentKey, Mode, Operation, Reason, SharedEvent, Side};
 use crate::error::Result;
 use crate::fault::Fault;
 
@@ -120,7 +120,8 @@ pub(super) fn decide(
         true => known.live(target)?,
         false => Vec::new(),
     };
-    if retried && !theirs.is_empty() {
+    // In one direction what is there never goes over, and nothing else would settle it.
+    if retried && !theirs.is_empty() && rules.mode == Mode::TwoWay {
         return Ok(decision);
     }
     if copied && (state.owed[target].is_some() || is_on_top(source, known, &theirs)?) {
@@ -133,7 +134,10 @@ pub(super) fn decide(
         if mine.is_empty() {
             mine = decision.events.clone();
         }
-        let conflict = contest(rules, source, mine, theirs);
+        let conflict = match retried {
+            true => retried_over(known.key, source, read_at, mine, theirs),
+            false => contest(rules, source, mine, theirs),
+        };
         if conflict.winner == target {
             let last = decision.events.last();
             decision.leave_note = last.map(|event| note_of(event, read_at));
@@ -205,6 +209,25 @@ pub(super) fn undecided(key: &DocumentKey, events: Vec<SharedEvent>) -> Decision
         fresh: false,
         document: None,
         settle: None,
+    }
+}
+
+/// The write of a dead letter, which is settled by now, wins in the only direction there is.
+fn retried_over(
+    key: &DocumentKey,
+    source: Side,
+    read_at: Timestamp,
+    mut mine: Vec<SharedEvent>,
+    theirs: Vec<SharedEvent>,
+) -> Conflict {
+    if mine.is_empty() {
+        mine.push(unread_write(key, read_at));
+    }
+    Conflict {
+        winner: source,
+        reason: Reason::Preferred,
+        mine,
+        theirs,
     }
 }
 

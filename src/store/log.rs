@@ -7,7 +7,9 @@ use sled::Transactional;
 use sled::transaction::{ConflictableTransactionError, TransactionError};
 
 use super::{RecordFilter, Store};
-use crate::change::{ConflictKind, DocumentKey, RawElement, RecordStatus, document_of, elements};
+use crate::change::{
+    ConflictKind, DocumentKey, RawElement, RecordStatus, document_of, elements, lasting_key,
+};
 use crate::error::{Error, Result};
 
 /// Bounds what one sled transaction holds in memory.
@@ -213,7 +215,6 @@ impl Store {
     /// As [`Store::records`].
     pub fn dead_letters_of(&self, key: &DocumentKey) -> Result<Vec<String>> {
         let filter = RecordFilter {
-            namespaces: vec![key.namespace().to_string()],
             kinds: vec![ConflictKind::DeadLetter],
             statuses: vec![RecordStatus::Logged],
             ..RecordFilter::default()
@@ -221,9 +222,7 @@ impl Store {
         let mut ids = Vec::new();
         for record in self.records(&filter) {
             let record = record?;
-            let found = record.get_document("document_key").ok();
-            let found = found.and_then(|found| DocumentKey::of(key.namespace(), found));
-            if found.as_ref() == Some(key) {
+            if lasting_key(&record).as_ref() == Some(key) {
                 ids.extend(record.get_str("_id").map(str::to_owned));
             }
         }

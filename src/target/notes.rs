@@ -77,7 +77,12 @@ pub fn note_statement(link: &str, key: &DocumentKey, note: &Note) -> RawDocument
         }
         Note::Dead => (set(key, &rawdoc! { "dead": true }), true),
         Note::Revived => (rawdoc! { "$unset": { "dead": "" } }, false),
-        Note::Witnessed { event } => (witnessed(key, event), true),
+        Note::Witnessed { event } => {
+            let mut statement = rawdoc! { "q": not_beaten(link, key, event.position.time) };
+            statement.append(cstr!("u"), witnessed(key, event));
+            statement.append(cstr!("upsert"), true);
+            return statement;
+        }
         Note::Unwitnessed => (rawdoc! { "$unset": { "local": "" } }, false),
         Note::IncludedPassed { through } => {
             let query = rawdoc! { "_id": key_id(link, key), "included": *through };
@@ -101,6 +106,12 @@ fn owed(key: &DocumentKey, value: &str, lost: &[(Arc<str>, Timestamp)]) -> RawDo
     let mut change = set(key, &rawdoc! { "owed": value });
     change.append(cstr!("$push"), rawdoc! { "lost": { "$each": list } });
     change
+}
+
+/// Does not match the note of a document that was replaced since: a duplicate key says so, where the
+/// commit that did it is not seen yet.
+fn not_beaten(link: &str, key: &DocumentKey, at: Timestamp) -> RawDocumentBuf {
+    rawdoc! { "_id": key_id(link, key), "paid.through": { "$not": { "$gte": at } } }
 }
 
 /// Told apart by token, since a batch may be noted twice.

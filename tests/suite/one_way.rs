@@ -7,6 +7,7 @@ use futures_util::TryStreamExt;
 
 use crate::support::compare::{assert_converged, assert_converged_by};
 use crate::support::env::{TestEnv, raw_by_id};
+use crate::support::fail_points::FailPoint;
 use crate::support::oplog::{entries_after, from_tandem, now};
 use crate::support::oracle::Side;
 use crate::support::random::{scaled, seed};
@@ -313,6 +314,33 @@ async fn until_caught_up_ends_with_0_once_both_are_equal() {
 }
 
 /// What is known of b must outlive the process: the write on b is long past when a touches it.
+/// What b's stream has not told yet is that the write has lost: it is about to be noted as standing.
+#[tokio::test(flavor = "multi_thread")]
+async fn in_one_way_mode_a_local_write_that_has_just_lost_is_not_noted_as_standing() {
+    let env = TestEnv::start().await;
+    env.create_on_both("shop", "orders").await;
+    let mut tandem = env.streaming(&env.link().one_way()).await;
+    let stream = FailPoint::on(&env.b, &["getMore"]);
+    for id in 0..5 {
+        let row = |by: &str| doc! { "_id": id, "by": by };
+        env.orders_b().insert_one(row("b")).await.unwrap();
+        stream.fail_always(doc! { "errorCode": 6 }).await;
+        env.orders_a().insert_one(row("a")).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        stream.off().await;
+        assert_converged(&env, SOON).await;
+    }
+    let notes = env.b.client().database("__tandem");
+    let notes = notes.collection::<Document>("keys");
+    wait_for("no write of b stands", SOON, || async {
+        let standing = notes.count_documents(doc! { "local": { "$exists": true } });
+        (standing.await.unwrap() == 0).then_some(())
+    })
+    .await;
+    assert_eq!(tandem.conflicts(&[]).len(), 5);
+    tandem.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn in_one_way_mode_a_local_write_on_b_is_still_known_after_a_restart() {
     let env = TestEnv::start().await;

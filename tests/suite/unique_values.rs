@@ -6,10 +6,13 @@ use bson::{Document, doc};
 use futures_util::TryStreamExt;
 use mongodb::options::IndexOptions;
 use mongodb::{Collection, IndexModel};
+use serde_json::Value;
 
 use crate::support::compare::assert_converged;
 use crate::support::env::TestEnv;
 use crate::support::random::{Random, scaled, seed};
+use crate::support::tandem::Tandem;
+use crate::support::wait::wait_for;
 
 const SOON: Duration = Duration::from_secs(60);
 
@@ -156,5 +159,75 @@ async fn a_true_collision_is_a_dead_letter_until_its_cause_is_gone() {
         letters.iter().all(|letter| letter["status"] == "resolved"),
         "{letters:#?}"
     );
+    tandem.stop().await;
+}
+
+async fn letters_of(tandem: &Tandem, status: &str) -> Vec<Value> {
+    let mut letters = tandem.conflicts(&["--kind", "dead_letter"]);
+    letters.retain(|letter| letter["status"] == status);
+    letters
+}
+
+async fn one_letter(tandem: &Tandem, status: &str) -> Value {
+    wait_for("a dead letter", SOON, || async {
+        let mut letters = letters_of(tandem, status).await;
+        (letters.len() == 1).then(|| letters.remove(0))
+    })
+    .await
+}
+
+/// In one direction the write of b stays where it is until it loses.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_letter_of_a_one_way_link_replaces_a_local_write_or_is_discarded_for_good() {
+    let env = TestEnv::start().await;
+    unique_on_both(&env).await;
+    let mut tandem = env.streaming(&env.link().one_way()).await;
+    for (id, sku) in [(1, "mine"), (2, "same")] {
+        let row = doc! { "_id": id, "sku": sku };
+        env.orders_b().insert_one(row).await.unwrap();
+    }
+    let row = doc! { "_id": 1, "sku": "same" };
+    env.orders_a().insert_one(row).await.unwrap();
+    one_letter(&tandem, "logged").await;
+    env.orders_b().delete_one(doc! { "_id": 2 }).await.unwrap();
+    assert_converged(&env, SOON).await;
+    one_letter(&tandem, "resolved").await;
+    let [lost] = &tandem.conflicts(&["--kind", "insert_exists"])[..] else {
+        panic!("b's write is on record once");
+    };
+    assert_eq!(lost["losing"]["document"]["sku"], "mine");
+
+    // Its mark lies under the name that the collection had at first.
+    let rename = doc! { "renameCollection": "shop.orders", "to": "shop.archive" };
+    env.a.admin(rename).await;
+    let (a, b) = (env.a.client(), env.b.client());
+    let [a, b] = [a, b].map(|client| client.database("shop").collection::<Document>("archive"));
+    wait_for("the name on b", SOON, || async {
+        b.find_one(doc! { "_id": 1 }).await.unwrap()
+    })
+    .await;
+    b.insert_one(doc! { "_id": 3, "sku": "held" })
+        .await
+        .unwrap();
+    a.insert_one(doc! { "_id": 4, "sku": "held" })
+        .await
+        .unwrap();
+    let letter = one_letter(&tandem, "logged").await;
+    let id = letter["id"].as_str().unwrap();
+    let said = tandem.run(&["dead-letter", "discard", id]);
+    assert_eq!(said.status.code(), Some(0), "{said:?}");
+    tandem.kill9();
+    b.delete_one(doc! { "_id": 3 }).await.unwrap();
+    tandem.start();
+    tandem.wait_until_streaming().await;
+    let later = doc! { "_id": 5, "sku": "later" };
+    a.insert_one(later).await.unwrap();
+    wait_for("the later one", SOON, || async {
+        b.find_one(doc! { "_id": 5 }).await.unwrap()
+    })
+    .await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let discarded = b.find_one(doc! { "_id": 4 }).await.unwrap();
+    assert_eq!(discarded, None, "it was given up");
     tandem.stop().await;
 }

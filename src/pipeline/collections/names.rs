@@ -40,13 +40,4 @@ impl Collections {
             false => key.within(&name),
         }
     }
-
-    /// The same key under its collection's lasting name.
-    pub fn lasting(&self, shown: &DocumentKey, side: Side) -> DocumentKey {
-        let name = self.renames.on(side, shown.namespace());
-        match self.called(side, &name) {
-            Some(name) if name != *shown.namespace() => shown.within(&name),
-            _ => shown.clone(),
-        }
-    }
 }
