@@ -245,23 +245,50 @@ fn lag(pipeline: &PipelineStatus, now: Timestamp) -> Option<Duration> {
 
 fn judge(compared: &Verification) -> Result<String> {
     let documents: u64 = compared.namespaces.values().map(|n| n.documents.a).sum();
-    let behind = compared
-        .unsettled
-        .iter()
-        .filter(|(_, reason)| *reason == Reason::Behind)
-        .count();
-    let differ = compared.differing.len() + behind;
-    match compared.outcome() {
-        Outcome::Equal => Ok(format!("both clusters are equal: {documents} documents")),
-        Outcome::Undecided if differ == 0 => Err(Error::timed_out(format!(
+    let unsettled = |which| {
+        let unsettled = compared.unsettled.iter();
+        unsettled.filter(|(_, reason)| *reason == which).count()
+    };
+    let differ = compared.differing.len() + unsettled(Reason::Behind);
+    match (compared.outcome(), unsettled(Reason::Busy)) {
+        // Nobody writes to the source any more, and nothing of it is on its way.
+        (Outcome::Equal, busy) if busy > 0 => Err(Error::timed_out(format!(
+            "{busy} documents are still written to and could not be compared"
+        ))
+        .hint("stop what writes on the target, or let --skip-verify go on without")),
+        (Outcome::Equal, _) => Ok(format!("both clusters are equal: {documents} documents")),
+        (Outcome::Undecided, _) if differ == 0 => Err(Error::timed_out(format!(
             "{} namespaces could not be compared",
             compared.not_compared.len()
         ))
         .hint("`tandem verify` names them; --skip-verify goes on without")),
-        Outcome::Different | Outcome::Undecided => Err(found(format!(
+        (Outcome::Different | Outcome::Undecided, _) => Err(found(format!(
             "the clusters differ: {differ} documents, {} options and indexes",
             compared.schema.len()
         ))
         .hint("`tandem verify` shows the differences")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::change::{DocumentKey, Namespace};
+    use crate::verify::Finding;
+    use bson::rawdoc;
+
+    #[test]
+    fn what_is_written_all_the_time_is_not_proven_to_be_equal() {
+        let key = DocumentKey::of(&Namespace::new("shop", "orders"), &rawdoc! { "_id": 1 });
+        let code = |reasons: &[Reason]| {
+            let mut compared = Verification::default();
+            for reason in reasons {
+                compared.take(Finding::Unsettled(key.clone().unwrap(), *reason));
+            }
+            judge(&compared).map_err(|error| error.exit).err()
+        };
+        assert_eq!(code(&[]), None);
+        assert_eq!(code(&[Reason::Busy]), Some(ExitCode::TimedOut));
+        assert_eq!(code(&[Reason::Behind]), Some(ExitCode::Found));
     }
 }

@@ -86,12 +86,16 @@ impl Worker {
                     let cluster = &self.cluster(to).name;
                     tracing::warn!(%cluster, namespace = %name, index = %label, %error, "an index or option cannot be brought over, see status");
                     let reason = error.reason();
-                    self.ddl.problems.add(to, &name, label, &reason).await?;
+                    let place = (name, uuid);
+                    self.ddl.problems.add(to, &place, label, &reason).await?;
                     return Ok(Brought::Refused);
                 }
             }
         }
-        self.ddl.problems.clear(to, &name, label).await?;
+        for side in Side::BOTH {
+            let place = collections.place(collection, side);
+            self.ddl.problems.clear(side, &place, label).await?;
+        }
         collections.forget_indexes(collection);
         Ok(Brought::Over)
     }

@@ -31,7 +31,7 @@ pub use worker::Worker;
 
 use std::sync::Arc;
 
-use bson::Timestamp;
+use bson::{Timestamp, Uuid};
 
 use crate::change::{Mode, Namespace, NamespaceFilter, Pair, PipelineId, Rank, Side};
 use crate::config::Config;
@@ -96,13 +96,13 @@ impl Ddl {
                 }
             }
         }
-        ddl.problems.load().await?;
+        ddl.problems.load(collections).await?;
         Ok(Arc::new(ddl))
     }
 
     /// Indexes that could not be built, with the reasons.
-    pub fn index_problems(&self) -> Vec<IndexProblem> {
-        self.problems.all()
+    pub fn index_problems(&self, collections: &Collections) -> Vec<IndexProblem> {
+        self.problems.all(collections)
     }
 
     /// Lists an index that `side` will not have.
@@ -112,11 +112,11 @@ impl Ddl {
     pub async fn index_refused(
         &self,
         side: Side,
-        namespace: &Namespace,
+        place: &(Namespace, Option<Uuid>),
         name: &str,
         reason: &str,
     ) -> Result<()> {
-        self.problems.add(side, namespace, name, reason).await
+        self.problems.add(side, place, name, reason).await
     }
 
     /// Whether changes on `side` are brought over at all.

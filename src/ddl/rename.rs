@@ -182,7 +182,6 @@ impl Worker {
         };
         if let Some(replaced) = replaced.filter(|_| has_run && drop_target.is_some()) {
             collections.set_dropped(replaced, self.now().await?).await?;
-            self.ddl.problems.clear_all(target, to).await?;
         }
         // Once it counts as followed, nobody decides any more.
         self.lost(decided).await?;

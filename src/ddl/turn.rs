@@ -232,7 +232,10 @@ impl Worker {
                 Ran::Refused(_, error) => return Err(error),
             }
         }
-        self.ddl.problems.clear_all(target, &name).await?;
+        for side in Side::BOTH {
+            let place = collections.place(collection, side);
+            self.ddl.problems.clear_all(side, &place).await?;
+        }
         collections.set_dropped(collection, self.now().await?).await
     }
 

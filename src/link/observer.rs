@@ -50,7 +50,7 @@ impl LinkObserver {
 
     /// Indexes and options that a cluster refuses.
     pub fn index_problems(&self) -> Vec<IndexProblem> {
-        self.ddl.index_problems()
+        self.ddl.index_problems(&self.shared.collections)
     }
 
     /// Why the stream of `side` is broken.

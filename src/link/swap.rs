@@ -49,9 +49,9 @@ impl Swap<'_> {
     /// # Errors
     /// Exit 2 where the document is not `old`, byte for byte; exit 4 where the cluster refuses.
     pub async fn run(&self, cluster: &Cluster) -> Result<()> {
-        let mut tries = 1;
+        let (mut tries, mut is_unclear) = (1, false);
         loop {
-            match self.try_once(cluster).await? {
+            match self.try_once(cluster, &mut is_unclear).await? {
                 Try::Done => return Ok(()),
                 Try::Changed => {
                     let namespace = self.key.namespace();
@@ -70,11 +70,13 @@ impl Swap<'_> {
         }
     }
 
-    async fn try_once(&self, cluster: &Cluster) -> Result<Try> {
+    /// `is_unclear`: a commit was sent, and nobody knows what became of it.
+    async fn try_once(&self, cluster: &Cluster, is_unclear: &mut bool) -> Result<Try> {
         let doing = format!("write {} on {}", self.key.namespace(), cluster.name);
         let limit = cluster.operation_timeout;
         let mut session = TagSession::of_one_transaction(cluster).await?;
-        let tried = tokio::time::timeout(limit, self.in_transaction(&mut session, &doing)).await;
+        let tried = self.in_transaction(&mut session, &doing, is_unclear);
+        let tried = tokio::time::timeout(limit, tried).await;
         if !matches!(tried, Ok(Ok(_))) {
             session.abort().await;
         }
@@ -90,12 +92,19 @@ impl Swap<'_> {
         &self,
         session: &mut TagSession,
         doing: &str,
+        is_unclear: &mut bool,
     ) -> Result<Result<Try>, Failure> {
-        if read_in(session, self.key).await?.as_deref() != self.old {
-            session.abort().await;
-            return Ok(Ok(Try::Changed));
-        }
-        for command in self.commands() {
+        let found = read_in(session, self.key).await?;
+        let commands = match found.as_deref() {
+            found if found == self.old => self.commands(),
+            // It was this commit; now it is seen to stay.
+            found if *is_unclear && found == self.new => Vec::new(),
+            _ => {
+                session.abort().await;
+                return Ok(Ok(Try::Changed));
+            }
+        };
+        for command in commands {
             let database = self.key.namespace().database();
             let reply = session.run(database, command).await?;
             if let Err(error) = check_reply(&reply, doing) {
@@ -115,6 +124,7 @@ impl Swap<'_> {
                 Err(failure) if is_unknown(&failure) => {}
                 Err(failure) => return Err(failure),
             }
+            *is_unclear = true;
             tokio::time::sleep(TRY_PAUSE).await;
         }
     }

@@ -49,6 +49,8 @@ pub struct Watch {
     /// The range it was found in.
     pub piece: usize,
     since: Instant,
+    /// The round in which it was read first.
+    first: Option<u64>,
     seen: Option<Seen>,
     /// The round in which what is seen now was seen first.
     same_since: u64,
@@ -61,6 +63,7 @@ impl Watch {
         Self {
             piece,
             since: now,
+            first: None,
             seen: None,
             same_since: 0,
             passed_in: None,
@@ -73,6 +76,9 @@ impl Watch {
     /// between applied everything there was in the first (`passed`, a round; the last one where no
     /// link runs), and from then on once more: a document that arrived may have been deleted before
     /// it was read again, with that delete on its way. So lag is never a difference.
+    ///
+    /// The time limit holds once there were rounds enough to tell, however long they take, and then
+    /// gives up on what has just changed once more; whatever is at rest is read until that shows.
     pub fn judge(
         &mut self,
         seen: Seen,
@@ -84,6 +90,7 @@ impl Watch {
         if seen.a == seen.b {
             return Verdict::Equal;
         }
+        let has_changed = self.seen.is_some_and(|before| before != seen);
         if self.seen != Some(seen) {
             self.seen = Some(seen);
             self.same_since = round;
@@ -96,14 +103,14 @@ impl Watch {
             None if has_passed(self.same_since) => self.passed_in = Some(round),
             Some(_) | None => {}
         }
-        if now.duration_since(self.since) < settle_time_max {
-            return Verdict::Watched;
+        let first = *self.first.get_or_insert(round);
+        let had_rounds = round >= first + ROUNDS_UNCHANGED_MIN;
+        let is_late = had_rounds && now.duration_since(self.since) >= settle_time_max;
+        match is_late {
+            true if at_rest => Verdict::Unsettled(Reason::Behind),
+            true if has_changed => Verdict::Unsettled(Reason::Busy),
+            true | false => Verdict::Watched,
         }
-        Verdict::Unsettled(if at_rest {
-            Reason::Behind
-        } else {
-            Reason::Busy
-        })
     }
 }
 
@@ -153,11 +160,16 @@ mod tests {
 
     /// The verdicts over rounds a second apart.
     fn judged(rounds: &[(Seen, Option<u64>)]) -> Vec<Verdict> {
+        judged_within(LIMIT, 1, rounds)
+    }
+
+    /// The verdicts over rounds so many seconds apart.
+    fn judged_within(limit: Duration, apart: u64, rounds: &[(Seen, Option<u64>)]) -> Vec<Verdict> {
         let start = Instant::now();
         let mut watch = Watch::new(0, start);
         let verdicts = (0..).zip(rounds).map(|(round, (seen, passed))| {
-            let now = start + Duration::from_secs(round);
-            watch.judge(*seen, round, *passed, now, LIMIT)
+            let now = start + Duration::from_secs(round * apart);
+            watch.judge(*seen, round, *passed, now, limit)
         });
         verdicts.collect()
     }
@@ -199,6 +211,29 @@ mod tests {
         let found = judged(&rounds);
         assert!(!found.contains(&Verdict::Different));
         assert_eq!(found.last(), Some(&Verdict::Unsettled(Reason::Busy)));
+    }
+
+    #[test]
+    fn what_is_at_rest_is_judged_however_short_the_time_and_however_long_the_rounds() {
+        use Verdict::{Different, Unsettled, Watched};
+        let settled = Some(u64::MAX);
+        for (limit, apart) in [(Duration::ZERO, 0), (Duration::ZERO, 1), (LIMIT, 20)] {
+            let at_rest = [(seen(1, 2), settled); 4];
+            let found = judged_within(limit, apart, &at_rest);
+            assert_eq!(found, [Watched, Watched, Watched, Different]);
+            let behind = [(seen(1, 2), None); 4];
+            let found = judged_within(limit, apart, &behind);
+            assert_eq!(found[2..], [Watched, Unsettled(Reason::Behind)]);
+            // It arrives in part, and the rest never does.
+            let mut in_part = vec![(seen(1, 0), settled), (seen(1, 0), settled)];
+            in_part.extend([(seen(1, 2), settled); 4]);
+            let found = judged_within(limit, apart, &in_part);
+            assert_eq!(found[..5], [Watched; 5]);
+            assert_eq!(found[5], Different);
+            let busy: Vec<_> = (1..5).map(|n| (seen(n, 200), settled)).collect();
+            let found = judged_within(limit, apart, &busy);
+            assert_eq!(found[2..], [Watched, Unsettled(Reason::Busy)]);
+        }
     }
 
     #[test]

@@ -132,6 +132,12 @@ async fn an_index_that_cannot_be_built_after_a_copy_is_listed_and_stays_so() {
     env.orders_a().insert_one(doc! { "_id": -1 }).await.unwrap();
     assert_converged(&env, SOON).await;
     tandem.kill9();
+    // As an older tandem has put it on record: by the name alone.
+    let own = env.b.client().database("__tandem");
+    let ddl = own.collection::<Document>("ddl");
+    let by_name = doc! { "$unset": { "uuid": 1 } };
+    let changed = ddl.update_one(doc! { "kind": "problem" }, by_name);
+    assert_eq!(changed.await.unwrap().modified_count, 1);
     tandem.start();
     tandem.wait_until_streaming().await;
     let problems = tandem.status()["index_problems"].clone();
@@ -142,6 +148,10 @@ async fn an_index_that_cannot_be_built_after_a_copy_is_listed_and_stays_so() {
         "{problems}"
     );
     assert_eq!(schema(env.b.client()).await["shop.orders"].2.len(), 2);
+    let rename = doc! { "renameCollection": "shop.orders", "to": "shop.archive" };
+    env.a.admin(rename).await;
+    let goes_along = |status: &Value| status["index_problems"][0]["namespace"] == "shop.archive";
+    tandem.wait_status("it goes along", SOON, goes_along).await;
     tandem.stop().await;
 }
 

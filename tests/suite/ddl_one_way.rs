@@ -3,12 +3,14 @@
 use std::time::Duration;
 
 use bson::{Document, doc};
+use serde_json::json;
 
 use crate::support::compare::assert_converged;
 use crate::support::env::{LinkConfig, TestEnv};
 use crate::support::mongod::Mongod;
 use crate::support::schema::{assert_same_schema, run, schema};
 use crate::support::tandem::Tandem;
+use crate::support::wait::wait_for;
 
 const SOON: Duration = Duration::from_secs(30);
 
@@ -217,6 +219,28 @@ async fn ddl_in_a_transaction_and_at_a_full_oplog_of_writes_keeps_its_place() {
     tandem.stop().await;
 }
 
+/// Another collection has its name and its index then, for a moment.
+async fn move_away(env: &TestEnv, unique: &Document) {
+    env.a
+        .admin(doc! { "renameCollection": "shop.orders", "to": "shop.archive" })
+        .await;
+    let index = doc! { "createIndexes": "orders", "indexes": [unique] };
+    run(&env.a, index).await;
+    wait_for("the new one has its index", SOON, || async {
+        let on_b = schema(env.b.client()).await;
+        let found = on_b.get("shop.orders")?;
+        found.2.contains_key("sku").then_some(())
+    })
+    .await;
+    run(&env.a, doc! { "drop": "orders" }).await;
+    run(&env.a, doc! { "create": "last" }).await;
+    wait_for("the new one is dropped", SOON, || async {
+        let on_b = schema(env.b.client()).await;
+        (on_b.contains_key("shop.last") && !on_b.contains_key("shop.orders")).then_some(())
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_index_that_cannot_be_built_is_listed_and_stops_nothing() {
     let env = TestEnv::start().await;
@@ -253,13 +277,29 @@ async fn an_index_that_cannot_be_built_is_listed_and_stops_nothing() {
         "{problems}"
     );
 
-    env.orders_b().delete_one(doc! { "_id": 12 }).await.unwrap();
-    run(&env.a, doc! { "dropIndexes": "orders", "index": "sku" }).await;
-    run(
-        &env.a,
-        doc! { "createIndexes": "orders", "indexes": [unique] },
-    )
-    .await;
+    move_away(&env, &unique).await;
+    for restarts in [true, false] {
+        let problems = tandem.status()["index_problems"].clone();
+        let listed = (&problems[0]["namespace"], &problems[0]["name"]);
+        assert_eq!(
+            listed,
+            (&json!("shop.archive"), &json!("sku")),
+            "{problems}"
+        );
+        assert_eq!(problems.as_array().map(Vec::len), Some(1), "{problems}");
+        if restarts {
+            tandem.kill9();
+            tandem.start();
+            tandem.wait_until_streaming().await;
+        }
+    }
+
+    let shop = env.b.client().database("shop");
+    let archive = shop.collection::<Document>("archive");
+    archive.delete_one(doc! { "_id": 12 }).await.unwrap();
+    run(&env.a, doc! { "dropIndexes": "archive", "index": "sku" }).await;
+    let index = doc! { "createIndexes": "archive", "indexes": [unique] };
+    run(&env.a, index).await;
     assert_same_schema(&env, SOON).await;
     tandem
         .wait_status("the index is fine", SOON, |status| {

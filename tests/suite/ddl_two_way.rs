@@ -316,6 +316,45 @@ async fn the_echo_of_a_drop_spares_the_newer_collection_of_either_side() {
     tandem.stop().await;
 }
 
+/// The side that has refused it renames its collection, makes the index itself, or drops it all.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_index_is_listed_by_its_collections_name_until_it_or_the_collection_is_not() {
+    const CANNOT_CREATE_INDEX: i32 = 67;
+    let env = TestEnv::start().await;
+    let mut tandem = env.streaming(&with_drops(&env)).await;
+    env.orders_a().insert_one(doc! { "_id": 1 }).await.unwrap();
+    wait_for("it arrives", SOON, || raw_by_id(&env.orders_b(), 1)).await;
+    let listed = async |expected: &[&str]| {
+        let as_expected = |status: &Value| {
+            let found = status["index_problems"].as_array();
+            let names = found.map(|found| found.iter().map(|one| one["namespace"].as_str()));
+            names.is_some_and(|names| names.flatten().eq(expected.iter().copied()))
+        };
+        let what = format!("{expected:?} are listed");
+        tandem.wait_status(&what, SOON, as_expected).await;
+    };
+    let index = |name: &str| doc! { "key": { name: 1 }, "name": name };
+    let make = |on: &str, name: &str| doc! { "createIndexes": on, "indexes": [index(name)] };
+    for (name, here) in [("x", "orders"), ("y", "archive")] {
+        let refused = doc! {
+            "failCommands": ["createIndexes"], "appName": "tandem",
+            "errorCode": CANNOT_CREATE_INDEX,
+        };
+        env.b.fail_command(doc! { "times": 1 }, refused).await;
+        run(&env.a, make(here, name)).await;
+        listed(&[&format!("shop.{here}")]).await;
+        if name == "x" {
+            rename(&env.b, "shop.orders", "shop.archive").await;
+            listed(&["shop.archive"]).await;
+            run(&env.b, make("archive", name)).await;
+        } else {
+            run(&env.b, doc! { "drop": "archive" }).await;
+        }
+        listed(&[]).await;
+    }
+    tandem.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_one_side_lacks_at_the_first_start_is_made_there_with_its_indexes() {
     let env = TestEnv::start().await;

@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::process::Output;
+use std::time::Duration;
 
 use bson::{DateTime, Document, RawDocumentBuf, Timestamp, doc, rawdoc};
 use mongodb::Client;
@@ -17,6 +18,7 @@ use tokio::task::block_in_place;
 
 use crate::support::env::{TestEnv, raw_by_id};
 use crate::support::tandem::Tandem;
+use crate::support::wait::wait_for;
 
 const ID: &str = "64a1f0c2e7b94d3355aa01c8";
 const EMPTY: Timestamp = Timestamp {
@@ -107,6 +109,38 @@ async fn a_lost_delete_deletes_and_a_key_of_another_type_is_replaced() {
     assert_eq!(raw_by_id(&env.orders_b(), 1).await, Some(lost));
     expect(&tandem, &["conflict", "restore", "0b", "--yes"], 0);
     assert_eq!(raw_by_id(&env.orders_b(), 1).await, None);
+}
+
+/// The commit lands without a clear answer, and is refused when it is sent again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_document_that_is_restored_without_a_clear_answer_is_not_called_changed() {
+    const SOON: Duration = Duration::from_secs(30);
+    let env = TestEnv::start().await;
+    let mut tandem = env.tandem(&env.link());
+    let lost = rawdoc! { "_id": 1, "x": 2 };
+    put(&env, record("0a", "update_deleted", lost.clone())).await;
+    let deleted = record("0b", "delete_origin_differs", bson::RawBson::Null);
+    put(&env, deleted).await;
+    for (id, expected) in [("0a", Some(lost)), ("0b", None)] {
+        let commit = |mut data: Document| {
+            data.extend(doc! { "failCommands": ["commitTransaction"], "appName": "tandem" });
+            data
+        };
+        let unclear = doc! { "writeConcernError": { "code": 91, "errmsg": "made up" } };
+        env.b.fail_command("alwaysOn", commit(unclear)).await;
+        tandem.start_command(&["conflict", "restore", id, "--yes"]);
+        wait_for("it has landed", SOON, || async {
+            (raw_by_id(&env.orders_b(), 1).await == expected).then_some(())
+        })
+        .await;
+        let refused = doc! { "errorCode": 251, "errorLabels": ["TransientTransactionError"] };
+        env.b
+            .fail_command(doc! { "times": 1 }, commit(refused))
+            .await;
+        let code = tandem.wait_exit(SOON).await;
+        assert_eq!(code, 0, "{}", tandem.log());
+        assert_eq!(status_on_cluster(&env, id).await, "restored");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

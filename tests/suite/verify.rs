@@ -152,7 +152,7 @@ async fn every_kind_of_difference_is_named_by_key_and_field() {
         "{text}"
     );
 
-    let (code, found) = verify(&tandem, &["--differences-max", "3"]);
+    let (code, found) = verify(&tandem, &["--differences-max", "3", "--settle-time", "0s"]);
     assert_eq!((code, &found["cut_short"]), (DIFFERENT, &json!(true)));
     assert_eq!(found["differences"].as_array().map(Vec::len), Some(3));
 }
@@ -378,7 +378,8 @@ fn contains(bytes: &[u8], part: &[u8]) -> bool {
     bytes.windows(part.len()).any(|window| window == part)
 }
 
-/// What one side lacks is found in full, though it is far more than is ever held at once.
+/// What one side lacks is found in full, though it is far more than is ever held at once, and though
+/// no three readings of it fit into the time to settle.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_long_run_of_missing_documents_is_counted_once_each() {
     const DOCUMENTS: i32 = 12_000;
@@ -387,10 +388,8 @@ async fn a_long_run_of_missing_documents_is_counted_once_each() {
     env.orders_a().insert_many(&all).await.unwrap();
     env.orders_b().insert_many(&all[7_000..]).await.unwrap();
     let tandem = env.tandem(&env.link());
-    let (code, found) = verify(
-        &tandem,
-        &["--differences-max", "100000", "--namespace", "shop.orders"],
-    );
+    let all = ["--differences-max", "100000", "--settle-time", "1s"];
+    let (code, found) = verify(&tandem, &all);
     assert_eq!(code, DIFFERENT);
     let counts = &found["namespaces"][0];
     assert_eq!(counts["differing"], 7_000);

@@ -64,11 +64,12 @@ async fn missing(
 
 async fn build_all(
     target: &Cluster,
-    (namespace, uuid): &(Namespace, Option<Uuid>),
+    place: &(Namespace, Option<Uuid>),
     missing: Vec<Document>,
     progress: &Progress,
     ddl: Option<&Ddl>,
 ) -> Result<()> {
+    let (namespace, uuid) = place;
     if missing.len() > 1 {
         let count = missing.len();
         tracing::info!(%namespace, count, "building indexes");
@@ -84,7 +85,7 @@ async fn build_all(
         if let Err(reason) = build_some(target, namespace, *uuid, &[index]).await? {
             tracing::warn!(%namespace, index = name, reason, "the index cannot be built");
             if let Some(ddl) = ddl {
-                ddl.index_refused(target.side, namespace, &name, &reason)
+                ddl.index_refused(target.side, place, &name, &reason)
                     .await?;
             }
             progress.numbers().not_done.push(NotDone {
