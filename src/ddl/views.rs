@@ -11,12 +11,14 @@ use super::turn::Decided;
 use super::view_names::view_options;
 use super::worker::Worker;
 use crate::change::{Namespace, Pair, Side};
-use crate::error::Result;
+use crate::cluster::errors;
+use crate::error::{ExitCode, Result};
 use crate::pipeline::{Listed, list};
 
 impl Worker {
     /// Makes a view as it is on the side that decides.
     pub(super) async fn view(&self, side: Side, pending: &Pending) -> Result<()> {
+        let _changing = self.ddl.changing_views.lock().await;
         let on_a = &pending.on_a;
         let decided = self.decide(side, |by, other| self.is_about_view(by, other, on_a));
         let loser = decided.winner.other();
@@ -81,12 +83,7 @@ impl Worker {
         };
         let there: Option<Document> = target.map(|listed| listed.options);
         let steps = view_steps(name, wanted.as_ref(), there.as_ref());
-        let subject = Subject {
-            name: name.clone(),
-            uuid: None,
-            to: None,
-            created: None,
-        };
+        let subject = of_view(name);
         if !steps.is_empty() {
             self.lose(decided).await?;
         }
@@ -108,6 +105,7 @@ impl Worker {
     /// Views of a database that `side` has dropped go without an event of their own. Where the other
     /// side has changed one meanwhile, the later of the two decides; a change that wins has its turn.
     pub(super) async fn drop_views(&self, side: Side, database: &str) -> Result<()> {
+        let _changing = self.ddl.changing_views.lock().await;
         let target = side.other();
         for on_a in self.views_of(side, database).await? {
             let names = self.view_called(&on_a);
@@ -130,6 +128,46 @@ impl Worker {
         Ok(())
     }
 
+    /// Makes a view that a copy or a merge has found on the other side, as it is there by now. Nothing
+    /// where it is gone, where `side` has something of its name, or has changed it: such a change has
+    /// its turn. Gives the reason where `side` will not have it.
+    ///
+    /// # Errors
+    /// As the clusters say.
+    pub async fn copy_view(&self, side: Side, on_a: &Namespace) -> Result<Option<String>> {
+        if self.ddl.sends(side) {
+            self.see(side).await?;
+        }
+        // A turn between the look and the command would find nothing to be changed yet.
+        let _changing = self.ddl.changing_views.lock().await;
+        let about_it = |other: &Pending| self.is_about_view(side, other, on_a);
+        if !self.ddl.queue.matching(side, about_it).is_empty() {
+            return Ok(None);
+        }
+        let names = self.view_called(on_a);
+        let source = list(self.cluster(side.other()), &names[side.other()]).await?;
+        let there = list(self.cluster(side), &names[side]).await?;
+        let (Some(source), None) = (source.filter(Listed::is_view), there) else {
+            return Ok(None);
+        };
+        let renames = self.shared.collections.renames();
+        let options = match view_options(&source.options, side.other(), &names, renames) {
+            Ok(options) => options,
+            Err(reason) => return Ok(Some(reason)),
+        };
+        for step in view_steps(&names[side], Some(&options), None) {
+            match self.execute(side, &of_view(&names[side]), &step).await {
+                Ok(Ran::Done | Ran::Refused(Some(errors::NAMESPACE_EXISTS), _)) => {}
+                Ok(Ran::Refused(_, error)) => return Ok(Some(error.to_string())),
+                Err(error) if error.exit == ExitCode::Cluster && !error.is_retryable() => {
+                    return Ok(Some(error.to_string()));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(None)
+    }
+
     /// Included views of the other cluster that belong into a database of `side`.
     async fn views_of(&self, side: Side, database: &str) -> Result<Vec<Namespace>> {
         let target = side.other();
@@ -149,5 +187,14 @@ impl Worker {
             }
         }
         Ok(found)
+    }
+}
+
+fn of_view(name: &Namespace) -> Subject {
+    Subject {
+        name: name.clone(),
+        uuid: None,
+        to: None,
+        created: None,
     }
 }
