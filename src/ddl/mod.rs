@@ -32,6 +32,7 @@ pub use worker::Worker;
 use std::sync::Arc;
 
 use bson::{Timestamp, Uuid};
+use tokio::sync::Mutex;
 
 use crate::change::{Mode, Namespace, NamespaceFilter, Pair, PipelineId, Rank, Side};
 use crate::config::Config;
@@ -54,6 +55,9 @@ pub struct Ddl {
     intents: Intents,
     queue: Queue,
     problems: Problems,
+    /// Held from the look at a view to the end of what is made of it: beside the turns a copy or a
+    /// merge makes views.
+    changing_views: Mutex<()>,
 }
 
 impl Ddl {
@@ -82,6 +86,7 @@ impl Ddl {
             intents: Intents::new(link, own.clone()),
             queue: Queue::default(),
             problems: Problems::new(link, own.clone()),
+            changing_views: Mutex::default(),
         };
         ddl.intents.load(ended_at).await?;
         for side in Side::BOTH {

@@ -15,7 +15,11 @@ use crate::link::own::Own;
 
 /// Statements that are to be run in their order.
 #[derive(Default)]
-pub struct Unsaid(Mutex<Pair<VecDeque<Statement>>>);
+pub struct Unsaid {
+    waiting: Mutex<Pair<VecDeque<Statement>>>,
+    /// Held while they are run: nobody takes away what another one has not said yet.
+    saying: tokio::sync::Mutex<()>,
+}
 
 #[derive(Clone)]
 enum Statement {
@@ -36,6 +40,7 @@ impl Unsaid {
     /// # Errors
     /// As the cluster says; the rest is still to be said then.
     pub async fn say(&self, own: &Own, side: Side) -> Result<()> {
+        let _saying = self.saying.lock().await;
         loop {
             let Some(next) = self.waiting()[side].front().cloned() else {
                 return Ok(());
@@ -49,6 +54,6 @@ impl Unsaid {
     }
 
     fn waiting(&self) -> MutexGuard<'_, Pair<VecDeque<Statement>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -11,33 +11,47 @@ use super::turn::Decided;
 use super::view_names::view_options;
 use super::worker::Worker;
 use crate::change::{Namespace, Pair, Side};
-use crate::error::Result;
+use crate::cluster::errors;
+use crate::error::{ExitCode, Result};
 use crate::pipeline::{Listed, list};
 
 impl Worker {
     /// Makes a view as it is on the side that decides.
     pub(super) async fn view(&self, side: Side, pending: &Pending) -> Result<()> {
-        let decided = self.decide(side, |_, other| {
-            other.change == Change::View && other.on_a == pending.on_a
-        });
+        let _changing = self.ddl.changing_views.lock().await;
+        let on_a = &pending.on_a;
+        let decided = self.decide(side, |by, other| self.is_about_view(by, other, on_a));
         let loser = decided.winner.other();
-        let names = self.view_called(&pending.on_a);
+        let names = self.view_called(on_a);
+        // A collection that has the name by now has a turn of its own, after this one.
         let source = list(self.cluster(decided.winner), &names[decided.winner]).await?;
+        let source = source.filter(Listed::is_view);
         let target = list(self.cluster(loser), &names[loser]).await?;
-        for listed in [&source, &target].into_iter().flatten() {
-            if listed.kind != "view" {
+        if target.as_ref().is_some_and(|there| !there.is_view()) {
+            if source.is_some() {
                 let reason = "a view and something else have the same name";
                 self.on_record(side, &pending.event, None, reason).await?;
-                return Ok(());
             }
+            return Ok(());
         }
-        let race = Some(&decided);
-        let brought = self.make_view(loser, &names, source, target, race).await?;
+        let brought = self
+            .make_view(loser, &names, source, target, &decided)
+            .await?;
         // Where the other side wins, its event has a turn of its own.
         if brought == Brought::Refused && decided.winner == side {
             self.refused(side, pending).await?;
         }
         Ok(())
+    }
+
+    /// Whether a waiting event of `by` has changed a view, or dropped it with its database.
+    fn is_about_view(&self, by: Side, other: &Pending, on_a: &Namespace) -> bool {
+        let on = |side| self.shared.collections.renames().on(side, on_a);
+        match other.change {
+            Change::View => other.on_a == *on_a,
+            Change::DropDatabase => other.event.namespace.database() == on(by).database(),
+            _ => false,
+        }
     }
 
     fn view_called(&self, on_a: &Namespace) -> Pair<Namespace> {
@@ -53,7 +67,7 @@ impl Worker {
         names: &Pair<Namespace>,
         source: Option<Listed>,
         target: Option<Listed>,
-        race: Option<&Decided>,
+        decided: &Decided,
     ) -> Result<Brought> {
         let name = &names[side];
         let renames = self.shared.collections.renames();
@@ -62,22 +76,15 @@ impl Worker {
         let wanted = match wanted.transpose() {
             Ok(wanted) => wanted,
             Err(reason) => {
-                if let Some(decided) = race {
-                    self.lose(decided).await?;
-                }
+                self.lose(decided).await?;
                 self.ddl.problems.add(side, name, "view", &reason).await?;
                 return Ok(Brought::Refused);
             }
         };
         let there: Option<Document> = target.map(|listed| listed.options);
         let steps = view_steps(name, wanted.as_ref(), there.as_ref());
-        let subject = Subject {
-            name: name.clone(),
-            uuid: None,
-            to: None,
-            created: None,
-        };
-        if let Some(decided) = race.filter(|_| !steps.is_empty()) {
+        let subject = of_view(name);
+        if !steps.is_empty() {
             self.lose(decided).await?;
         }
         for step in &steps {
@@ -95,17 +102,70 @@ impl Worker {
         Ok(Brought::Over)
     }
 
-    /// Views of a database that `side` has dropped go without an event of their own.
+    /// Views of a database that `side` has dropped go without an event of their own. Where the other
+    /// side has changed one meanwhile, the later of the two decides; a change that wins has its turn.
     pub(super) async fn drop_views(&self, side: Side, database: &str) -> Result<()> {
+        let _changing = self.ddl.changing_views.lock().await;
         let target = side.other();
         for on_a in self.views_of(side, database).await? {
             let names = self.view_called(&on_a);
-            if list(self.cluster(side), &names[side]).await?.is_none() {
-                let there = list(self.cluster(target), &names[target]).await?;
-                self.make_view(target, &names, None, there, None).await?;
+            let source = list(self.cluster(side), &names[side]).await?;
+            let there = list(self.cluster(target), &names[target]).await?;
+            let (None, Some(there)) = (
+                source.filter(Listed::is_view),
+                there.filter(Listed::is_view),
+            ) else {
+                continue;
+            };
+            let decided = self.decide(side, |by, other| self.is_about_view(by, other, &on_a));
+            if decided.winner == target {
+                self.lost(&decided).await?;
+                continue;
             }
+            self.make_view(target, &names, None, Some(there), &decided)
+                .await?;
         }
         Ok(())
+    }
+
+    /// Makes a view that a copy or a merge has found on the other side, as it is there by now. Nothing
+    /// where it is gone, where `side` has something of its name, or has changed it: such a change has
+    /// its turn. Gives the reason where `side` will not have it.
+    ///
+    /// # Errors
+    /// As the clusters say.
+    pub async fn copy_view(&self, side: Side, on_a: &Namespace) -> Result<Option<String>> {
+        if self.ddl.sends(side) {
+            self.see(side).await?;
+        }
+        // A turn between the look and the command would find nothing to be changed yet.
+        let _changing = self.ddl.changing_views.lock().await;
+        let about_it = |other: &Pending| self.is_about_view(side, other, on_a);
+        if !self.ddl.queue.matching(side, about_it).is_empty() {
+            return Ok(None);
+        }
+        let names = self.view_called(on_a);
+        let source = list(self.cluster(side.other()), &names[side.other()]).await?;
+        let there = list(self.cluster(side), &names[side]).await?;
+        let (Some(source), None) = (source.filter(Listed::is_view), there) else {
+            return Ok(None);
+        };
+        let renames = self.shared.collections.renames();
+        let options = match view_options(&source.options, side.other(), &names, renames) {
+            Ok(options) => options,
+            Err(reason) => return Ok(Some(reason)),
+        };
+        for step in view_steps(&names[side], Some(&options), None) {
+            match self.execute(side, &of_view(&names[side]), &step).await {
+                Ok(Ran::Done | Ran::Refused(Some(errors::NAMESPACE_EXISTS), _)) => {}
+                Ok(Ran::Refused(_, error)) => return Ok(Some(error.to_string())),
+                Err(error) if error.exit == ExitCode::Cluster && !error.is_retryable() => {
+                    return Ok(Some(error.to_string()));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(None)
     }
 
     /// Included views of the other cluster that belong into a database of `side`.
@@ -127,5 +187,14 @@ impl Worker {
             }
         }
         Ok(found)
+    }
+}
+
+fn of_view(name: &Namespace) -> Subject {
+    Subject {
+        name: name.clone(),
+        uuid: None,
+        to: None,
+        created: None,
     }
 }

@@ -26,7 +26,7 @@ use super::storm::pause_in_storms;
 use super::sweeper::clear_notes;
 use crate::change::{Pair, PipelineId, Redaction, Side};
 use crate::config::Config;
-use crate::ddl::Ddl;
+use crate::ddl::{Ddl, Worker};
 use crate::error::Result;
 use crate::pipeline::{
     Collections, Counters, Exchange, Lane, LaneSettings, LinkFacts, Shared, Witness,
@@ -156,6 +156,8 @@ pub(super) fn spawn_initial_sync(
 ) -> Desk {
     let (config, shared) = (config.clone(), shared.clone());
     let (clusters, own) = (connected.clusters.clone(), connected.own.clone());
+    let worker = Worker::new(ddl.clone(), shared.clone(), own.clone(), started.epoch());
+    let worker = Arc::new(worker);
     let progress = match (work, &started.merge) {
         (Work::Resync { progress, .. }, Some(_)) => Some(progress.clone()),
         (_, Some(job)) if job.is_about_everything() => Some(Arc::new(Progress::new("merge"))),
@@ -172,6 +174,7 @@ pub(super) fn spawn_initial_sync(
             own: own.clone(),
             progress: progress.clone(),
             ddl: ddl.clone(),
+            worker: worker.clone(),
         };
         rest.spawn(sync.run());
     }
@@ -181,6 +184,7 @@ pub(super) fn spawn_initial_sync(
         shared,
         clusters,
         own,
+        worker,
     };
     rest.spawn(jobs.serve(place, left));
     desk

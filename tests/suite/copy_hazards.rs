@@ -56,8 +56,17 @@ async fn collections_that_change_while_they_are_copied_end_as_on_the_source() {
         let before = doc! { "key": { "t": 1 }, "name": "from before" };
         run(&env.a, doc! { "createIndexes": name, "indexes": [before] }).await;
     }
+    let views = ["gone view", "no view"];
+    for view in views {
+        let command = doc! { "create": view, "viewOn": "written", "pipeline": [] };
+        run(&env.a, command).await;
+    }
     let mut tandem = env.tandem(&copying(&env));
     start_slowly(&mut tandem).await;
+    for view in views {
+        run(&env.a, doc! { "drop": view }).await;
+    }
+    fill(&env.a, "no view").await;
     of(&env.a, "dropped").drop().await.unwrap();
     of(&env.a, "reborn").drop().await.unwrap();
     let reborn = doc! { "_id": 1, "v": "reborn" };
@@ -168,6 +177,8 @@ async fn an_index_that_an_application_builds_beside_those_of_a_copy_is_brought_o
     let copied_one = doc! { "key": { "v": 1 }, "name": "copied" };
     let copied_one = doc! { "createIndexes": "orders", "indexes": [copied_one] };
     run(&env.a, copied_one).await;
+    let gone = doc! { "create": "gone", "viewOn": "orders", "pipeline": [] };
+    run(&env.a, gone).await;
     let mut tandem = env.tandem(&env.link().extra("[initial_sync]\nmode = \"copy\""));
     hold_builds(&env.b, "alwaysOn").await;
     tandem.start();
@@ -180,6 +191,7 @@ async fn an_index_that_an_application_builds_beside_those_of_a_copy_is_brought_o
         tokio::spawn(async move { shop.run_command(command).await })
     };
     let mine = [build("mine"), build("mine too")];
+    run(&env.a, doc! { "drop": "gone" }).await;
     tokio::time::sleep(Duration::from_millis(500)).await;
     hold_builds(&env.b, "off").await;
     for one in mine {
@@ -187,7 +199,9 @@ async fn an_index_that_an_application_builds_beside_those_of_a_copy_is_brought_o
     }
     copied(&tandem).await;
     assert_same_schema(&env, SOON).await;
-    assert_eq!(schema(env.a.client()).await["shop.orders"].2.len(), 4);
+    let found = schema(env.a.client()).await;
+    assert_eq!(found["shop.orders"].2.len(), 4);
+    assert!(!found.contains_key("shop.gone"), "made again: {found:?}");
     tandem.stop().await;
 }
 

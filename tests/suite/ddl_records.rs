@@ -9,6 +9,7 @@ use serde_json::Value;
 use crate::support::compare::assert_converged;
 use crate::support::env::TestEnv;
 use crate::support::schema::{assert_same_schema, run, schema};
+use crate::support::tandem::Tandem;
 use crate::support::wait::wait_for;
 
 const SOON: Duration = Duration::from_secs(40);
@@ -196,4 +197,78 @@ async fn each_change_that_is_refused_is_on_record_once_also_over_a_kill() {
         1
     );
     tandem.stop().await;
+}
+
+/// A view that one side makes, in a database that the other one drops.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_a_new_view_and_a_dropped_database_the_later_one_stays_and_the_other_is_on_record() {
+    let env = TestEnv::start().await;
+    let mut tandem = env
+        .streaming(&env.link().extra("[ddl]\ndrops = true"))
+        .await;
+    let view = doc! { "create": "report", "viewOn": "orders", "pipeline": [] };
+    let mut expected = Vec::new();
+    // In the first round the drop has its turn first, though it is the later one.
+    for (view_is_later, is_paused) in [(false, true), (false, false), (true, false)] {
+        env.orders_a().insert_one(doc! { "_id": 1 }).await.unwrap();
+        rest(&env, &tandem).await;
+        match is_paused {
+            true => assert!(tandem.run(&["pause", "b-to-a"]).status.success()),
+            false => tandem.sigstop(),
+        }
+        let mut in_order = [(&env.b, view.clone()), (&env.a, doc! { "dropDatabase": 1 })];
+        if view_is_later {
+            in_order.reverse();
+        }
+        for (cluster, command) in in_order {
+            run(cluster, command).await;
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        if is_paused {
+            wait_for("everything is gone from b", SOON, || async {
+                let on_b = schema(env.b.client()).await;
+                on_b.is_empty().then_some(())
+            })
+            .await;
+            assert!(tandem.run(&["resume", "b-to-a"]).status.success());
+        } else {
+            tandem.sigcont();
+        }
+        rest(&env, &tandem).await;
+        let found: Vec<String> = schema(env.a.client()).await.into_keys().collect();
+        let (left, lost): (&[&str], _) = match view_is_later {
+            true => (&["shop.report"], ("b", "dropDatabase")),
+            false => (&[], ("a", "create")),
+        };
+        assert_eq!(found, left);
+        expected.push(lost);
+        let records = tandem.conflicts(&["--kind", "ddl"]);
+        assert_eq!(records.len(), expected.len(), "{records:?}");
+        if view_is_later {
+            run(&env.a, doc! { "drop": "report" }).await;
+        }
+    }
+    let records = tandem.conflicts(&["--kind", "ddl"]);
+    let of = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let lost = records.iter().map(|record| {
+        let losing = of(&record["losing"]["operation"]);
+        (of(&record["winner_cluster"]), losing)
+    });
+    let expected = expected
+        .iter()
+        .map(|(winner, losing)| (winner.to_string(), losing.to_string()));
+    assert_eq!(lost.collect::<Vec<_>>(), expected.collect::<Vec<_>>());
+    tandem.stop().await;
+}
+
+/// Nothing waits, and both sides are the same.
+async fn rest(env: &TestEnv, tandem: &Tandem) {
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let is_at_rest = |status: &Value| {
+        let mut pipelines = (0..2).map(|at| &status["pipelines"][at]["lag_seconds"]);
+        pipelines.all(|lag| *lag == 0.0)
+    };
+    tandem.wait_status("nothing waits", SOON, is_at_rest).await;
+    assert_same_schema(env, SOON).await;
+    assert_converged(env, SOON).await;
 }

@@ -216,10 +216,21 @@ async fn collections_indexes_and_views_of_either_side_are_on_both_and_difference
         .create_index(index(doc! { "y": 1 }, false))
         .await
         .unwrap();
-    let view = doc! { "create": "seen", "viewOn": "common", "pipeline": [] };
-    b.database("shop").run_command(view).await.unwrap();
+    for name in ["seen", "gone"] {
+        let view = doc! { "create": name, "viewOn": "common", "pipeline": [] };
+        b.database("shop").run_command(view).await.unwrap();
+    }
     let mut tandem = env.tandem(&env.link().extra(MERGE));
+    let hold =
+        |mode: &str| doc! { "configureFailPoint": "hangAfterStartingIndexBuild", "mode": mode };
+    env.a.admin(hold("alwaysOn")).await;
     tandem.start();
+    let builds = |status: &Value| status["initial_sync"]["state"] == "building_indexes";
+    tandem.wait_status("it builds", SOON, builds).await;
+    let gone = b.database("shop").collection::<Document>("gone");
+    gone.drop().await.unwrap();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    env.a.admin(hold("off")).await;
     tandem.wait_status("the merge is done", SOON, is_done).await;
     assert_converged(&env, SOON).await;
     for name in ["only_a", "only_b", "common"] {
@@ -234,6 +245,7 @@ async fn collections_indexes_and_views_of_either_side_are_on_both_and_difference
     }
     let on_a = a.database("shop").list_collection_names().await.unwrap();
     assert!(on_a.contains(&"seen".to_owned()), "{on_a:?}");
+    assert!(!on_a.contains(&"gone".to_owned()), "{on_a:?}");
     let not_done = tandem.status()["initial_sync"]["not_done"].clone();
     assert_eq!(not_done.as_array().map(Vec::len), Some(1), "{not_done}");
     assert_eq!(not_done[0]["reason"], "index y_1: different");

@@ -11,7 +11,6 @@ mod once;
 mod plan;
 pub(super) mod progress;
 pub(super) mod survey;
-pub(super) mod views;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -25,7 +24,7 @@ use super::own::Own;
 use crate::change::{Namespace, Pair, PipelineId, Side};
 use crate::cluster::Cluster;
 use crate::config::Config;
-use crate::ddl::Ddl;
+use crate::ddl::{Ddl, Worker};
 use crate::error::{Error, Result};
 use crate::pipeline::{Pairing, Pause, Shared, insist};
 use crate::ranges::{self, Order, RANGE_BYTES_TARGET, Scanned};
@@ -56,6 +55,8 @@ pub struct InitialSync {
     pub own: Pair<Own>,
     pub progress: Arc<Progress>,
     pub ddl: Arc<Ddl>,
+    /// Makes views.
+    pub worker: Arc<Worker>,
 }
 
 impl InitialSync {
@@ -297,10 +298,10 @@ impl InitialSync {
     }
 
     async fn create_views(&self, found: &[Surveyed]) -> Result<()> {
-        let renames = self.config.namespaces.renames();
         for view in found.iter().filter(|one| one.is_view()) {
             let namespace = &view.namespace;
-            if let Some(reason) = views::create(&self.clusters.b, view, renames).await {
+            let copy = || self.worker.copy_view(Side::B, namespace);
+            if let Some(reason) = insist(copy).await? {
                 self.progress.numbers().not_done.push(NotDone {
                     namespace: namespace.to_string(),
                     index: None,

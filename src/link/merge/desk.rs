@@ -11,6 +11,7 @@ use super::{Job, Merge};
 use crate::change::Pair;
 use crate::cluster::Cluster;
 use crate::config::Config;
+use crate::ddl::Worker;
 use crate::error::{Error, Result};
 use crate::link::control::{Answer, Request, Response, ask};
 use crate::link::initial_sync::Progress;
@@ -37,6 +38,7 @@ pub struct MergePlace {
     pub shared: Arc<Shared>,
     pub clusters: Pair<Cluster>,
     pub own: Pair<Own>,
+    pub worker: Arc<Worker>,
 }
 
 impl MergePlace {
@@ -46,6 +48,7 @@ impl MergePlace {
             shared: self.shared.clone(),
             clusters: self.clusters.clone(),
             own: self.own.clone(),
+            worker: self.worker.clone(),
             job,
             progress,
         };

@@ -30,6 +30,7 @@ use super::own::Own;
 use crate::change::{Mode, Namespace, Pair, Side};
 use crate::cluster::Cluster;
 use crate::config::Config;
+use crate::ddl::Worker;
 use crate::error::{Error, Result};
 use crate::pipeline::{Pairing, Pause, Shared, insist};
 use crate::ranges::{self, Order, RANGE_BYTES_TARGET, Scanned};
@@ -61,6 +62,8 @@ pub struct Merge {
     pub shared: Arc<Shared>,
     pub clusters: Pair<Cluster>,
     pub own: Pair<Own>,
+    /// Makes views.
+    pub worker: Arc<Worker>,
     pub job: Job,
     pub progress: Arc<Progress>,
 }
@@ -98,7 +101,7 @@ impl Merge {
         for both in &both {
             self.build_indexes(both).await?;
         }
-        self.create_views(&found).await;
+        self.create_views(&found).await?;
         self.compare_options().await?;
         self.finish().await
     }

@@ -4,8 +4,8 @@ use super::scan::Both;
 use super::{Merge, Sides};
 use crate::change::{Mode, Namespace, Side};
 use crate::error::Result;
+use crate::link::initial_sync::indexes;
 use crate::link::initial_sync::progress::NotDone;
-use crate::link::initial_sync::{indexes, views};
 use crate::pipeline::insist;
 use crate::verify::compare_schemas;
 
@@ -30,19 +30,20 @@ impl Merge {
         Ok(())
     }
 
-    pub(super) async fn create_views(&self, found: &BTreeMap<Namespace, Sides>) {
-        let renames = self.config.namespaces.renames();
+    pub(super) async fn create_views(&self, found: &BTreeMap<Namespace, Sides>) -> Result<()> {
         for (namespace, sides) in found {
             for target in self.targets() {
                 let view = sides[target.other()].as_ref().filter(|one| one.is_view());
-                let (Some(view), None) = (view, &sides[*target]) else {
+                if view.is_none() || sides[*target].is_some() {
                     continue;
-                };
-                if let Some(reason) = views::create(&self.clusters[*target], view, renames).await {
+                }
+                let copy = || self.worker.copy_view(*target, namespace);
+                if let Some(reason) = insist(copy).await? {
                     self.not_merged(namespace, &reason);
                 }
             }
         }
+        Ok(())
     }
 
     /// Nobody can tell which of two definitions is meant, so both stay.

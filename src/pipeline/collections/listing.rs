@@ -35,6 +35,10 @@ impl Listed {
         }
     }
 
+    pub fn is_view(&self) -> bool {
+        self.kind == "view"
+    }
+
     /// Why it cannot be replicated.
     pub fn unsupported(&self, mode: Mode) -> Option<&'static str> {
         unsupported(&self.kind, &self.options, mode)

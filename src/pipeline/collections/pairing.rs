@@ -317,12 +317,40 @@ impl Single {
 fn uuid_of(entry: &Entry, source: Side, there: Option<&Listed>, mode: Mode) -> Result<Uuid, Miss> {
     let expected = entry.uuids[source];
     let named_so = there.and_then(|there| there.uuid);
-    let is_replaced = named_so.is_some() && expected.is_some() && named_so != expected;
+    // A view has no UUID.
+    let is_replaced = there.is_some() && expected.is_some() && named_so != expected;
     if is_replaced && !entry.gone[source] {
         return Err(Miss::Unclear);
     }
-    if let Some(reason) = there.and_then(|there| there.unsupported(mode)) {
+    let unsupported = there.and_then(|there| there.unsupported(mode));
+    if let Some(reason) = unsupported.filter(|_| !is_replaced) {
         return Err(Miss::Unsupported(reason.to_owned()));
     }
     expected.or(named_so).ok_or(Miss::Unclear)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pipeline::collections::identity::Identities;
+
+    #[test]
+    fn a_view_that_has_the_name_of_a_known_collection_is_another_thing() {
+        let name = Namespace::new("shop", "orders");
+        let uuid = Uuid::from_bytes([1; 16]);
+        let mut known = Identities::default();
+        known.identify(Side::A, uuid, &name);
+        let mut entry = known.entry(&name).clone();
+        let view = Listed {
+            uuid: None,
+            kind: "view".to_owned(),
+            options: Document::new(),
+        };
+        let of = |entry: &Entry| uuid_of(entry, Side::A, Some(&view), Mode::TwoWay);
+        assert!(matches!(of(&entry), Err(Miss::Unclear)));
+        entry.gone.a = true;
+        assert!(matches!(of(&entry), Ok(found) if found == uuid));
+        entry.uuids.a = None;
+        assert!(matches!(of(&entry), Err(Miss::Unsupported(_))));
+    }
 }
