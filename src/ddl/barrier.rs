@@ -1,5 +1,6 @@
 //! Waiting: for what the target has done meanwhile, and for both pipelines to stand still.
 
+use std::convert::Infallible;
 use std::time::Duration;
 
 use bson::{Document, Timestamp, doc};
@@ -37,7 +38,7 @@ impl Worker {
 
     /// Lets both readers go on for as long as this is polled: they have to see the commits that
     /// lanes make meanwhile, and the lanes that stand at a gate make no room for them.
-    async fn keep_readers_going(&self) {
+    async fn keep_readers_going(&self) -> Infallible {
         loop {
             for side in Side::BOTH {
                 let seen = self.insist(side, || self.see(side)).await;
@@ -92,25 +93,12 @@ impl Worker {
             sides.filter(|side| ledger.settle_at_gate(*side)).collect()
         };
         exchange.wake_all();
-        let settled = async {
-            while !sides.iter().all(|side| exchange.ledger().is_settled(*side)) {
-                tokio::time::sleep(LANES_INTERVAL).await;
-            }
+        let kept = tokio::select! {
+            kept = self.gather(collection, sides) => kept,
+            never = self.keep_readers_going() => match never {},
         };
-        tokio::select! {
-            () = settled => {}
-            () = self.keep_readers_going() => {}
-        }
-        let kept = self
-            .insist(Side::A, || {
-                collections.set_one_lane(vec![(collection.clone(), true)])
-            })
-            .await;
         {
             let mut ledger = exchange.ledger();
-            if kept.is_ok() {
-                ledger.gather_in_one_lane(collection);
-            }
             for side in sides {
                 ledger.end_settling(*side);
             }
@@ -120,5 +108,22 @@ impl Worker {
         }
         exchange.wake_all();
         kept
+    }
+
+    /// Copies and settlements go on until this has its moment, also while it is put on record.
+    async fn gather(&self, collection: &Namespace, sides: &[Side]) -> Result<()> {
+        let exchange = &self.shared.exchange;
+        while !sides.iter().all(|side| exchange.ledger().is_settled(*side)) {
+            tokio::time::sleep(LANES_INTERVAL).await;
+        }
+        let collections = &self.shared.collections;
+        self.insist(Side::A, || {
+            collections.set_one_lane(vec![(collection.clone(), true)])
+        })
+        .await?;
+        while !exchange.ledger().gather_in_one_lane(collection) {
+            tokio::time::sleep(LANES_INTERVAL).await;
+        }
+        Ok(())
     }
 }

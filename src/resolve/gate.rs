@@ -13,7 +13,7 @@ use crate::change::{Namespace, PipelineId, Position, SharedEvent, Side};
 pub(super) struct Gates {
     closed: VecDeque<Position>,
     /// Lanes that have come to the next gate put their progress on record at once.
-    settling: bool,
+    pub settling: bool,
 }
 
 /// Changes of collections that wait at once. Each costs its event and a place in the queue, some
@@ -70,16 +70,45 @@ impl Ledger {
     }
 
     /// Stops the pipeline from `side` at its next gate, or where its reader is now, and has its
-    /// lanes put their progress on record. Returns whether that took a gate of its own, which
-    /// [`Ledger::open_gate`] opens.
+    /// lanes put their progress on record. One that is held stops before the first of its events:
+    /// whoever has to release it may wait for this. Returns whether that took a gate of its own,
+    /// which [`Ledger::open_gate`] opens.
     pub fn settle_at_gate(&mut self, side: Side) -> bool {
+        let held_at = self.held_at(side);
         let cluster = &mut self.clusters[side];
+        let closed = &mut cluster.gates.closed;
         cluster.gates.settling = true;
-        let own = cluster.gates.closed.is_empty();
-        if own {
-            cluster.gates.closed.push_back(cluster.complete.clone());
+        let own = match held_at {
+            Some(first) => Some(first),
+            None if closed.is_empty() => Some(cluster.complete.clone()),
+            None => None,
+        };
+        let is_own = own.is_some();
+        if let Some(own) = own {
+            closed.push_front(own);
         }
-        own
+        is_own
+    }
+
+    /// Of a pipeline that is held: its first event, where that is the next thing to come, and no
+    /// lane is past it. One may be that had events before the pipeline was held.
+    fn held_at(&self, side: Side) -> Option<Position> {
+        let cluster = &self.clusters[side];
+        let first = &self.first_waiting(side).filter(|_| cluster.held)?.position;
+        let is_before = |lane: &Lane| {
+            let plan = lane.in_flight.as_ref();
+            lane.applied_through.0 < *first && plan.is_none_or(|plan| plan.batch.is_empty())
+        };
+        let stands = cluster.lanes.iter().all(is_before) && !cluster.gates.holds(first);
+        stands.then(|| first.clone())
+    }
+
+    /// The first event of `side` that has not arrived on the other one.
+    pub(super) fn first_waiting(&self, side: Side) -> Option<&SharedEvent> {
+        let cluster = &self.clusters[side];
+        let queued = cluster.lanes.iter().filter_map(|lane| lane.queue.front());
+        let waiting = queued.chain(cluster.tail.front());
+        waiting.min_by(|one, other| one.position.cmp(&other.position))
     }
 
     /// The lanes go on as ever.
@@ -135,42 +164,5 @@ impl Ledger {
         // One that has passed the gate's own time had nothing to do there, like the others.
         let furthest = lanes.map(|lane| lane.applied_through.0.clone()).max();
         furthest.expect("a pipeline has a lane")
-    }
-
-    /// As [`Ledger::keep_in_one_lane`], for a collection whose events are already waiting. Both
-    /// pipelines must be settled: a restart counts each event from the checkpoint of its lane.
-    pub fn gather_in_one_lane(&mut self, namespace: &Namespace) {
-        self.keep_in_one_lane(namespace.clone());
-        for side in Side::BOTH {
-            let lanes = &mut self.clusters[side].lanes;
-            let chosen = namespace.lane(lanes.len());
-            let mut moved: Vec<SharedEvent> = Vec::new();
-            for lane in lanes.iter_mut() {
-                moved.extend(lane.take_out(namespace));
-            }
-            let lane = &mut lanes[chosen];
-            lane.queue_bytes += moved
-                .iter()
-                .map(|event| event.memory_bytes())
-                .sum::<usize>();
-            lane.queue.extend(moved);
-            let queue = lane.queue.make_contiguous();
-            queue.sort_by(|one, other| one.position.cmp(&other.position));
-        }
-    }
-}
-
-impl Lane {
-    fn take_out(&mut self, namespace: &Namespace) -> Vec<SharedEvent> {
-        let all = std::mem::take(&mut self.queue);
-        let (taken, left): (Vec<_>, Vec<_>) = all
-            .into_iter()
-            .partition(|event| event.key.namespace() == namespace);
-        self.queue = left.into();
-        self.queue_bytes -= taken
-            .iter()
-            .map(|event| event.memory_bytes())
-            .sum::<usize>();
-        taken
     }
 }

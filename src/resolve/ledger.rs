@@ -80,6 +80,8 @@ pub struct Ledger {
     pub(super) unpaired: HashSet<Namespace>,
     /// Namespaces whose documents share a lane.
     pub(super) single_lane: HashSet<Namespace>,
+    /// How often what waits in lanes was moved to others.
+    pub(super) moved: u64,
     /// While both sides are merged for the first time.
     pub(super) joined: Option<Joined>,
     /// By the document they collided with: dead letters that wait for it to change.
@@ -116,6 +118,7 @@ impl Ledger {
             ),
             unpaired: HashSet::new(),
             single_lane: HashSet::new(),
+            moved: 0,
             joined: None,
             collided: HashMap::new(),
         }
@@ -179,14 +182,15 @@ impl Ledger {
     }
 
     /// The plan's transaction is about to be committed. Returns whether it may be: not where its
-    /// pipeline has been held or paused since the decision.
+    /// pipeline has been held or paused since the decision, or something has changed lanes.
     ///
     /// From here on nobody knows whether it has been, until [`Ledger::landed`] or
     /// [`Ledger::abandon`] says so.
     pub fn begin(&mut self, plan: Arc<Plan>) -> bool {
         let (pipeline, lane) = (plan.pipeline, plan.lane);
         let cluster = &mut self.clusters[pipeline.source()];
-        if cluster.paused && plan.size() > 0 || cluster.held && plan.must_wait_while_held() {
+        let must_wait = cluster.paused || plan.moved != self.moved;
+        if must_wait && plan.size() > 0 || cluster.held && plan.must_wait_while_held() {
             return false;
         }
         cluster.lanes[lane].in_flight = Some(plan);
@@ -363,11 +367,8 @@ impl Ledger {
 
     /// Bytes of memory that the queues of the pipeline from `side` hold.
     pub fn queue_bytes(&self, side: Side) -> usize {
-        self.clusters[side]
-            .lanes
-            .iter()
-            .map(|lane| lane.queue_bytes)
-            .sum()
+        let lanes = self.clusters[side].lanes.iter();
+        lanes.map(|lane| lane.queue_bytes).sum()
     }
 
     /// Keys with anything unsettled.

@@ -41,6 +41,8 @@ pub struct Plan {
     pub requests: usize,
     /// Documents to be settled that it takes from the front of the lane's list.
     pub settles: usize,
+    /// How often something had changed lanes by then: after that the front may be another one.
+    pub(super) moved: u64,
     /// The target snapshot to run at: the complete time of the target's reader.
     pub fence: Position,
     /// The complete time of the source's reader: where full state is read.
@@ -138,16 +140,17 @@ impl Ledger {
         if state.in_flight.is_some() {
             return Ok(Next::Wait(WaitingOn::CommitEcho));
         }
+        // Somebody waits for that, and requests may never end.
+        if gates.settling && self.idle_progress(pipeline, lane).is_some() {
+            return Ok(nothing_to_do(state));
+        }
         // Full state that no write asks for must not be read before a former process's write.
         let is_recovered = self.is_recovered();
         let has_requests = is_recovered && !state.requests.is_empty();
         let has_settles = is_recovered && !state.settles.is_empty();
         let has_events = !state.is_idle(gates);
         if !has_requests && !has_settles && !has_events {
-            return Ok(match state.queue.is_empty() {
-                true => Next::Idle,
-                false => Next::Wait(WaitingOn::Ddl),
-            });
+            return Ok(nothing_to_do(state));
         }
         if self.clusters[source].paused {
             return Ok(Next::Wait(WaitingOn::Resume));
@@ -171,6 +174,7 @@ impl Ledger {
             decisions: Vec::new(),
             requests,
             settles,
+            moved: self.moved,
             fence: self.clusters[target].complete.clone(),
             read_at: self.clusters[source].complete.clone(),
             through: through(state, &batch),
@@ -255,6 +259,14 @@ impl Ledger {
             full_state,
             plan.read_at.time,
         )
+    }
+}
+
+/// Of a lane that has nothing from before the next gate.
+fn nothing_to_do(lane: &Lane) -> Next {
+    match lane.queue.is_empty() {
+        true => Next::Idle,
+        false => Next::Wait(WaitingOn::Ddl),
     }
 }
 

@@ -8,13 +8,18 @@ use super::plan::{BatchLimits, Plan};
 use crate::change::{AppliedThrough, PipelineId, Position};
 
 impl Ledger {
-    /// How far a lane has applied; an empty lane has applied whatever its reader has passed.
+    /// How far a lane has applied; an empty lane has applied whatever its reader has passed. While
+    /// the pipeline is held none is past an event of another one, which may change lanes.
     pub fn applied_through(&self, pipeline: PipelineId, lane: usize) -> AppliedThrough {
         let cluster = &self.clusters[pipeline.source()];
         let state = &cluster.lanes[lane];
         if state.is_idle(&cluster.gates) && self.may_apply(pipeline) {
             let reached = cluster.gates.reached(&cluster.complete);
-            let reached = match cluster.tail.front() {
+            let next = match cluster.held {
+                true => self.first_waiting(pipeline.source()),
+                false => cluster.tail.front(),
+            };
+            let reached = match next {
                 Some(event) => before(&event.position).min(reached),
                 None => reached,
             };
@@ -60,6 +65,7 @@ impl Ledger {
             decisions: Vec::new(),
             requests: 0,
             settles: 0,
+            moved: self.moved,
             fence: self.clusters[pipeline.target()].complete.clone(),
             read_at: self.clusters[pipeline.source()].complete.clone(),
             through: at.0,

@@ -115,6 +115,43 @@ async fn collections_that_change_while_they_are_copied_end_as_on_the_source() {
     tandem.stop().await;
 }
 
+/// b's writes are held until the copy is done, and copies go on while the lanes are put on record.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_unique_index_amid_a_two_way_copy_waits_for_nothing_held_and_loses_no_copy() {
+    let env = TestEnv::start().await;
+    let names = ["indexed", "second", "third", "fourth"];
+    for name in names {
+        fill(&env.a, name).await;
+    }
+    let mut tandem = env.tandem(&env.link().extra("[initial_sync]\nmode = \"copy\""));
+    start_slowly(&mut tandem).await;
+    let of_b = (0..20).map(|id| doc! { "_id": format!("of b {id}") });
+    of(&env.b, "indexed").insert_many(of_b).await.unwrap();
+    let lanes = FailPoint::on(&env.a, &["update"]);
+    let slow = doc! {
+        "namespace": "__tandem.collections", "blockConnection": true, "blockTimeMS": 1000,
+    };
+    lanes.fail_always(slow).await;
+    let unique = doc! { "key": { "u": 1 }, "name": "u", "unique": true, "sparse": true };
+    let unique = doc! { "createIndexes": "indexed", "indexes": [unique] };
+    run(&env.a, unique).await;
+    let is_there =
+        || async { (schema(env.b.client()).await["shop.indexed"].2.len() == 2).then_some(()) };
+    crate::support::wait::wait_for("the index on b", SOON, is_there).await;
+    lanes.off().await;
+    tandem.kill9();
+    tandem.start();
+    tandem.wait_until_streaming().await;
+    assert_same_schema(&env, SOON).await;
+    assert_converged(&env, SOON).await;
+    for (name, of_b) in names.into_iter().zip([20, 0, 0, 0]) {
+        let documents = of(&env.a, name).count_documents(doc! {}).await.unwrap();
+        assert_eq!(documents, DOCUMENTS as u64 + of_b, "{name}");
+    }
+    assert_eq!(tandem.conflicts(&[]), Vec::<Value>::new());
+    tandem.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_index_that_cannot_be_built_after_a_copy_is_listed_and_stays_so() {
     let env = TestEnv::start().await;
