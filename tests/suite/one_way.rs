@@ -337,7 +337,10 @@ async fn in_one_way_mode_a_local_write_that_has_just_lost_is_not_noted_as_standi
         (standing.await.unwrap() == 0).then_some(())
     })
     .await;
-    assert_eq!(tandem.conflicts(&[]).len(), 5);
+    wait_for("each is on record", SOON, || async {
+        (tandem.conflicts(&[]).len() == 5).then_some(())
+    })
+    .await;
     tandem.stop().await;
 }
 
