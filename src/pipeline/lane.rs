@@ -57,8 +57,8 @@ pub struct Lane {
 /// An idle lane puts its progress on record this often.
 const IDLE_CHECKPOINT_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Round trips to a distant target can take a transaction of one document longer than it may take.
-/// Its time is doubled then, up to this many times what is configured.
+/// Round trips to a distant target, and thousands of records of its losers, can take a transaction of
+/// one document longer than it may take. Its time is doubled then, up to this many times what is configured.
 const TIME_FACTOR_MAX: u32 = 8;
 
 /// The server ends a transaction after 60 s.
@@ -361,7 +361,7 @@ impl Lane {
     /// A smaller batch takes less time; where there is no smaller one, it gets more.
     pub(super) fn took_too_long(&mut self, plan: &Plan) {
         let longest = TIME_MAX.min(self.settings.transaction_time_max * TIME_FACTOR_MAX);
-        if plan.size() <= 1 && self.transaction_time_max < longest {
+        if plan.is_of_one_document() && self.transaction_time_max < longest {
             self.transaction_time_max = longest.min(self.transaction_time_max * 2);
             tracing::warn!(
                 pipeline = self.pipeline.as_str(),

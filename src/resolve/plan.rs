@@ -65,6 +65,11 @@ impl Plan {
         self.batch.len().max(self.requests).max(self.settles)
     }
 
+    /// One that takes too long takes as long with fewer of its events.
+    pub fn is_of_one_document(&self) -> bool {
+        self.decisions.len() <= 1
+    }
+
     /// Whether it is about events, or about documents that nobody has compared.
     pub(super) fn must_wait_while_held(&self) -> bool {
         !self.batch.is_empty() || self.requests > 0
