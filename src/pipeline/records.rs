@@ -95,9 +95,8 @@ fn of_conflict(
     let kind = kind(net(winners), net(losers));
     // Of a document that was copied in vain nothing is lost where it is gone by now.
     let is_nothing = |event: &&SharedEvent| is_unread(event) && documents[loser].is_none();
-    losers
-        .iter()
-        .filter(|event| !is_nothing(event))
+    let lost = decision.losers(plan.pipeline.source()).into_iter();
+    lost.filter(|event| !is_nothing(event))
         .map(|event| ConflictRecord {
             id: record_id(
                 &facts.link,

@@ -78,6 +78,22 @@ impl Decision {
         self.action == Action::FullState && (is_conflict || answers_note)
     }
 
+    /// The writes that go on record where both documents are not the same. Of a source that loses
+    /// these are its batch's own: later ones lose with a batch of theirs, since no transaction takes
+    /// all of a long backlog.
+    pub fn losers(&self, source: Side) -> Vec<&SharedEvent> {
+        let Some(conflict) = &self.conflict else {
+            return Vec::new();
+        };
+        if conflict.winner == source {
+            return conflict.theirs.iter().collect();
+        }
+        let read = self.events.iter().filter(|event| !is_unread(event));
+        let last = read.map(|event| &event.position).max();
+        let is_of_batch = |lost: &&SharedEvent| last.is_none_or(|last| lost.position <= *last);
+        conflict.mine.iter().filter(is_of_batch).collect()
+    }
+
     /// Whether the target's document holds the source's history through `Plan::read_at` once this
     /// is committed: after full state, and where both documents are the same although the source
     /// loses. All that led there is settled at once, or a later batch of the same history might go

@@ -48,20 +48,30 @@ fn losers(
     plan: &Plan,
     decision: &Decision,
 ) -> Vec<LostWrite> {
-    let target = plan.pipeline.target();
     let Some(conflict) = &decision.conflict else {
         return Vec::new();
     };
-    let (side, events) = if conflict.winner == target {
-        (target.other(), &conflict.mine)
-    } else {
-        (target, &conflict.theirs)
-    };
-    let lost = events.iter().map(|event| LostWrite {
-        record: id_of(&clusters[side], keys, event).to_string().into(),
+    let cluster = &clusters[conflict.winner.other()];
+    let lost = decision.losers(plan.pipeline.source()).into_iter();
+    let lost = lost.map(|event| LostWrite {
+        record: id_of(cluster, keys, event).to_string().into(),
         at: event.position.time,
     });
     lost.collect()
+}
+
+/// All writes of the side that loses nothing where both sides come to the same.
+fn met(clusters: &Pair<Cluster>, keys: &[DocumentKey], plan: &Plan, decision: &Decision) -> Writes {
+    let Some(conflict) = &decision.conflict else {
+        return 0;
+    };
+    let events = match conflict.winner == plan.pipeline.source() {
+        true => &conflict.theirs,
+        false => &conflict.mine,
+    };
+    let cluster = &clusters[conflict.winner.other()];
+    let ids = events.iter().map(|event| id_of(cluster, keys, event));
+    ids.fold(0, |all, id| all | (1 << id))
 }
 
 /// The write that an event tells of, or what was there before the start.
@@ -70,11 +80,6 @@ pub fn id_of(cluster: &Cluster, keys: &[DocumentKey], event: &SharedEvent) -> us
         Some(write) => write.id,
         None => id_before(cluster.side, key_index(keys, &event.key)),
     }
-}
-
-fn bits(lost: &[LostWrite]) -> Writes {
-    let ids = lost.iter().map(|write| write.record.parse::<usize>());
-    ids.fold(0, |all, id| all | (1 << id.expect("a number")))
 }
 
 /// Tells the plan where both sides have come to the same document.
@@ -210,7 +215,7 @@ pub fn commit(
         .iter()
         .filter(|decision| !plan.records.contains_key(&decision.key))
         .map(|decision| {
-            let mut writes = bits(&losers(clusters, keys, plan, decision));
+            let mut writes = met(clusters, keys, plan, decision);
             let key = key_index(keys, &decision.key);
             let before = (1 << id_before(Side::A, key)) | (1 << id_before(Side::B, key));
             if writes != 0 {
