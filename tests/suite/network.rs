@@ -101,7 +101,7 @@ async fn distant(latency: Duration, apply: &str) {
         wired.env.orders_a().insert_one(row).await.unwrap();
     }
     tokio::time::sleep(Duration::from_secs(1)).await;
-    load.settle(&wired.env, &tandem, SOON).await;
+    load.settle(&wired.env, &tandem, SOON * 4).await;
     assert_eq!(tandem.status()["state"], "running");
     tandem.stop().await;
 }
