@@ -58,7 +58,8 @@ pub struct Lane {
 const IDLE_CHECKPOINT_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Round trips to a distant target, and thousands of records of its losers, can take a transaction of
-/// one document longer than it may take. Its time is doubled then, up to this many times what is configured.
+/// one document longer than it may take. Its time is doubled then, up to this many times what is
+/// configured.
 const TIME_FACTOR_MAX: u32 = 8;
 
 /// The server ends a transaction after 60 s.
