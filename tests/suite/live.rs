@@ -1,11 +1,10 @@
 //! What a run shows while it goes on: bars on a terminal, lines on a pipe.
 
-use std::process::{Command, Stdio};
-
 use bson::{Document, doc};
 use mongodb::IndexModel;
 
 use crate::support::env::TestEnv;
+use crate::support::terminal::on_a_terminal;
 
 const ESCAPE: char = '\u{1b}';
 
@@ -27,22 +26,7 @@ async fn a_copy_shows_bars_on_a_terminal_and_plain_lines_on_a_pipe() {
         .one_way()
         .extra("[initial_sync]\nmode = \"copy\"");
     let tandem = env.tandem(&link);
-    let config = env.path("tandem.toml");
-    let binary = env!("CARGO_BIN_EXE_tandem");
-    let typed = format!(
-        "stty cols 120; {binary} run --until-caught-up --config {}",
-        config.display()
-    );
-    let mut terminal = Command::new("script");
-    terminal.args(["-qec", &typed, "/dev/null"]);
-    for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("TANDEM_") {
-            terminal.env_remove(name);
-        }
-    }
-    let output = terminal
-        .env("TERM", "xterm")
-        .stdin(Stdio::null())
+    let output = on_a_terminal(&tandem, &["run", "--until-caught-up"])
         .output()
         .expect("script, of util-linux");
     let shown = String::from_utf8_lossy(&output.stdout);

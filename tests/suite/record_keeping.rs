@@ -2,7 +2,7 @@
 //! cannot be written.
 
 use std::io::{BufRead, BufReader, Read};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::Duration;
 
 use bson::{Document, doc};
@@ -15,10 +15,10 @@ use crate::support::fail_points::FailPoint;
 use crate::support::processes::send_signal;
 use crate::support::skipped::skipped;
 use crate::support::tandem::Tandem;
+use crate::support::terminal::on_a_terminal;
 use crate::support::wait::wait_for;
 
 const SOON: Duration = Duration::from_secs(10);
-const BINARY: &str = env!("CARGO_BIN_EXE_tandem");
 
 /// An insert on each side under `id`; the one on eu loses.
 async fn race(env: &TestEnv, tandem: &Tandem, id: i32, text: &str) {
@@ -84,7 +84,7 @@ async fn who_restores_is_on_record_and_exported_records_can_be_removed() {
     let story = stdout(&tandem.run(&["conflict", "show", id]));
     assert!(story.contains("brought the losing version back"), "{story}");
 
-    watching_adds_lines_and_draws_on_a_terminal(&env, &tandem);
+    watching_adds_lines_and_draws_on_a_terminal(&tandem);
 
     let third = records[2]["logged_at"].as_str().unwrap();
     let unasked = tandem.run(&["conflict", "prune", "--before", third]);
@@ -119,7 +119,7 @@ async fn removed_where_no_link_runs(env: &TestEnv, tandem: &Tandem) {
     assert!(again.contains("no records"), "{again}");
 }
 
-fn watching_adds_lines_and_draws_on_a_terminal(env: &TestEnv, tandem: &Tandem) {
+fn watching_adds_lines_and_draws_on_a_terminal(tandem: &Tandem) {
     for (arguments, expected) in [
         (&["status", "--watch", "100ms"][..], " a-to-b "),
         (&["status", "--watch", "100ms", "--json"], "\"pipelines\""),
@@ -140,14 +140,8 @@ fn watching_adds_lines_and_draws_on_a_terminal(env: &TestEnv, tandem: &Tandem) {
         send_signal(child.id(), "INT");
         assert_eq!(child.wait().unwrap().code(), Some(0), "{arguments:?}");
     }
-    let config = env.path("tandem.toml");
-    let typed = format!(
-        "timeout -s INT 30 {BINARY} status --watch 100ms --config {}",
-        config.display()
-    );
-    let Ok(mut terminal) = Command::new("script")
-        .args(["-qec", &typed, "/dev/null"])
-        .stdin(Stdio::null())
+    let watching = ["status", "--watch", "100ms"];
+    let Ok(mut terminal) = on_a_terminal(tandem, &watching)
         .stdout(Stdio::piped())
         .spawn()
     else {

@@ -24,6 +24,7 @@ pub mod skipped;
 pub mod spread;
 pub mod strace;
 pub mod tandem;
+pub mod terminal;
 pub mod wait;
 pub mod webhook;
 pub mod wired;
