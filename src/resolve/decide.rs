@@ -51,6 +51,8 @@ pub struct Decision {
     pub note_stays: bool,
     /// This full state settles a dead letter.
     pub revives: bool,
+    /// A dead letter is not tried again before the other side's writes have arrived.
+    pub postponed: bool,
     /// Records of this key that this full state overturns.
     pub overturned: Vec<Arc<str>>,
     /// More of the source's history is in its document at `Plan::read_at` than the batch takes from
@@ -137,7 +139,8 @@ pub(super) fn decide(
         false => Vec::new(),
     };
     // In one direction what is there never goes over, and nothing else would settle it.
-    if retried && !theirs.is_empty() && rules.mode == Mode::TwoWay {
+    decision.postponed = retried && !theirs.is_empty() && rules.mode == Mode::TwoWay;
+    if decision.postponed {
         return Ok(decision);
     }
     if copied && (state.owed[target].is_some() || is_on_top(source, known, &theirs)?) {
@@ -219,6 +222,7 @@ pub(super) fn undecided(key: &DocumentKey, events: Vec<SharedEvent>) -> Decision
         pays_note: None,
         note_stays: false,
         revives: false,
+        postponed: false,
         overturned: Vec::new(),
         outlives_batch: false,
         same: false,

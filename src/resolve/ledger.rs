@@ -12,6 +12,7 @@ use super::notes::NoteToClear;
 use super::plan::Plan;
 use super::recovery::Room;
 use super::requests::Request;
+use super::retries::Retries;
 use super::rules::Rules;
 use super::spool::Tail;
 use super::state::KeyState;
@@ -84,8 +85,7 @@ pub struct Ledger {
     pub(super) moved: u64,
     /// While both sides are merged for the first time.
     pub(super) joined: Option<Joined>,
-    /// By the document they collided with: dead letters that wait for it to change.
-    pub(super) collided: HashMap<DocumentKey, Vec<(PipelineId, DocumentKey)>>,
+    pub(super) retries: Retries,
 }
 
 impl Ledger {
@@ -120,7 +120,7 @@ impl Ledger {
             single_lane: HashSet::new(),
             moved: 0,
             joined: None,
-            collided: HashMap::new(),
+            retries: Retries::default(),
         }
     }
 
@@ -234,9 +234,7 @@ impl Ledger {
                 self.note_joined(&decision.key);
             }
         }
-        for (key, other) in &plan.collided_with {
-            self.wait_for(other.clone(), pipeline, key.clone());
-        }
+        self.note_what_stands_in_the_way(&plan);
         for event in &plan.batch {
             self.forget_if_settled(&event.key);
         }
@@ -256,7 +254,7 @@ impl Ledger {
         lane.took_requests = plan.requests + plan.settles > 0;
         lane.applied_through = AppliedThrough(plan.through.clone());
         landed.applied_through = Some(lane.applied_through.clone());
-        landed.asked = self.settlements_landed(&plan);
+        landed.asked = self.settlements_landed(&plan) | self.retry_postponed(&plan);
         landed.refilled = self.refill(source)?;
         Ok(landed)
     }

@@ -11,6 +11,7 @@ mod plan;
 mod progress;
 mod recovery;
 mod requests;
+mod retries;
 mod routing;
 mod rules;
 mod settle;

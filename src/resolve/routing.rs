@@ -1,11 +1,11 @@
-//! Which lane a document goes to, and which documents wait for another one to change.
+//! Which lane a document goes to.
 
 use std::collections::VecDeque;
 
 use super::ledger::{Lane, Ledger};
-use super::requests::{Purpose, Request};
+use super::requests::Request;
 use super::tally::SettleRequest;
-use crate::change::{DocumentKey, Namespace, PipelineId, SharedEvent, Side};
+use crate::change::{DocumentKey, Namespace, SharedEvent, Side};
 
 /// What waits of one namespace in a lane.
 struct Waiting {
@@ -56,44 +56,6 @@ impl Ledger {
             false => key.lane(lanes),
         }
     }
-
-    /// Asks for the full state of a document of `pipeline`, as for a dead letter to be tried again.
-    pub fn request_full_state(&mut self, pipeline: PipelineId, key: DocumentKey) {
-        let lane = self.lane_of(pipeline.source(), &key);
-        let requests = &mut self.clusters[pipeline.source()].lanes[lane].requests;
-        if !requests.iter().any(|request| request.key == key) {
-            requests.push_back(Request {
-                key,
-                purpose: Purpose::Retry,
-            });
-        }
-    }
-
-    /// The dead letter of a document has been discarded: it is no longer tried again.
-    pub fn forget_dead_letter(&mut self, pipeline: PipelineId, key: &DocumentKey) {
-        if let Some(state) = self.keys.get_mut(key) {
-            state.dead[pipeline.source()] = false;
-            self.forget_if_settled(key);
-        }
-    }
-
-    /// The dead letter of `key` is tried again once `other`, which it collided with, changes.
-    pub(super) fn wait_for(&mut self, other: DocumentKey, pipeline: PipelineId, key: DocumentKey) {
-        let waiting = self.collided.entry(other).or_default();
-        if !waiting.contains(&(pipeline, key.clone())) {
-            waiting.push((pipeline, key));
-        }
-    }
-
-    /// A document has changed: whatever collided with it may be possible now.
-    pub(super) fn retry_collided(&mut self, changed: &DocumentKey) {
-        if self.collided.is_empty() {
-            return;
-        }
-        for (pipeline, key) in self.collided.remove(changed).unwrap_or_default() {
-            self.request_full_state(pipeline, key);
-        }
-    }
 }
 
 impl Lane {
@@ -133,8 +95,8 @@ mod tests {
 
     use super::*;
     use crate::change::{
-        AppliedThrough, ChangeEvent, Mode, Operation, Pair, Policy, Position, Rank, RawEvent,
-        Version,
+        AppliedThrough, ChangeEvent, Mode, Operation, Pair, PipelineId, Policy, Position, Rank,
+        RawEvent, Version,
     };
     use crate::resolve::{BatchLimits, Caution, Copied, Next, Plan, Rules, Ticket};
 

@@ -176,6 +176,40 @@ async fn one_letter(tandem: &Tandem, status: &str) -> Value {
     .await
 }
 
+/// The cause is gone while a write of the other side is under way, which must not be overwritten.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_letter_that_meets_a_write_under_way_is_tried_again_once_that_has_arrived() {
+    let env = TestEnv::start().await;
+    unique_on_both(&env).await;
+    let mut tandem = env.streaming(&env.link()).await;
+    let (a, b) = (env.orders_a(), env.orders_b());
+    let row = doc! { "_id": 1, "sku": "mine" };
+    a.insert_one(row).await.unwrap();
+    assert_converged(&env, SOON).await;
+    assert!(tandem.run(&["pause", "b-to-a"]).status.success());
+    b.insert_one(doc! { "_id": 2, "sku": "same" })
+        .await
+        .unwrap();
+    set_sku(&a, 1, "same").await;
+    one_letter(&tandem, "logged").await;
+    let by_b = doc! { "$set": { "by": "b" } };
+    b.update_one(doc! { "_id": 1 }, by_b).await.unwrap();
+    set_sku(&b, 2, "moved").await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let there = b.find_one(doc! { "_id": 1 }).await.unwrap();
+    let expected = doc! { "_id": 1, "sku": "mine", "by": "b" };
+    assert_eq!(there, Some(expected));
+    assert!(tandem.run(&["resume", "b-to-a"]).status.success());
+    wait_for("both writes are on b", SOON, || async {
+        let both = doc! { "_id": 1, "sku": "same", "by": "b" };
+        b.find_one(both).await.unwrap()
+    })
+    .await;
+    assert_converged(&env, SOON).await;
+    one_letter(&tandem, "resolved").await;
+    tandem.stop().await;
+}
+
 /// In one direction the write of b stays where it is until it loses.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dead_letter_of_a_one_way_link_replaces_a_local_write_or_is_discarded_for_good() {
