@@ -190,6 +190,10 @@ fn index_steps(
     steps
 }
 
+pub fn is_same_index(one: &Document, other: &Document) -> bool {
+    differing(one, other).is_empty()
+}
+
 /// Names of the options that differ, the order of the fields apart; a key's order counts.
 fn differing(one: &Document, other: &Document) -> Vec<String> {
     let off = |value: Option<&Bson>| match value {

@@ -23,7 +23,7 @@ mod views;
 mod worker;
 
 pub use change::index_names;
-pub use definition::{effective as effective_options, to_create as index_to_create};
+pub use definition::{effective as effective_options, is_same_index, to_create as index_to_create};
 pub use observe::Seen;
 pub use record::put_on_record;
 pub use view_names::view_options;
@@ -122,6 +122,19 @@ impl Ddl {
         reason: &str,
     ) -> Result<()> {
         self.problems.add(side, place, name, reason).await
+    }
+
+    /// Takes an index off the list that `side` has by now.
+    ///
+    /// # Errors
+    /// As the cluster says.
+    pub async fn index_is_there(
+        &self,
+        side: Side,
+        place: &(Namespace, Option<Uuid>),
+        name: &str,
+    ) -> Result<()> {
+        self.problems.clear(side, place, name).await
     }
 
     /// Whether changes on `side` are brought over at all.

@@ -157,7 +157,11 @@ impl Worker {
         };
         for step in view_steps(&names[side], Some(&options), None) {
             match self.execute(side, &of_view(&names[side]), &step).await {
-                Ok(Ran::Done | Ran::Refused(Some(errors::NAMESPACE_EXISTS), _)) => {}
+                Ok(Ran::Done) => {
+                    let problems = &self.ddl.problems;
+                    problems.clear(side, &names[side], "view").await?;
+                }
+                Ok(Ran::Refused(Some(errors::NAMESPACE_EXISTS), _)) => {}
                 Ok(Ran::Refused(_, error)) => return Ok(Some(error.to_string())),
                 Err(error) if error.exit == ExitCode::Cluster && !error.is_retryable() => {
                     return Ok(Some(error.to_string()));

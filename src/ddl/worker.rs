@@ -40,6 +40,10 @@ impl Worker {
         }
     }
 
+    pub fn ddl(&self) -> &Ddl {
+        &self.ddl
+    }
+
     /// Works until told to stop; a turn that is broken off is taken again after the next start.
     ///
     /// # Errors

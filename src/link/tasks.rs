@@ -173,7 +173,6 @@ pub(super) fn spawn_initial_sync(
             clusters: clusters.clone(),
             own: own.clone(),
             progress: progress.clone(),
-            ddl: ddl.clone(),
             worker: worker.clone(),
         };
         rest.spawn(sync.run());

@@ -316,10 +316,10 @@ async fn the_echo_of_a_drop_spares_the_newer_collection_of_either_side() {
     tandem.stop().await;
 }
 
-/// The side that has refused it renames its collection, makes the index itself, or drops it all.
+/// The side that has refused it renames its collection and makes the index, is resynced, or drops it
+/// all.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refused_index_is_listed_by_its_collections_name_until_it_or_the_collection_is_not() {
-    const CANNOT_CREATE_INDEX: i32 = 67;
     let env = TestEnv::start().await;
     let mut tandem = env.streaming(&with_drops(&env)).await;
     env.orders_a().insert_one(doc! { "_id": 1 }).await.unwrap();
@@ -333,20 +333,26 @@ async fn a_refused_index_is_listed_by_its_collections_name_until_it_or_the_colle
         let what = format!("{expected:?} are listed");
         tandem.wait_status(&what, SOON, as_expected).await;
     };
+    let refuse = async |command: &str| {
+        let fails = doc! { "failCommands": [command], "appName": "tandem", "errorCode": 67 };
+        env.b.fail_command(doc! { "times": 1 }, fails).await;
+    };
     let index = |name: &str| doc! { "key": { name: 1 }, "name": name };
     let make = |on: &str, name: &str| doc! { "createIndexes": on, "indexes": [index(name)] };
-    for (name, here) in [("x", "orders"), ("y", "archive")] {
-        let refused = doc! {
-            "failCommands": ["createIndexes"], "appName": "tandem",
-            "errorCode": CANNOT_CREATE_INDEX,
-        };
-        env.b.fail_command(doc! { "times": 1 }, refused).await;
+    for (name, here) in [("x", "orders"), ("z", "archive"), ("y", "archive")] {
+        refuse("createIndexes").await;
         run(&env.a, make(here, name)).await;
         listed(&[&format!("shop.{here}")]).await;
         if name == "x" {
             rename(&env.b, "shop.orders", "shop.archive").await;
             listed(&["shop.archive"]).await;
             run(&env.b, make("archive", name)).await;
+        } else if name == "z" {
+            refuse("create").await;
+            let view = doc! { "create": "view", "viewOn": "archive", "pipeline": [] };
+            run(&env.a, view).await;
+            listed(&["shop.archive", "shop.view"]).await;
+            assert!(tandem.run(&["resync"]).status.success());
         } else {
             run(&env.b, doc! { "drop": "archive" }).await;
         }

@@ -8,7 +8,7 @@ use super::progress::{NotDone, Progress};
 use super::survey::indexes;
 use crate::change::{Namespace, Pair, Side};
 use crate::cluster::{Cluster, errors};
-use crate::ddl::{Ddl, index_to_create};
+use crate::ddl::{Ddl, index_to_create, is_same_index};
 use crate::error::{Error, Result};
 use crate::link::own::Own;
 use crate::pipeline::{Pause, Shared, insist, list, name_of};
@@ -26,14 +26,14 @@ pub async fn build(
     side: Side,
     lasting: &Namespace,
     progress: &Progress,
-    ddl: Option<&Ddl>,
+    ddl: &Ddl,
 ) -> Result<()> {
     let places = Pair::new(
         shared.collections.place(lasting, Side::A),
         shared.collections.place(lasting, Side::B),
     );
     let clusters = own.as_ref().map(|own| &own.cluster);
-    let missing = missing(&clusters, side, &places, progress).await?;
+    let missing = missing(&clusters, side, &places, progress, ddl).await?;
     if missing.is_empty() {
         return Ok(());
     }
@@ -46,15 +46,23 @@ pub async fn build(
     built
 }
 
-/// What the other side has, and `side` has none of that name.
+/// What the other side has, and `side` has none of that name. What is the same on both is no problem
+/// any more.
 async fn missing(
     clusters: &Pair<&Cluster>,
     side: Side,
     places: &Pair<(Namespace, Option<Uuid>)>,
     progress: &Progress,
+    ddl: &Ddl,
 ) -> Result<Vec<Document>> {
     let mut wanted = indexes_of(clusters[side.other()], &places[side.other()]).await?;
     let there = indexes(clusters[side], &places[side].0).await?;
+    for index in &wanted {
+        if there.iter().any(|other| is_same_index(index, other)) {
+            ddl.index_is_there(side, &places[side], &name(index))
+                .await?;
+        }
+    }
     let there: HashSet<String> = there.iter().map(name).collect();
     let all = wanted.len();
     wanted.retain(|index| !there.contains(&name(index)));
@@ -67,14 +75,18 @@ async fn build_all(
     place: &(Namespace, Option<Uuid>),
     missing: Vec<Document>,
     progress: &Progress,
-    ddl: Option<&Ddl>,
+    ddl: &Ddl,
 ) -> Result<()> {
     let (namespace, uuid) = place;
+    let side = target.side;
     if missing.len() > 1 {
         let count = missing.len();
         tracing::info!(%namespace, count, "building indexes");
         let built = build_some(target, namespace, *uuid, &missing).await?;
         if built.is_ok() {
+            for index in &missing {
+                ddl.index_is_there(side, place, &name(index)).await?;
+            }
             progress.numbers().indexes_done += count as u64;
             return Ok(());
         }
@@ -84,15 +96,14 @@ async fn build_all(
         tracing::info!(%namespace, index = name, "building an index");
         if let Err(reason) = build_some(target, namespace, *uuid, &[index]).await? {
             tracing::warn!(%namespace, index = name, reason, "the index cannot be built");
-            if let Some(ddl) = ddl {
-                ddl.index_refused(target.side, place, &name, &reason)
-                    .await?;
-            }
+            ddl.index_refused(side, place, &name, &reason).await?;
             progress.numbers().not_done.push(NotDone {
                 namespace: namespace.to_string(),
                 index: Some(name),
                 reason,
             });
+        } else {
+            ddl.index_is_there(side, place, &name).await?;
         }
         progress.numbers().indexes_done += 1;
     }

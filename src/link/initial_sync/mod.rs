@@ -24,7 +24,7 @@ use super::own::Own;
 use crate::change::{Namespace, Pair, PipelineId, Side};
 use crate::cluster::Cluster;
 use crate::config::Config;
-use crate::ddl::{Ddl, Worker};
+use crate::ddl::Worker;
 use crate::error::{Error, Result};
 use crate::pipeline::{Pairing, Pause, Shared, insist};
 use crate::ranges::{self, Order, RANGE_BYTES_TARGET, Scanned};
@@ -54,7 +54,6 @@ pub struct InitialSync {
     pub clusters: Pair<Cluster>,
     pub own: Pair<Own>,
     pub progress: Arc<Progress>,
-    pub ddl: Arc<Ddl>,
     /// Makes views.
     pub worker: Arc<Worker>,
 }
@@ -293,7 +292,7 @@ impl InitialSync {
 
     async fn build_indexes(&self, lasting: &Namespace) -> Result<()> {
         let (shared, own, progress) = (&self.shared, &self.own, &self.progress);
-        let ddl = Some(&*self.ddl);
+        let ddl = self.worker.ddl();
         insist(|| indexes::build(shared, own, Side::B, lasting, progress, ddl)).await
     }
 

@@ -62,7 +62,7 @@ pub struct Merge {
     pub shared: Arc<Shared>,
     pub clusters: Pair<Cluster>,
     pub own: Pair<Own>,
-    /// Makes views.
+    /// Makes views, and knows what was refused.
     pub worker: Arc<Worker>,
     pub job: Job,
     pub progress: Arc<Progress>,

@@ -24,8 +24,8 @@ impl Merge {
     pub(super) async fn build_indexes(&self, both: &Both) -> Result<()> {
         let (shared, own, progress) = (&self.shared, &self.own, &self.progress);
         for target in self.targets() {
-            let lasting = &both.lasting;
-            insist(|| indexes::build(shared, own, *target, lasting, progress, None)).await?;
+            let (lasting, ddl) = (&both.lasting, self.worker.ddl());
+            insist(|| indexes::build(shared, own, *target, lasting, progress, ddl)).await?;
         }
         Ok(())
     }
