@@ -49,7 +49,7 @@ impl Ddl {
         if !self.sends(side) {
             return Ok(Seen::NotSent);
         }
-        if change == Change::Nothing {
+        if change == Change::Nothing || self.is_elsewhere(side, event, &change) {
             return Ok(Seen::Passing);
         }
         if shared.exchange.ledger().is_done(side, &event.position) {
@@ -64,10 +64,7 @@ impl Ddl {
         if collection.as_ref().is_some_and(passed_over) && !is_rename {
             return Ok(Seen::Passing);
         }
-        if change == Change::DropDatabase && !self.knows(shared, side, event.namespace.database()) {
-            return Ok(Seen::Passing);
-        }
-        if self.loses_documents(&change) && !self.sends_drops() {
+        if self.loses_documents(shared, side, event, &change) && !self.sends_drops() {
             return Ok(Seen::NotSent);
         }
         if let Change::Rename { from, to, .. } = &change
@@ -97,8 +94,10 @@ impl Ddl {
         Ok(Seen::Waits)
     }
 
-    fn knows(&self, shared: &Shared, side: Side, database: &str) -> bool {
-        !shared.collections.in_database(side, database).is_empty()
+    /// Whether it is about a database that the link includes nothing of.
+    fn is_elsewhere(&self, side: Side, event: &DdlEvent, change: &Change) -> bool {
+        let database = event.namespace.database();
+        *change == Change::DropDatabase && !self.namespaces.may_include_from(side, database)
     }
 
     fn identify(
@@ -124,9 +123,18 @@ impl Ddl {
         Some(collections.identify(side, uuid, name))
     }
 
-    fn loses_documents(&self, change: &Change) -> bool {
+    /// A database that no collection is known of has held views alone.
+    fn loses_documents(
+        &self,
+        shared: &Shared,
+        side: Side,
+        event: &DdlEvent,
+        change: &Change,
+    ) -> bool {
+        let database = event.namespace.database();
         match change {
-            Change::Drop | Change::DropDatabase => true,
+            Change::Drop => true,
+            Change::DropDatabase => !shared.collections.in_database(side, database).is_empty(),
             Change::Rename { drop_target, .. } => drop_target.is_some(),
             Change::Create
             | Change::Define(_)

@@ -264,6 +264,12 @@ async fn without_drops_a_dropped_collection_is_named_and_its_documents_stay() {
         let collection = env.a.client().database("shop").collection(name);
         collection.insert_one(doc! { "_id": 1 }).await.unwrap();
     }
+    let bank = env.a.client().database("bank");
+    let view = doc! { "create": "view", "viewOn": "accounts", "pipeline": [] };
+    bank.run_command(view).await.unwrap();
+    settled(&env, &tandem).await;
+    // It holds views alone.
+    bank.drop().await.unwrap();
     settled(&env, &tandem).await;
     env.orders_a().drop().await.unwrap();
     tandem
