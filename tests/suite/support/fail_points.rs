@@ -49,8 +49,13 @@ impl<'t> FailPoint<'t> {
 
     /// Fails every command for as long; gives how many.
     pub async fn fail_for(&self, time: Duration, error: Document) -> i64 {
+        self.fail_while(tokio::time::sleep(time), error).await
+    }
+
+    /// Fails every command until then; gives how many.
+    pub async fn fail_while(&self, meanwhile: impl Future<Output = ()>, error: Document) -> i64 {
         let before = self.set("alwaysOn", error).await;
-        tokio::time::sleep(time).await;
+        meanwhile.await;
         self.set("off", doc! {}).await - before
     }
 
