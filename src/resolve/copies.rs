@@ -140,7 +140,7 @@ mod tests {
         AppliedThrough, ChangeEvent, Mode, Namespace, Operation, Pair, PipelineId, Policy,
         Position, Rank, RawEvent, Version,
     };
-    use crate::resolve::{BatchLimits, Next, Rules};
+    use crate::resolve::{BatchLimits, Next, Rules, is_unread};
     use bson::rawdoc;
 
     fn at(time: u32) -> Timestamp {
@@ -223,7 +223,14 @@ mod tests {
                 assert_eq!(decision.action, Action::Skip);
                 assert!(decision.conflict.is_none(), "after {operation:?}");
             }
-            let conflict = copied_against(mode, Operation::Insert).conflict;
+            let decision = copied_against(mode, Operation::Insert);
+            let lost: Vec<bool> = decision
+                .losers(Side::A)
+                .iter()
+                .map(|it| is_unread(it))
+                .collect();
+            assert_eq!(lost, [true], "the document itself");
+            let conflict = decision.conflict;
             assert_eq!(conflict.map(|conflict| conflict.winner), Some(Side::B));
         }
     }

@@ -1,5 +1,7 @@
 //! Decisions of the ledger, one race at a time.
 
+mod batches;
+
 use std::sync::Arc;
 
 use bson::{Timestamp, rawdoc};
@@ -135,32 +137,6 @@ fn the_winner_owes_full_state_once_the_loser_was_skipped() {
     assert_eq!(only(&plan).action, Action::FullState);
     assert_eq!(only(&plan).pays_note, note);
     assert!(only(&plan).conflict.is_none());
-}
-
-#[test]
-fn a_loser_with_the_same_document_is_settled_as_a_whole() {
-    let mut ledger = ledger_of(&[1, 2], &[3]);
-    let one = BatchLimits {
-        operations_max: 1,
-        bytes_max: 1000,
-    };
-    let first = |ledger: &Ledger| match ledger
-        .plan(PipelineId::AToB, 0, one, &Caution::default())
-        .unwrap()
-    {
-        Next::Apply(plan) => plan,
-        other => panic!("nothing to apply: {other:?}"),
-    };
-    let mut plan = first(&ledger);
-    plan.agree(|_| true);
-    assert!(only(&plan).leaves_included());
-    ledger.begin(Arc::new(plan));
-    ledger.landed(PipelineId::AToB, 0, at(10)).unwrap();
-    let rest = first(&ledger);
-    assert!(only(&rest).events.is_empty());
-    assert!(only(&rest).conflict.is_none());
-    let plan = planned(&ledger, PipelineId::BToA);
-    assert_eq!(only(&plan).action, Action::FullState);
 }
 
 #[test]

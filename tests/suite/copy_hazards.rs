@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::support::compare::{assert_converged, contents};
 use crate::support::env::{LinkConfig, TestEnv};
-use crate::support::fail_points::FailPoint;
+use crate::support::fail_points::{FailPoint, drop_amid_its_creation};
 use crate::support::mongod::Mongod;
 use crate::support::schema::{assert_same_schema, run, schema};
 use crate::support::tandem::Tandem;
@@ -214,8 +214,10 @@ async fn an_index_that_an_application_builds_beside_those_of_a_copy_is_brought_o
     let copied_one = doc! { "key": { "v": 1 }, "name": "copied" };
     let copied_one = doc! { "createIndexes": "orders", "indexes": [copied_one] };
     run(&env.a, copied_one).await;
-    let gone = doc! { "create": "gone", "viewOn": "orders", "pipeline": [] };
-    run(&env.a, gone).await;
+    for view in ["gone", "late"] {
+        let command = doc! { "create": view, "viewOn": "orders", "pipeline": [] };
+        run(&env.a, command).await;
+    }
     let mut tandem = env.tandem(&env.link().extra("[initial_sync]\nmode = \"copy\""));
     hold_builds(&env.b, "alwaysOn").await;
     tandem.start();
@@ -229,8 +231,11 @@ async fn an_index_that_an_application_builds_beside_those_of_a_copy_is_brought_o
     };
     let mine = [build("mine"), build("mine too")];
     run(&env.a, doc! { "drop": "gone" }).await;
-    tokio::time::sleep(Duration::from_millis(500)).await;
-    hold_builds(&env.b, "off").await;
+    let go_on = async {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        hold_builds(&env.b, "off").await;
+    };
+    drop_amid_its_creation(&env, "late", go_on).await;
     for one in mine {
         one.await.unwrap().unwrap();
     }
@@ -238,7 +243,11 @@ async fn an_index_that_an_application_builds_beside_those_of_a_copy_is_brought_o
     assert_same_schema(&env, SOON).await;
     let found = schema(env.a.client()).await;
     assert_eq!(found["shop.orders"].2.len(), 4);
-    assert!(!found.contains_key("shop.gone"), "made again: {found:?}");
+    for view in ["shop.gone", "shop.late"] {
+        assert!(!found.contains_key(view), "made again: {found:?}");
+    }
+    // What tandem itself makes competes with nobody.
+    assert_eq!(tandem.conflicts(&[]), Vec::<Value>::new());
     tandem.stop().await;
 }
 

@@ -6,9 +6,11 @@ use bson::doc;
 
 use crate::support::compare::assert_converged;
 use crate::support::env::TestEnv;
+use crate::support::fail_points::FailPoint;
 use crate::support::mongod::{Mongod, MongodOptions, free_port};
 use crate::support::proxy::Proxy;
 use crate::support::random::scaled;
+use crate::support::tandem::Tandem;
 use crate::support::wait::wait_for;
 
 const SOON: Duration = Duration::from_secs(30);
@@ -70,7 +72,7 @@ async fn a_frozen_server_is_waited_for() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_frozen_server_is_not_taken_for_a_transaction_that_takes_long() {
+async fn a_frozen_server_is_no_transaction_that_takes_long_and_one_of_one_document_gets_its_time() {
     const FROZEN: Duration = Duration::from_secs(3);
     let env = TestEnv::start().await;
     let link = env.link().extra("transaction_time_max = \"500ms\"");
@@ -90,7 +92,44 @@ async fn a_frozen_server_is_not_taken_for_a_transaction_that_takes_long() {
     env.b.sigcont();
     assert_converged(&env, SOON).await;
     assert!(!tandem.log().contains("took longer"), "{}", tandem.log());
+    let tries = tries_of_one_document(&env, &tandem).await;
+    assert!(tandem.log().contains("took longer"), "{}", tandem.log());
+    assert!(tries <= TRIES_MAX, "{tries} transactions");
     tandem.stop().await;
+}
+
+/// One that takes too long, half of it with twice the time, and the rest; some more on a slow machine.
+/// Halves of halves, down to a single event, and doubles of that are 16.
+const TRIES_MAX: i64 = 8;
+
+/// How many transactions it takes to apply a backlog of one document, all of which take longer than
+/// they may at first.
+async fn tries_of_one_document(env: &TestEnv, tandem: &Tandem) -> i64 {
+    const WRITES: u64 = 200;
+    let read = |status: &serde_json::Value| {
+        let pipeline = &status["pipelines"][0];
+        pipeline["events_read_total"].as_u64().expect("a number")
+    };
+    let told = |arguments: &[&str]| assert!(tandem.run(arguments).status.success());
+    told(&["pause", "a-to-b"]);
+    let before = read(&tandem.status());
+    for n in 1..=WRITES as i64 {
+        let update = doc! { "$set": { "n": n } };
+        env.orders_a()
+            .update_one(doc! { "_id": 1 }, update)
+            .await
+            .unwrap();
+    }
+    let all_wait = |status: &serde_json::Value| read(status) >= before + WRITES;
+    tandem.wait_status("all of them wait", SOON, all_wait).await;
+    let slow = doc! { "namespace": "shop.orders", "blockConnection": true, "blockTimeMS": 700 };
+    let apply = async {
+        told(&["resume", "a-to-b"]);
+        assert_converged(env, SOON).await;
+    };
+    FailPoint::on(&env.b, &["update"])
+        .fail_while(apply, slow)
+        .await
 }
 
 #[tokio::test(flavor = "multi_thread")]

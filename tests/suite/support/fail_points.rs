@@ -5,7 +5,9 @@ use std::time::Duration;
 use bson::{Bson, Document, doc};
 use futures_util::TryStreamExt;
 
+use super::env::TestEnv;
 use super::mongod::Mongod;
+use super::schema::run;
 use super::wait::wait_for;
 
 const ENTERED_TIME_MAX: Duration = Duration::from_secs(30);
@@ -49,8 +51,13 @@ impl<'t> FailPoint<'t> {
 
     /// Fails every command for as long; gives how many.
     pub async fn fail_for(&self, time: Duration, error: Document) -> i64 {
+        self.fail_while(tokio::time::sleep(time), error).await
+    }
+
+    /// Fails every command until then; gives how many.
+    pub async fn fail_while(&self, meanwhile: impl Future<Output = ()>, error: Document) -> i64 {
         let before = self.set("alwaysOn", error).await;
-        tokio::time::sleep(time).await;
+        meanwhile.await;
         self.set("off", doc! {}).await - before
     }
 
@@ -62,6 +69,24 @@ impl<'t> FailPoint<'t> {
     pub async fn off(&self) {
         self.set("off", doc! {}).await;
     }
+}
+
+/// Drops a view on a while tandem is about to make it on b, to which it comes by `go_on`. So the drop is
+/// older than the event of what is made, and read after it.
+pub async fn drop_amid_its_creation(env: &TestEnv, view: &str, go_on: impl Future<Output = ()>) {
+    let held = |ms: i64| doc! { "blockConnection": true, "blockTimeMS": ms };
+    let create = FailPoint::on(&env.b, &["create"]);
+    let mut of_view = held(2000);
+    of_view.insert("namespace", format!("shop.{view}"));
+    tokio::join!(create.fail(1, of_view), go_on);
+    let stream = FailPoint::on(&env.a, &["getMore"]);
+    stream.fail_always(held(4000)).await;
+    // What the stream waits for now is the last thing that it is told of.
+    let last = doc! { "_id": -1 };
+    env.orders_a().insert_one(last).await.expect("a write");
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    run(&env.a, doc! { "drop": view }).await;
+    stream.off().await;
 }
 
 /// Ends the change streams of whole clusters, so that they are opened again.

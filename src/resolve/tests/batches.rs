@@ -1,0 +1,77 @@
+//! A batch that ends in the middle of a history: what it is about, and what it puts on record.
+
+use super::*;
+
+/// The next batch, of so many events at most.
+fn next(ledger: &Ledger, pipeline: PipelineId, operations_max: usize) -> Plan {
+    let limits = BatchLimits {
+        operations_max,
+        bytes_max: 1000,
+    };
+    match ledger
+        .plan(pipeline, 0, limits, &Caution::default())
+        .unwrap()
+    {
+        Next::Apply(plan) => plan,
+        other => panic!("nothing to apply: {other:?}"),
+    }
+}
+
+/// When the writes were made that go on record.
+fn losers(plan: &Plan) -> Vec<u32> {
+    let losers = only(plan).losers(plan.pipeline.source()).into_iter();
+    losers.map(|event| event.position.time.time).collect()
+}
+
+#[test]
+fn a_batch_is_of_one_document_however_many_of_its_writes_it_takes() {
+    let mut ledger = ledger_of(&[1, 2, 3], &[]);
+    let plan = next(&ledger, PipelineId::AToB, 10);
+    assert_eq!(plan.size(), 3);
+    assert!(plan.is_of_one_document());
+    let mut of_another = (*write(Side::A, 10, 4)).clone();
+    let id = rawdoc! { "_id": 2 };
+    of_another.key = DocumentKey::of(&Namespace::new("shop", "orders"), &id).unwrap();
+    ledger.observe(Side::A, Arc::new(of_another)).unwrap();
+    assert!(next(&ledger, PipelineId::AToB, 3).is_of_one_document());
+    assert!(!next(&ledger, PipelineId::AToB, 4).is_of_one_document());
+}
+
+#[test]
+fn a_loser_with_the_same_document_is_settled_as_a_whole() {
+    let mut ledger = ledger_of(&[1, 2], &[3]);
+    let mut plan = next(&ledger, PipelineId::AToB, 1);
+    plan.agree(|_| true);
+    assert!(only(&plan).leaves_included());
+    ledger.begin(Arc::new(plan));
+    ledger.landed(PipelineId::AToB, 0, at(10)).unwrap();
+    let rest = next(&ledger, PipelineId::AToB, 1);
+    assert!(only(&rest).events.is_empty());
+    assert!(only(&rest).conflict.is_none());
+    let plan = planned(&ledger, PipelineId::BToA);
+    assert_eq!(only(&plan).action, Action::FullState);
+}
+
+/// All that waits, with each batch again, once made transactions that took too long.
+#[test]
+fn batches_that_lose_put_each_write_on_record_once_and_each_of_them_its_own() {
+    let mut ledger = ledger_of(&[1, 2, 3, 4, 5], &[9]);
+    for (operations_max, own) in [(1, vec![2]), (3, vec![3, 4, 5]), (10, vec![6])] {
+        let plan = next(&ledger, PipelineId::AToB, operations_max);
+        assert_eq!(losers(&plan), own);
+        ledger.begin(Arc::new(plan));
+        ledger.landed(PipelineId::AToB, 0, at(10)).unwrap();
+    }
+}
+
+#[test]
+fn a_batch_that_wins_puts_all_that_waits_on_the_other_side_on_record() {
+    let ledger = ledger_of(&[8, 9], &[1, 2, 3]);
+    assert_eq!(losers(&next(&ledger, PipelineId::AToB, 1)), [2, 3, 4]);
+}
+
+#[test]
+fn nothing_goes_on_record_of_writes_that_did_not_race() {
+    let ledger = ledger_of(&[1, 2], &[]);
+    assert!(losers(&next(&ledger, PipelineId::AToB, 1)).is_empty());
+}
