@@ -166,12 +166,13 @@ async fn what_a_former_process_says_of_a_collection_too_late_changes_nothing() {
     next.stop().await;
 }
 
-/// A first start is killed while it deletes what an earlier link has left, and another one is ready
-/// before the server comes to that.
+/// A first start is killed while it deletes what an earlier link has left: nothing but another one may
+/// follow, and that is ready before the server comes to the delete.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_delete_of_a_first_start_that_comes_too_late_takes_nothing_of_the_next_one() {
     let env = TestEnv::start().await;
-    let mut tandem = env.streaming(&env.link().one_way()).await;
+    let link = env.link().one_way();
+    let mut tandem = env.streaming(&link).await;
     let keys = own(&env.b, "keys");
     let write_on_b = async |id: i32| {
         env.orders_b().insert_one(doc! { "_id": id }).await.unwrap();
@@ -187,6 +188,13 @@ async fn a_delete_of_a_first_start_that_comes_too_late_takes_nothing_of_the_next
     tandem.run_with(&["--first-start"]).start();
     wait_held(&env.b, "delete", "keys", true).await;
     tandem.kill9();
+    let plain = env.tandem(&link).run(&["run", "--until-caught-up"]);
+    assert_eq!(plain.status.code(), Some(5));
+    let said = String::from_utf8_lossy(&plain.stderr);
+    assert!(
+        said.contains("`tandem run --first-start` does it again"),
+        "{said}"
+    );
     tandem.start();
     tandem.wait_until_streaming().await;
     assert_eq!(keys.count_documents(doc! {}).await.unwrap(), 0);
