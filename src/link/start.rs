@@ -172,7 +172,7 @@ async fn prepare(
     } else {
         raise_epoch(config, connected, &history, epoch, &tags).await?;
         if let Some(job) = options.work.resync().or(widening.as_ref()) {
-            job.put_on_record(&own.b, &config.link.name).await?;
+            job.put_on_record(&own.b, &config.link.name, &lease).await?;
             pair_anew(own, &config.link.name, job).await?;
         }
     }

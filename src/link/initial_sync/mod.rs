@@ -19,6 +19,7 @@ use std::time::Duration;
 use bson::doc;
 use tokio::task::JoinSet;
 
+use super::lease::Lease;
 use super::moved::{has_moved, name_now, tell_first};
 use super::own::Own;
 use crate::change::{Namespace, Pair, PipelineId, Side};
@@ -53,6 +54,7 @@ pub struct InitialSync {
     pub shared: Arc<Shared>,
     pub clusters: Pair<Cluster>,
     pub own: Pair<Own>,
+    pub lease: Lease,
     pub progress: Arc<Progress>,
     pub ddl: Arc<Ddl>,
     /// Makes views.
@@ -316,8 +318,8 @@ impl InitialSync {
     async fn finish(&self) -> Result<()> {
         let link = &self.shared.facts.link;
         for side in Side::BOTH {
-            let done = doc! { "q": { "_id": link }, "u": { "$set": { "initial_sync": "done" } } };
-            insist(|| self.own[side].update("links", vec![done.clone()])).await?;
+            let done = doc! { "$set": { "initial_sync": "done" } };
+            insist(|| self.lease.change_link(side, done.clone())).await?;
         }
         insist(|| forget_ranges(&self.own.b, doc! { "link": link })).await?;
         self.shared.exchange.release(PipelineId::BToA);
