@@ -27,7 +27,7 @@ use crate::cluster::Cluster;
 use crate::config::Config;
 use crate::ddl::{Ddl, Worker};
 use crate::error::{Error, Result};
-use crate::pipeline::{Pairing, Pause, Shared, insist};
+use crate::pipeline::{Listed, Pairing, Pause, Shared, insist, list_all};
 use crate::ranges::{self, Order, RANGE_BYTES_TARGET, Scanned};
 use copy::{Copier, Kept};
 use progress::{NotDone, StoredRange, forget_ranges, store_ranges, stored_ranges};
@@ -115,6 +115,7 @@ impl InitialSync {
         let mode = self.config.link.mode;
         let followed = |one: &&Surveyed| !one.is_view() && !one.is_copied_once(mode);
         let followed: Vec<&Surveyed> = found.iter().filter(followed).collect();
+        self.let_views_go(&followed).await?;
         for some in followed.chunks(PAIRED_AT_ONCE) {
             insist(|| self.pair_all(some)).await?;
         }
@@ -223,6 +224,20 @@ impl InitialSync {
             came_up = true;
             tokio::time::sleep(pause.wait()).await;
         }
+    }
+
+    /// A view that the target still has, and whose name is a collection's by now, goes in a turn of its
+    /// own: the collection is paired after that.
+    async fn let_views_go(&self, followed: &[&Surveyed]) -> Result<()> {
+        let target = &self.clusters.b;
+        let names: Vec<_> = followed.iter().map(|one| one.counterpart.clone()).collect();
+        let there = insist(|| list_all(target, &names)).await?;
+        for one in followed {
+            if there.get(&one.counterpart).is_some_and(Listed::is_view) {
+                insist(|| self.worker.let_view_go(Side::B, &one.namespace)).await?;
+            }
+        }
+        Ok(())
     }
 
     /// Makes and routes pairs together, before each is looked at: what does not become one is told
