@@ -1,5 +1,7 @@
 //! Views, made on one cluster as they are on the other. They hold no documents and have no UUID.
 
+use std::time::Duration;
+
 use bson::{Document, doc};
 
 use super::bring::{Brought, Ran, is_gone};
@@ -14,6 +16,9 @@ use crate::change::{Namespace, Pair, Side};
 use crate::cluster::errors;
 use crate::error::{ExitCode, Result};
 use crate::pipeline::{Listed, list};
+
+/// How often it is looked whether a turn is over.
+const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 
 impl Worker {
     /// Makes a view as it is on the side that decides.
@@ -170,6 +175,24 @@ impl Worker {
             }
         }
         Ok(None)
+    }
+
+    /// Returns once whatever the other cluster has done to a view of this name has had its turn: `side`
+    /// does not have it any more then, if that is what it was.
+    ///
+    /// # Errors
+    /// As the cluster says.
+    pub async fn let_view_go(&self, side: Side, on_a: &Namespace) -> Result<()> {
+        let by = side.other();
+        if !self.ddl.sends(by) {
+            return Ok(());
+        }
+        self.see(by).await?;
+        let about_it = |other: &Pending| self.is_about_view(by, other, on_a);
+        while !self.ddl.queue.matching(by, about_it).is_empty() {
+            tokio::time::sleep(LOOK_INTERVAL).await;
+        }
+        Ok(())
     }
 
     /// Included views of the other cluster that belong into a database of `side`.

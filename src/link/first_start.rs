@@ -2,7 +2,9 @@
 
 use bson::{DateTime, Document, Timestamp, Uuid, doc};
 
-use super::history::{History, LINK_FORMAT, checkpoint_document, checkpoint_id, keeper};
+use super::history::{
+    BEGINS_ANEW, History, LINK_FORMAT, checkpoint_document, checkpoint_id, keeper,
+};
 use super::initial_sync::must_be_empty;
 use super::lease::Lease;
 use super::merge::Job;
@@ -158,6 +160,20 @@ async fn forget_former(own: &Own, link: &str, lease: &Lease) -> Result<()> {
     Ok(())
 }
 
+/// Says on both clusters that a link which was ready begins anew, before anything of its former state,
+/// or of what it replicates, is touched. A process that is killed from here on leaves checkpoints, notes
+/// and documents that do not belong together: only another start anew may follow it.
+///
+/// # Errors
+/// Fenced (8) where another process has taken the lease; as the clusters say.
+pub(super) async fn say_that_it_begins_anew(former: &History, lease: &Lease) -> Result<()> {
+    for side in Side::BOTH.into_iter().filter(|_| former.is_ready()) {
+        let change = doc! { "$set": { BEGINS_ANEW: true } };
+        lease.change_link(side, change).await?;
+    }
+    Ok(())
+}
+
 /// All checkpoints are there before anything is applied; `ready` comes last, a then b.
 ///
 /// # Errors
@@ -212,10 +228,11 @@ pub(super) async fn make_ready(
         if let FirstSync::Merge(job) = sync {
             set.insert("resync", job.to_document());
         }
-        let mut change = doc! { "$set": set };
+        let mut over = doc! { BEGINS_ANEW: "" };
         if !matches!(sync, FirstSync::Merge(_)) {
-            change.insert("$unset", doc! { "resync": "" });
+            over.insert("resync", "");
         }
+        let change = doc! { "$set": set, "$unset": over };
         lease.change_link(side, change).await?;
     }
     Ok(())

@@ -20,6 +20,9 @@ use crate::target::key_in;
 /// What the clusters hold of a link is understood by whoever knows this format.
 pub const LINK_FORMAT: i64 = 1;
 
+/// In the link's document while a link that was ready begins anew.
+pub const BEGINS_ANEW: &str = "begins_anew";
+
 /// A checkpoint document as it was found.
 #[derive(Debug, Clone)]
 pub struct FoundCheckpoint {
@@ -82,6 +85,13 @@ impl History {
         Side::BOTH.iter().any(|side| self.is_ready_on(*side)) && !Side::BOTH.iter().any(is_begun)
     }
 
+    /// Whether a start anew has not come to its end, on whichever cluster.
+    fn begins_anew(&self) -> bool {
+        let says_so = |link: &Document| link.get_bool(BEGINS_ANEW).unwrap_or(false);
+        let mut links = [&self.links.a, &self.links.b].into_iter().flatten();
+        links.any(says_so)
+    }
+
     /// How far the copy or merge is that the link begins with; the last cluster to be told counts.
     fn initial_sync(&self) -> Option<&str> {
         self.links.b.as_ref()?.get_str("initial_sync").ok()
@@ -111,7 +121,8 @@ impl History {
             };
             Pair::new(of(Side::A), of(Side::B))
         };
-        self.is_ready() == later.is_ready() && epochs(self) == epochs(later)
+        let of_start = |history: &History| (history.is_ready(), history.begins_anew());
+        of_start(self) == of_start(later) && epochs(self) == epochs(later)
     }
 
     /// # Errors
@@ -193,6 +204,16 @@ impl History {
                 "a restored backup? `tandem resync` begins from now on and merges both sides",
             ))
         };
+        if self.begins_anew() {
+            let link = &config.link.name;
+            return Err(Error::history(format!(
+                "a start that began link {link} anew was broken off before it was done"
+            ))
+            .hint(
+                "`tandem run --first-start` does it again; `tandem resync` begins from now on and \
+                 merges both sides",
+            ));
+        }
         if !self.is_ready() {
             return match store.checkpoints()?.is_empty() {
                 true => Ok(()),
@@ -272,23 +293,6 @@ fn found_checkpoint(found: &Document) -> Option<FoundCheckpoint> {
         sequence: number("sequence")?,
         applied: AppliedThrough(position),
     })
-}
-
-/// The link's document of a first start; not ready yet.
-pub fn link_document(config: &Config, identity: &LinkIdentity) -> Document {
-    doc! {
-        "name_a": &config.clusters.a.name,
-        "name_b": &config.clusters.b.name,
-        "mode": &identity.mode,
-        "tie": identity.tie.as_str(),
-        "set_a": &identity.replica_set_ids.a,
-        "set_b": &identity.replica_set_ids.b,
-        "include": &identity.include,
-        "exclude": &identity.exclude,
-        "filters": &identity.filters,
-        "renames": &identity.renames,
-        "include_b": config.namespaces.patterns(Side::B),
-    }
 }
 
 /// A lane's first checkpoint.

@@ -7,8 +7,8 @@ use bson::{DateTime, Timestamp, Uuid};
 
 use super::check::{must_be_granted, must_be_understood};
 use super::first_start::{
-    FirstSync, first_positions, make_ready, tell_of_first, unless_replaced, wall_time,
-    with_the_way_back,
+    FirstSync, first_positions, make_ready, say_that_it_begins_anew, tell_of_first,
+    unless_replaced, wall_time, with_the_way_back,
 };
 use super::former::left_out;
 use super::history::{History, notes};
@@ -164,6 +164,7 @@ async fn prepare(
     tell_of_store(store.begin_epoch(epoch)?, epoch, is_first);
     let mut started_from = None;
     if is_first {
+        say_that_it_begins_anew(&history, &lease).await?;
         if matches!(sync, FirstSync::Copy) && options.first_start.drop_target {
             drop_included(config, &connected.clusters.b).await?;
         }
@@ -171,7 +172,7 @@ async fn prepare(
     } else {
         raise_epoch(config, connected, &history, epoch, &tags).await?;
         if let Some(job) = options.work.resync().or(widening.as_ref()) {
-            job.put_on_record(&own.b, &config.link.name).await?;
+            job.put_on_record(&own.b, &config.link.name, &lease).await?;
             pair_anew(own, &config.link.name, job).await?;
         }
     }

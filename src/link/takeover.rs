@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bson::{DateTime, Document, Uuid, doc};
 
-use super::history::{History, checkpoint_id, highest_epoch, keeper, link_document};
+use super::history::{History, checkpoint_id, highest_epoch, keeper};
 use super::identity::identity_of;
 use super::lease::Lease;
 use super::own::Own;
@@ -16,7 +16,7 @@ use crate::config::Config;
 use crate::error::Result;
 use crate::fault::Fault;
 use crate::pipeline::uuid_in;
-use crate::store::Store;
+use crate::store::{LinkIdentity, Store};
 use crate::target::{Checkpoint, TagSession};
 
 /// Another process's open transaction holds its checkpoint at most until its session is killed.
@@ -173,6 +173,23 @@ pub(super) async fn open_lanes(
         tags[side].extend(ids);
     }
     Ok(lanes)
+}
+
+/// The link's document of a first start; not ready yet.
+fn link_document(config: &Config, identity: &LinkIdentity) -> Document {
+    doc! {
+        "name_a": &config.clusters.a.name,
+        "name_b": &config.clusters.b.name,
+        "mode": &identity.mode,
+        "tie": identity.tie.as_str(),
+        "set_a": &identity.replica_set_ids.a,
+        "set_b": &identity.replica_set_ids.b,
+        "include": &identity.include,
+        "exclude": &identity.exclude,
+        "filters": &identity.filters,
+        "renames": &identity.renames,
+        "include_b": config.namespaces.patterns(Side::B),
+    }
 }
 
 /// Makes the link known and takes its lease.

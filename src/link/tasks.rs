@@ -172,6 +172,7 @@ pub(super) fn spawn_initial_sync(
             shared: shared.clone(),
             clusters: clusters.clone(),
             own: own.clone(),
+            lease: started.lease.clone(),
             progress: progress.clone(),
             worker: worker.clone(),
         };
@@ -183,6 +184,7 @@ pub(super) fn spawn_initial_sync(
         shared,
         clusters,
         own,
+        lease: started.lease.clone(),
         worker,
     };
     rest.spawn(jobs.serve(place, left));

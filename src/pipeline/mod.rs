@@ -17,8 +17,8 @@ mod stopwatch;
 mod witness;
 
 pub use collections::{
-    Collections, Listed, Pairing, create, indexes, indexes_if_there, is_simple, list, name_of,
-    too_long, unsupported, uuid_in,
+    Collections, Listed, Pairing, create, indexes, indexes_if_there, is_simple, list, list_all,
+    name_of, too_long, unsupported, uuid_in,
 };
 pub use counters::{Counters, Waiter};
 pub use exchange::{Exchange, HandedOver};

@@ -9,9 +9,11 @@ use mongodb::{Client, IndexModel};
 
 use crate::support::compare::{assert_converged, assert_converged_by, contents};
 use crate::support::env::TestEnv;
+use crate::support::fail_points::FailPoint;
 use crate::support::oplog::{entries_after, from_tandem, namespaces_after, now};
 use crate::support::oracle::Side;
 use crate::support::random::{scaled, seed};
+use crate::support::schema::{assert_same_schema, run, schema};
 use crate::support::wait::wait_for;
 use crate::support::workload::{Workload, documents_of};
 
@@ -29,6 +31,10 @@ async fn fill(client: &Client, documents: usize) {
             items.insert_many(std::mem::take(&mut some)).await.unwrap();
         }
     }
+}
+
+fn is_done(status: &serde_json::Value) -> bool {
+    status["initial_sync"]["state"] == "done"
 }
 
 async fn indexes(client: &Client, collection: &str) -> Vec<Document> {
@@ -63,7 +69,6 @@ async fn a_copy_under_load_ends_with_both_sides_equal_and_leaves_nothing_on_the_
     tandem.start();
     let load = load.ids_from(1_000_000);
     let history = before.merge(load.run_side(Side::A, env.a.client()).await);
-    let is_done = |status: &serde_json::Value| status["initial_sync"]["state"] == "done";
     tandem.wait_status("the copy is done", SOON, is_done).await;
     assert_converged(&env, SOON).await;
     let entries = entries_after(env.a.client(), start).await;
@@ -89,7 +94,6 @@ async fn a_copy_that_meets_writes_on_both_sides_loses_none_unseen() {
     let load = load.ids_from(1_000_000);
     let meanwhile = load.run(env.a.client(), env.b.client()).await;
     let history = before.merge(meanwhile);
-    let is_done = |status: &serde_json::Value| status["initial_sync"]["state"] == "done";
     tandem.wait_status("the copy is done", SOON, is_done).await;
     assert_converged_by(&tandem, &env, SOON).await;
     let documents = documents_of(&contents(env.a.client()).await);
@@ -241,7 +245,6 @@ async fn a_copy_that_was_killed_goes_on_where_it_was() {
     tandem.start();
     let copying = |status: &serde_json::Value| status["initial_sync"]["state"] != "waiting";
     tandem.wait_status("it goes on", SOON, copying).await;
-    let is_done = |status: &serde_json::Value| status["initial_sync"]["state"] == "done";
     tandem.wait_status("the copy is done", SOON, is_done).await;
     let status = tandem.status();
     assert_converged(&env, SOON).await;
@@ -272,8 +275,36 @@ async fn a_copy_with_ranges_missing_on_record_is_split_anew() {
     ranges.update_many(doc! {}, partial).await.unwrap();
     tandem.env("TANDEM_APPLY__OPERATIONS_PER_SECOND_MAX", "0");
     tandem.start();
-    let is_done = |status: &serde_json::Value| status["initial_sync"]["state"] == "done";
     tandem.wait_status("the copy is done", SOON, is_done).await;
     assert_converged(&env, SOON).await;
+    tandem.stop().await;
+}
+
+/// The copy is killed while it makes the view, and goes on before the view's drop has had its turn.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_collection_that_has_got_a_views_name_waits_for_that_to_go_where_a_copy_goes_on() {
+    let env = TestEnv::start().await;
+    env.orders_a().insert_one(doc! { "_id": 1 }).await.unwrap();
+    let view = doc! { "create": "seen", "viewOn": "orders", "pipeline": [] };
+    run(&env.a, view).await;
+    let mut tandem = env.tandem(&env.link().extra(COPY));
+    let slow = doc! { "namespace": "shop.seen", "blockConnection": true, "blockTimeMS": 3000 };
+    let making = FailPoint::on(&env.b, &["create"]);
+    tokio::join!(making.fail(1, slow.clone()), async { tandem.start() });
+    tandem.kill9();
+    run(&env.a, doc! { "drop": "seen" }).await;
+    let seen = env.a.client().database("shop").collection("seen");
+    seen.insert_one(doc! { "_id": 1 }).await.unwrap();
+    wait_for("the view", SOON, || async {
+        schema(env.b.client()).await.remove("shop.seen")
+    })
+    .await;
+    let dropping = FailPoint::on(&env.b, &["drop"]);
+    tokio::join!(dropping.fail(1, slow), async { tandem.start() });
+    tandem.wait_status("the copy is done", SOON, is_done).await;
+    assert_converged(&env, SOON).await;
+    assert_same_schema(&env, SOON).await;
+    let unpaired = tandem.status()["unpaired_namespaces"].clone();
+    assert_eq!(unpaired, serde_json::json!([]));
     tandem.stop().await;
 }

@@ -135,6 +135,17 @@ async fn wait_held(cluster: &Mongod, command: &str, collection: &str, is_there: 
 
 const HELD: Duration = Duration::from_secs(10);
 
+async fn end_leases(env: &TestEnv) {
+    for cluster in [&env.a, &env.b] {
+        let over = doc! { "$set": { "lease_until": bson::DateTime::from_millis(0) } };
+        let links = own(cluster, "links");
+        links
+            .update_one(doc! { "_id": "eu-us" }, over)
+            .await
+            .unwrap();
+    }
+}
+
 /// The next process drops what the killed one was about to give up.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_former_process_says_of_a_collection_too_late_changes_nothing() {
@@ -166,12 +177,13 @@ async fn what_a_former_process_says_of_a_collection_too_late_changes_nothing() {
     next.stop().await;
 }
 
-/// A first start is killed while it deletes what an earlier link has left, and another one is ready
-/// before the server comes to that.
+/// A first start is killed while it deletes what an earlier link has left: nothing but another one may
+/// follow, and that is ready before the server comes to the delete.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_delete_of_a_first_start_that_comes_too_late_takes_nothing_of_the_next_one() {
     let env = TestEnv::start().await;
-    let mut tandem = env.streaming(&env.link().one_way()).await;
+    let link = env.link().one_way();
+    let mut tandem = env.streaming(&link).await;
     let keys = own(&env.b, "keys");
     let write_on_b = async |id: i32| {
         env.orders_b().insert_one(doc! { "_id": id }).await.unwrap();
@@ -187,6 +199,13 @@ async fn a_delete_of_a_first_start_that_comes_too_late_takes_nothing_of_the_next
     tandem.run_with(&["--first-start"]).start();
     wait_held(&env.b, "delete", "keys", true).await;
     tandem.kill9();
+    let plain = env.tandem(&link).run(&["run", "--until-caught-up"]);
+    assert_eq!(plain.status.code(), Some(5));
+    let said = String::from_utf8_lossy(&plain.stderr);
+    assert!(
+        said.contains("`tandem run --first-start` does it again"),
+        "{said}"
+    );
     tandem.start();
     tandem.wait_until_streaming().await;
     assert_eq!(keys.count_documents(doc! {}).await.unwrap(), 0);
@@ -218,14 +237,7 @@ async fn a_record_that_a_former_process_makes_amid_a_start_is_in_the_log_of_the_
             .then_some(())
     })
     .await;
-    for cluster in [&env.a, &env.b] {
-        let over = doc! { "$set": { "lease_until": bson::DateTime::from_millis(0) } };
-        let links = own(cluster, "links");
-        links
-            .update_one(doc! { "_id": "eu-us" }, over)
-            .await
-            .unwrap();
-    }
+    end_leases(&env).await;
     hold(&env.b, "find", "collections", HELD).await;
     let mut next = elsewhere(&env);
     next.start();
@@ -243,5 +255,39 @@ async fn a_record_that_a_former_process_makes_amid_a_start_is_in_the_log_of_the_
     assert_eq!(unpaired, serde_json::json!(["shop.kept"]));
     assert_eq!(next.conflicts(&["--kind", "ddl"]).len(), 1);
     first.kill9();
+    next.stop().await;
+}
+
+/// The first process sleeps right before it says so, and wakes once another first start has forgotten
+/// what it had put on record, and before that one compares anything.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_former_process_that_says_too_late_that_a_merge_is_settled_keeps_nothing_from_the_next_one()
+ {
+    let env = TestEnv::start().await;
+    let merge = "[initial_sync]\nmode = \"merge\"";
+    env.orders_a().insert_one(doc! { "_id": 1 }).await.unwrap();
+    let mut first = env.tandem(&leased(&env).extra(merge));
+    let slow = doc! {
+        "failCommands": ["update"], "namespace": "__tandem.ranges", "appName": "tandem",
+        "blockConnection": true, "blockTimeMS": 2000,
+    };
+    // The second one says that the only range is done.
+    env.b.fail_command(doc! { "skip": 1 }, slow).await;
+    first.start();
+    wait_held(&env.b, "update", "ranges", true).await;
+    first.sigstop();
+    env.b.fail_command("off", doc! {}).await;
+    env.orders_b().insert_one(doc! { "_id": 2 }).await.unwrap();
+    end_leases(&env).await;
+    hold(&env.b, "update", "sessions", HELD).await;
+    let mut link = leased(&env).extra(merge);
+    link.state_dir = "other-state".to_owned();
+    let mut next = env.tandem_named("other.toml", &link);
+    next.run_with(&["--first-start"]).start();
+    wait_held(&env.b, "update", "sessions", true).await;
+    first.sigcont();
+    assert_eq!(first.wait_exit(SOON).await, 8);
+    next.wait_until_streaming().await;
+    assert_converged(&env, SOON).await;
     next.stop().await;
 }

@@ -19,6 +19,7 @@ use std::time::Duration;
 use bson::doc;
 use tokio::task::JoinSet;
 
+use super::lease::Lease;
 use super::moved::{has_moved, name_now, tell_first};
 use super::own::Own;
 use crate::change::{Namespace, Pair, PipelineId, Side};
@@ -26,7 +27,7 @@ use crate::cluster::Cluster;
 use crate::config::Config;
 use crate::ddl::Worker;
 use crate::error::{Error, Result};
-use crate::pipeline::{Pairing, Pause, Shared, insist};
+use crate::pipeline::{Listed, Pairing, Pause, Shared, insist, list_all};
 use crate::ranges::{self, Order, RANGE_BYTES_TARGET, Scanned};
 use copy::{Copier, Kept};
 use progress::{NotDone, StoredRange, forget_ranges, store_ranges, stored_ranges};
@@ -53,6 +54,7 @@ pub struct InitialSync {
     pub shared: Arc<Shared>,
     pub clusters: Pair<Cluster>,
     pub own: Pair<Own>,
+    pub lease: Lease,
     pub progress: Arc<Progress>,
     /// Makes views.
     pub worker: Arc<Worker>,
@@ -112,6 +114,7 @@ impl InitialSync {
         let mode = self.config.link.mode;
         let followed = |one: &&Surveyed| !one.is_view() && !one.is_copied_once(mode);
         let followed: Vec<&Surveyed> = found.iter().filter(followed).collect();
+        self.let_views_go(&followed).await?;
         for some in followed.chunks(PAIRED_AT_ONCE) {
             insist(|| self.pair_all(some)).await?;
         }
@@ -222,6 +225,20 @@ impl InitialSync {
         }
     }
 
+    /// A view that the target still has, and whose name is a collection's by now, goes in a turn of its
+    /// own: the collection is paired after that.
+    async fn let_views_go(&self, followed: &[&Surveyed]) -> Result<()> {
+        let target = &self.clusters.b;
+        let names: Vec<_> = followed.iter().map(|one| one.counterpart.clone()).collect();
+        let there = insist(|| list_all(target, &names)).await?;
+        for one in followed {
+            if there.get(&one.counterpart).is_some_and(Listed::is_view) {
+                insist(|| self.worker.let_view_go(Side::B, &one.namespace)).await?;
+            }
+        }
+        Ok(())
+    }
+
     /// Makes and routes pairs together, before each is looked at: what does not become one is told
     /// then.
     async fn pair_all(&self, some: &[&Surveyed]) -> Result<()> {
@@ -315,8 +332,8 @@ impl InitialSync {
     async fn finish(&self) -> Result<()> {
         let link = &self.shared.facts.link;
         for side in Side::BOTH {
-            let done = doc! { "q": { "_id": link }, "u": { "$set": { "initial_sync": "done" } } };
-            insist(|| self.own[side].update("links", vec![done.clone()])).await?;
+            let done = doc! { "$set": { "initial_sync": "done" } };
+            insist(|| self.lease.change_link(side, done.clone())).await?;
         }
         insist(|| forget_ranges(&self.own.b, doc! { "link": link })).await?;
         self.shared.exchange.release(PipelineId::BToA);

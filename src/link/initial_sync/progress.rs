@@ -239,26 +239,6 @@ pub async fn store_ranges(
     Ok(stored)
 }
 
-/// Everything of a merge is settled: from here on events meet what it has compared.
-///
-/// # Errors
-/// As the cluster says.
-pub async fn put_settled(own: &Own, link: &str) -> Result<()> {
-    let set = doc! { "$set": { "link": link } };
-    let statement = doc! { "q": { "_id": settled(link) }, "u": set, "upsert": true };
-    own.update("ranges", vec![statement]).await.map(|_| ())
-}
-
-/// # Errors
-/// As the cluster says.
-pub async fn is_settled(own: &Own, link: &str) -> Result<bool> {
-    own.holds("ranges", doc! { "_id": settled(link) }).await
-}
-
-fn settled(link: &str) -> String {
-    format!("{link}/settled")
-}
-
 /// What is on record of the matching ranges is over.
 ///
 /// # Errors

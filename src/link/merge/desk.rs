@@ -15,6 +15,7 @@ use crate::ddl::Worker;
 use crate::error::{Error, Result};
 use crate::link::control::{Answer, Request, Response, ask};
 use crate::link::initial_sync::Progress;
+use crate::link::lease::Lease;
 use crate::link::own::Own;
 use crate::link::reporting::unexpected;
 use crate::pipeline::{Shared, insist};
@@ -38,6 +39,7 @@ pub struct MergePlace {
     pub shared: Arc<Shared>,
     pub clusters: Pair<Cluster>,
     pub own: Pair<Own>,
+    pub lease: Lease,
     pub worker: Arc<Worker>,
 }
 
@@ -48,6 +50,7 @@ impl MergePlace {
             shared: self.shared.clone(),
             clusters: self.clusters.clone(),
             own: self.own.clone(),
+            lease: self.lease.clone(),
             worker: self.worker.clone(),
             job,
             progress,
@@ -112,7 +115,7 @@ impl Jobs {
         }
         while let Some((job, progress)) = self.0.recv().await {
             let link = &place.config.link.name;
-            insist(|| job.put_on_record(&place.own.b, link)).await?;
+            insist(|| job.put_on_record(&place.own.b, link, &place.lease)).await?;
             place.run(job, progress).await?;
         }
         Ok(())

@@ -12,6 +12,7 @@ use crate::config::{Config, suggestion};
 use crate::error::{Error, Result};
 use crate::link::check::collections::{Shape, shapes};
 use crate::link::initial_sync::progress::forget_ranges;
+use crate::link::lease::Lease;
 use crate::link::own::Own;
 
 /// Namespaces of both sides that are to be made the same.
@@ -95,12 +96,33 @@ impl Job {
     /// about this one.
     ///
     /// # Errors
-    /// As the cluster says.
-    pub async fn put_on_record(&self, own: &Own, link: &str) -> Result<()> {
+    /// Fenced (8) where another process has taken the lease; as the cluster says.
+    pub async fn put_on_record(&self, own: &Own, link: &str, lease: &Lease) -> Result<()> {
         forget_ranges(own, doc! { "link": link }).await?;
         let set = doc! { "$set": { "resync": self.to_document() } };
-        let statement = doc! { "q": { "_id": link }, "u": set };
-        own.update("links", vec![statement]).await.map(|_| ())
+        lease.change_link(Side::B, set).await
+    }
+
+    /// Everything of it is settled: from here on events meet what it has compared. The next job takes
+    /// the place of this one, with what is said of it.
+    ///
+    /// # Errors
+    /// As [`Job::put_on_record`].
+    pub async fn put_settled(&self, lease: &Lease) -> Result<()> {
+        let mut settled = self.to_document();
+        settled.insert("settled", true);
+        lease
+            .change_link(Side::B, doc! { "$set": { "resync": settled } })
+            .await
+    }
+
+    /// Whether everything of the job on record is settled.
+    ///
+    /// # Errors
+    /// As the cluster says.
+    pub async fn is_settled(own: &Own, link: &str) -> Result<bool> {
+        let settled = doc! { "_id": link, "resync.settled": true };
+        own.holds("links", settled).await
     }
 }
 

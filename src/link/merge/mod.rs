@@ -21,10 +21,10 @@ use tokio::task::JoinSet;
 
 use super::initial_sync::Progress;
 use super::initial_sync::progress::{
-    NotDone, StoredRange, SyncState, forget_ranges, is_settled, put_settled, save_range,
-    store_ranges, stored_ranges,
+    NotDone, StoredRange, SyncState, forget_ranges, save_range, store_ranges, stored_ranges,
 };
 use super::initial_sync::survey::Surveyed;
+use super::lease::Lease;
 use super::moved::{has_moved, tell_first};
 use super::own::Own;
 use crate::change::{Mode, Namespace, Pair, Side};
@@ -62,6 +62,7 @@ pub struct Merge {
     pub shared: Arc<Shared>,
     pub clusters: Pair<Cluster>,
     pub own: Pair<Own>,
+    pub lease: Lease,
     /// Makes views, and knows what was refused.
     pub worker: Arc<Worker>,
     pub job: Job,
@@ -93,9 +94,9 @@ impl Merge {
         self.count(&found);
         self.progress.enter(SyncState::Merging);
         let (own, link) = (&self.own.b, &self.shared.facts.link);
-        let is_settled = insist(|| is_settled(own, link)).await?;
+        let is_settled = insist(|| Job::is_settled(own, link)).await?;
         let both = self.settle_all(&found, is_settled).await?;
-        insist(|| put_settled(own, link)).await?;
+        insist(|| self.job.put_settled(&self.lease)).await?;
         self.shared.exchange.release_both();
         self.progress.enter(SyncState::BuildingIndexes);
         for both in &both {
@@ -293,8 +294,7 @@ impl Merge {
         let link = &self.shared.facts.link;
         for side in Side::BOTH {
             let change = doc! { "$set": { "initial_sync": "done" }, "$unset": { "resync": "" } };
-            let done = doc! { "q": { "_id": link }, "u": change };
-            insist(|| self.own[side].update("links", vec![done.clone()])).await?;
+            insist(|| self.lease.change_link(side, change.clone())).await?;
         }
         // Not before that: the next process would compare everything once more.
         insist(|| forget_ranges(&self.own.b, doc! { "link": link })).await?;

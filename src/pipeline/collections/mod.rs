@@ -9,8 +9,8 @@ mod routing;
 mod stored;
 
 pub use listing::{
-    Listed, create, indexes, indexes_if_there, is_simple, list, name_of, too_long, unsupported,
-    uuid_in,
+    Listed, create, indexes, indexes_if_there, is_simple, list, list_all, name_of, too_long,
+    unsupported, uuid_in,
 };
 pub use pairing::Pairing;
 
