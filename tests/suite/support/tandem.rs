@@ -1,6 +1,6 @@
 //! The built binary: its configuration file, its background run, its other commands.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read, Seek};
 use std::path::PathBuf;
@@ -188,28 +188,35 @@ impl Tandem {
         report["conflicts"].as_array().expect("conflicts").clone()
     }
 
-    /// The records, once the local report has all that stand on the clusters: a record gets there a
-    /// moment after the transaction that both sides' documents tell of.
+    /// The records, once the local report says of all of them what the clusters say: a record, or that
+    /// it is overturned, gets there a moment after the transaction that both sides' documents tell of.
     pub async fn all_conflicts(&self, env: &TestEnv) -> Vec<Value> {
         const SOON: Duration = Duration::from_secs(10);
-        let mut ids = BTreeSet::new();
+        const OVERTURNED: &str = "overturned";
+        let mut there = BTreeMap::new();
         for client in [env.a.client(), env.b.client()] {
             let records = client
                 .database("__tandem")
                 .collection::<Document>("conflicts");
-            let cursor = records.find(doc! {}).projection(doc! { "_id": 1 }).await;
+            let wanted = doc! { "status": 1 };
+            let cursor = records.find(doc! {}).projection(wanted).await;
             let found: Vec<Document> = cursor.expect("find").try_collect().await.expect("records");
-            ids.extend(
-                found
-                    .iter()
-                    .filter_map(|record| record.get_str("_id").ok().map(str::to_owned)),
-            );
+            there.extend(found.iter().filter_map(|record| {
+                let is_overturned = record.get_str("status").is_ok_and(|one| one == OVERTURNED);
+                Some((record.get_str("_id").ok()?.to_owned(), is_overturned))
+            }));
         }
         wait_for("the report has all records", SOON, || async {
             let records = self.conflicts(&[]);
-            let known: BTreeSet<_> = records.iter().filter_map(|r| r["id"].as_str()).collect();
-            let whole = ids.iter().all(|id| known.contains(id.as_str()));
-            whole.then(|| records.clone())
+            let known = records
+                .iter()
+                .map(|one| (one["id"].as_str(), &one["status"]));
+            let known: BTreeMap<_, _> = known.collect();
+            let says_so = |(id, is_overturned): (&String, &bool)| {
+                let status = known.get(&Some(id.as_str()));
+                status.is_some_and(|status| !is_overturned || *status == OVERTURNED)
+            };
+            there.iter().all(says_so).then(|| records.clone())
         })
         .await
     }
