@@ -43,14 +43,15 @@ pub enum Fault {
 
 #[cfg(debug_assertions)]
 impl Fault {
-    /// Names one of them.
+    /// Names one of them, or several with `+` between them.
     pub const VARIABLE: &str = "TANDEM_FAULT";
 
     pub fn is_on(self) -> bool {
         use std::sync::LazyLock;
         static CHOSEN: LazyLock<Option<String>> =
             LazyLock::new(|| std::env::var(Fault::VARIABLE).ok());
-        CHOSEN.as_deref() == Some(self.name())
+        let chosen = CHOSEN.as_deref().unwrap_or_default();
+        chosen.split('+').any(|name| name == self.name())
     }
 
     /// Whether an environment variable is the switch, so that no configuration has to know it.
