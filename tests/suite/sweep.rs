@@ -268,8 +268,8 @@ impl Sweep {
         let mut random = Random::new(self.seed).fork(7);
         let (mut left, tries_max, budget) = match extent {
             // A busier run makes fewer calls than the one that was counted.
-            Extent::Some(tries) => (early(&all), tries, Duration::MAX),
-            Extent::Every(budget) => (all.clone(), all.len(), budget),
+            Extent::Some(tries) => (strace::early(&all), tries, Duration::MAX),
+            Extent::Every(budget) => (strace::of_this_part(&all), all.len(), budget),
         };
         let (started, mut tried, mut killed, mut ended) = (Instant::now(), 0, 0, Vec::new());
         while tried < tries_max && started.elapsed() < budget && !left.is_empty() {
@@ -294,13 +294,6 @@ impl Sweep {
         );
         assert!(killed > 0, "nothing was killed");
     }
-}
-
-/// The first quarter of each name.
-fn early(all: &[Call]) -> Vec<Call> {
-    let count = |name| all.iter().filter(|(other, _)| *other == name).count();
-    let is_early = |call: &&Call| call.1 <= count(call.0).div_ceil(4);
-    all.iter().filter(is_early).copied().collect()
 }
 
 fn unique_index() -> Document {

@@ -17,6 +17,9 @@ pub enum Calls {
     Marker,
 }
 
+/// Which calls of a sweep have their turn, as 1/3, 2/3 or 3/3: by default all of them.
+const PART: &str = "TANDEM_SWEEP_PART";
+
 /// A call by its name, and how many of that name a thread has made with it: strace counts each name
 /// and each thread by itself.
 pub type Call = (&'static str, usize);
@@ -136,4 +139,22 @@ pub fn all_calls(calls: Calls, file: &Path) -> Vec<Call> {
         all.extend((1..=most).map(|number| (*name, number)));
     }
     all
+}
+
+/// Those of the part that the environment tells, by their numbers.
+pub fn of_this_part(all: &[Call]) -> Vec<Call> {
+    let Ok(part) = std::env::var(PART) else {
+        return all.to_vec();
+    };
+    let part = part.split_once('/').expect("a part of so many");
+    let (part, parts): (usize, usize) = (part.0.parse().unwrap(), part.1.parse().unwrap());
+    let is_of_it = |call: &&Call| call.1 % parts == part % parts;
+    all.iter().filter(is_of_it).copied().collect()
+}
+
+/// The first quarter of each name.
+pub fn early(all: &[Call]) -> Vec<Call> {
+    let count = |name| all.iter().filter(|(other, _)| *other == name).count();
+    let is_early = |call: &&Call| call.1 <= count(call.0).div_ceil(4);
+    all.iter().filter(is_early).copied().collect()
 }
