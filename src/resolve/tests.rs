@@ -65,8 +65,13 @@ fn ledger_of(a: &[i64], b: &[i64]) -> Ledger {
 }
 
 fn planned(ledger: &Ledger, pipeline: PipelineId) -> Plan {
+    next(ledger, pipeline, 10)
+}
+
+/// The next batch, of so many events at most.
+fn next(ledger: &Ledger, pipeline: PipelineId, operations_max: usize) -> Plan {
     let limits = BatchLimits {
-        operations_max: 10,
+        operations_max,
         bytes_max: 1000,
     };
     match ledger

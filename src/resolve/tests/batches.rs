@@ -2,21 +2,6 @@
 
 use super::*;
 
-/// The next batch, of so many events at most.
-fn next(ledger: &Ledger, pipeline: PipelineId, operations_max: usize) -> Plan {
-    let limits = BatchLimits {
-        operations_max,
-        bytes_max: 1000,
-    };
-    match ledger
-        .plan(pipeline, 0, limits, &Caution::default())
-        .unwrap()
-    {
-        Next::Apply(plan) => plan,
-        other => panic!("nothing to apply: {other:?}"),
-    }
-}
-
 /// When the writes were made that go on record.
 fn losers(plan: &Plan) -> Vec<u32> {
     let losers = only(plan).losers(plan.pipeline.source()).into_iter();
