@@ -1,6 +1,7 @@
 //! Decisions of the ledger, one race at a time.
 
 mod batches;
+mod retries;
 
 use std::sync::Arc;
 
