@@ -2,8 +2,12 @@
 
 use bson::spec::ElementType;
 use bson::{Decimal128, RawDocument};
+use smallvec::SmallVec;
 
 use super::raw::{DEPTH_MAX, RawElement, elements};
+
+/// Canonical bytes; those of numbers, ObjectIds and UUIDs take no allocation.
+pub type Canonical = SmallVec<[u8; 24]>;
 
 /// Tags of the canonical form. Only equality matters, not order.
 const INTEGER: u8 = 1;
@@ -18,13 +22,13 @@ const ARRAY: u8 = 7;
 ///
 /// 1, 1.0 and Decimal 1 come to the same bytes, inside sub-documents and their arrays too; the fields of a
 /// sub-document keep their order, since the server tells `{a, b}` from `{b, a}`.
-pub fn canonical(element: &RawElement<'_>) -> Vec<u8> {
-    let mut out = Vec::with_capacity(element.bytes.len() + 8);
+pub fn canonical(element: &RawElement<'_>) -> Canonical {
+    let mut out = Canonical::new();
     append(element, 0, &mut out);
     out
 }
 
-fn append(element: &RawElement<'_>, depth: usize, out: &mut Vec<u8>) {
+fn append(element: &RawElement<'_>, depth: usize, out: &mut Canonical) {
     let (kind, value) = element.kind_and_value();
     match ElementType::from(kind) {
         Some(ElementType::Int32) => integer(i64::from(i32::from_le_bytes(fixed(value))), out),
@@ -45,7 +49,7 @@ fn append(element: &RawElement<'_>, depth: usize, out: &mut Vec<u8>) {
     }
 }
 
-fn nested(tag: u8, value: &[u8], depth: usize, out: &mut Vec<u8>) {
+fn nested(tag: u8, value: &[u8], depth: usize, out: &mut Canonical) {
     let parts = RawDocument::from_bytes(value)
         .ok()
         .filter(|_| depth < DEPTH_MAX)
@@ -65,12 +69,12 @@ fn nested(tag: u8, value: &[u8], depth: usize, out: &mut Vec<u8>) {
     out.push(0);
 }
 
-fn integer(value: i64, out: &mut Vec<u8>) {
+fn integer(value: i64, out: &mut Canonical) {
     out.push(INTEGER);
     out.extend_from_slice(&value.to_be_bytes());
 }
 
-fn double(value: f64, out: &mut Vec<u8>) {
+fn double(value: f64, out: &mut Canonical) {
     /// 2^63, the first double past the range of int64.
     const INT64_END: f64 = 9_223_372_036_854_775_808.0;
     /// Enough digits to write any double out in full.
@@ -95,7 +99,7 @@ fn double(value: f64, out: &mut Vec<u8>) {
     }
 }
 
-fn decimal(value: &Decimal128, out: &mut Vec<u8>) {
+fn decimal(value: &Decimal128, out: &mut Canonical) {
     let text = value.to_string();
     let (negative, text) = match text.strip_prefix('-') {
         Some(rest) => (true, rest),
@@ -117,7 +121,7 @@ fn decimal(value: &Decimal128, out: &mut Vec<u8>) {
 }
 
 /// `digits` × 10^`exponent`: as an integer where it is one that int64 holds, else normalised.
-fn number(negative: bool, digits: &str, exponent: i64, out: &mut Vec<u8>) {
+fn number(negative: bool, digits: &str, exponent: i64, out: &mut Canonical) {
     const INT64_DIGITS_MAX: i64 = 19;
     let significant = digits.trim_start_matches('0');
     let trimmed = significant.trim_end_matches('0');
@@ -135,7 +139,7 @@ fn number(negative: bool, digits: &str, exponent: i64, out: &mut Vec<u8>) {
     real(negative, trimmed, exponent, out);
 }
 
-fn real(negative: bool, digits: &str, exponent: i64, out: &mut Vec<u8>) {
+fn real(negative: bool, digits: &str, exponent: i64, out: &mut Canonical) {
     out.push(REAL);
     out.push(u8::from(negative));
     out.extend_from_slice(digits.as_bytes());
@@ -156,7 +160,7 @@ mod tests {
     use super::*;
     use bson::{Bson, RawDocumentBuf, doc};
 
-    fn of(value: impl Into<Bson>) -> Vec<u8> {
+    fn of(value: impl Into<Bson>) -> Canonical {
         let document = RawDocumentBuf::try_from(&doc! { "_id": value.into() }).unwrap();
         canonical(&elements(&document).unwrap()[0])
     }

@@ -8,7 +8,7 @@ use bson::{RawDocument, RawDocumentBuf};
 use sha2::{Digest, Sha256};
 
 use super::Namespace;
-use super::canonical::canonical;
+use super::canonical::{Canonical, canonical};
 use super::event::ALLOCATION_BYTES;
 use super::raw::{document_of, each_element, elements, renamed};
 
@@ -21,7 +21,7 @@ struct Inner {
     namespace: Namespace,
     /// `{ _id: … }` as the event carried it: the type of the number is kept.
     raw: RawDocumentBuf,
-    canonical: Vec<u8>,
+    canonical: Canonical,
     hash: u64,
 }
 

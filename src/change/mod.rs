@@ -31,7 +31,7 @@ pub use policy::{Mode, Policy};
 pub use position::{AppliedThrough, ObservedThrough, Position};
 pub use raw::{
     DEPTH_MAX, LIST_ELEMENT_BYTES_MAX, RawElement, document_of, each_element, elements,
-    is_deeper_than, renamed, with_list,
+    is_deeper_than, renamed, with_list, with_room,
 };
 pub use raw_event::RawEvent;
 pub use record::{

@@ -34,6 +34,21 @@ impl Position {
         }
     }
 
+    /// Behind everything that happened before `time`; none where nothing can have.
+    pub fn before(time: Timestamp, token: impl Into<Arc<str>>) -> Option<Self> {
+        let before = match time.increment.checked_sub(1) {
+            Some(increment) => Timestamp {
+                time: time.time,
+                increment,
+            },
+            None => Timestamp {
+                time: time.time.checked_sub(1)?,
+                increment: u32::MAX,
+            },
+        };
+        Some(Self::after_all_of(before, token))
+    }
+
     /// Whether nothing that happened at `time` or before is behind it.
     pub fn covers(&self, time: Timestamp) -> bool {
         self.time > time || (self.time == time && self.whole)

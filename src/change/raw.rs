@@ -105,6 +105,14 @@ pub fn document_of<'a>(
     RawDocumentBuf::from_bytes(bytes).expect("elements of a document make a document")
 }
 
+/// An empty document with room for so many bytes of elements.
+pub fn with_room(bytes: usize) -> RawDocumentBuf {
+    const EMPTY: [u8; 5] = [5, 0, 0, 0, 0];
+    let mut document = Vec::with_capacity(EMPTY.len() + bytes);
+    document.extend_from_slice(&EMPTY);
+    RawDocumentBuf::from_bytes(document).expect("an empty document")
+}
+
 /// What a list needs for an element besides its value: type, index and the index's end.
 pub const LIST_ELEMENT_BYTES_MAX: usize = 12;
 

@@ -1,6 +1,8 @@
 //! Reads a cluster's history: first what former processes of the link wrote, then what applications
 //! write.
 
+use std::time::Duration;
+
 use bson::{Timestamp, Uuid};
 
 use super::initial_sync::survey::included;
@@ -12,8 +14,8 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::pipeline::{Exchange, Pause, is_simple, uuid_in};
 use crate::source::{
-    Decoder, LeftOut, Moment, Observed, Observer, Origin, Reader, SimpleCollection, StreamFilter,
-    Until,
+    Decoder, LeftOut, Moment, Observed, Observer, Origin, Patience, Reader, SimpleCollection,
+    StreamFilter, Until, first_data_written, timed,
 };
 
 /// One cluster, and from where on it is read.
@@ -58,28 +60,60 @@ impl SideHistory {
         let mut pause = |works: bool| match works {
             true => {
                 outages.reset();
-                std::time::Duration::ZERO
+                Duration::ZERO
             }
             false => outages.wait(),
         };
-        let former = FormerWrites {
-            exchange,
-            link: observer.clone(),
-        };
-        let sessions = self.tags.clone();
         // Both streams pass the moment of the start by it, even if nothing else is written.
         exchange.ask_for_marker(self.side);
-        self.reader(Origin::Tandem { sessions }, former)
-            .run(Until::Passed(self.recover_to), &mut pause)
-            .await?;
+        if let Some(first) = self.first_written(&observer, &mut pause).await? {
+            let before = Position::before(first, self.from.token.clone());
+            let from = before.map_or(self.from.clone(), |before| before.max(self.from.clone()));
+            let former = FormerWrites {
+                exchange,
+                link: observer.clone(),
+            };
+            let sessions = self.tags.clone();
+            self.reader(Origin::Tandem { sessions }, former, from)
+                .run(Until::Passed(self.recover_to), &mut pause)
+                .await?;
+        }
         exchange.own_writes_known(self.side);
         let hidden = self.tags.clone();
-        self.reader(Origin::Applications { hidden }, observer)
+        self.reader(Origin::Applications { hidden }, observer, self.from.clone())
             .run(Until::Cancelled, &mut pause)
             .await
     }
 
-    fn reader<O: Observer>(&self, origin: Origin, observer: O) -> Reader<O> {
+    /// When former processes wrote data first, up to the moment of the start. As a rule they have
+    /// not since what is to be read: then no stream need go through a backlog to find that out, which
+    /// takes the server several times as long.
+    async fn first_written(
+        &self,
+        observer: &LinkObserver,
+        pause: &mut impl FnMut(bool) -> Duration,
+    ) -> Result<Option<Timestamp>> {
+        let own_database = self.config.namespaces.own_database();
+        let range = (self.from.time, self.recover_to);
+        let mut patience = Patience::usual(&self.cluster);
+        loop {
+            let cluster = self.cluster.waiting(patience.time_max);
+            let look = first_data_written(&cluster, &self.tags, own_database, range);
+            let (found, took) = timed(look).await;
+            let error = match found {
+                Err(error) if error.is_retryable() => error,
+                found => return found,
+            };
+            observer.reachable(self.side, Some(&error));
+            patience.took = took;
+            patience.learn(&self.cluster).await;
+            let wait = pause(false);
+            tracing::warn!(cluster = %self.cluster.name, %error, wait_ms = wait.as_millis() as u64, "cannot look for former writes, looking again");
+            tokio::time::sleep(wait).await;
+        }
+    }
+
+    fn reader<O: Observer>(&self, origin: Origin, observer: O, from: Position) -> Reader<O> {
         let config = &self.config;
         let decoder = Decoder::new(
             self.side,
@@ -103,7 +137,7 @@ impl SideHistory {
             decoder,
             filter,
             observer,
-            self.from.clone(),
+            from,
             self.single_writes_are_whole,
         )
     }

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bson::{DateTime, Uuid};
+use smallvec::SmallVec;
 
 use super::own::Own;
 use crate::change::{DocumentKey, Namespace, Pair, SharedEvent, Side};
@@ -59,12 +60,17 @@ impl LinkObserver {
         broken[side].clone()
     }
 
-    fn take(&self, side: Side, moment: Moment, ddl: &mut Vec<DdlEvent>) -> Result<HandedOver> {
+    fn take(
+        &self,
+        side: Side,
+        moment: Moment,
+        now_ms: i64,
+        ddl: &mut Vec<DdlEvent>,
+    ) -> Result<HandedOver> {
         let mut handed = HandedOver {
-            local: Vec::new(),
+            local: SmallVec::new(),
             through: moment.through,
         };
-        let now_ms = DateTime::now().timestamp_millis();
         for event in moment.observed {
             let collection = event.collection;
             match event.observed {
@@ -77,12 +83,15 @@ impl LinkObserver {
                 Observed::Own(_) | Observed::Passing => {}
             }
         }
-        let counters = &self.shared.counters[side];
-        counters.totals().events_read += handed.local.len() as u64;
-        if let Some(wall) = moment.wall_time_ms {
-            counters.seen().observed_wall_ms = Some(wall);
-        }
         Ok(handed)
+    }
+
+    fn count(&self, side: Side, events: usize, last_wall_time_ms: Option<i64>) {
+        let counters = &self.shared.counters[side];
+        counters.totals().events_read += events as u64;
+        if last_wall_time_ms.is_some() {
+            counters.seen().observed_wall_ms = last_wall_time_ms;
+        }
     }
 
     /// The collection's lasting name, where it is not the one of the event.
@@ -249,9 +258,13 @@ impl LinkObserver {
 impl Observer for LinkObserver {
     async fn observe(&self, side: Side, moments: Vec<Moment>) -> Result<()> {
         let mut ready = Vec::with_capacity(moments.len());
+        let now_ms = DateTime::now().timestamp_millis();
+        let (mut events, mut wall_time_ms) = (0, None);
         for moment in moments {
             let mut ddl = Vec::new();
-            let handed = self.take(side, moment, &mut ddl)?;
+            wall_time_ms = moment.wall_time_ms.or(wall_time_ms);
+            let handed = self.take(side, moment, now_ms, &mut ddl)?;
+            events += handed.local.len();
             if !ddl.is_empty() {
                 // What came before must not wait for the record of the change.
                 let before = std::mem::take(&mut ready);
@@ -262,6 +275,7 @@ impl Observer for LinkObserver {
             }
             ready.push(handed);
         }
+        self.count(side, events, wall_time_ms);
         self.hand_over(side, ready).await
     }
 

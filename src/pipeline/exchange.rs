@@ -6,6 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bson::Timestamp;
+use smallvec::SmallVec;
 use tokio::sync::Notify;
 
 use super::commits::{Commits, LaneId};
@@ -37,7 +38,7 @@ pub struct Exchange {
 /// One whole cluster time, as the ledger takes it.
 #[derive(Debug)]
 pub struct HandedOver {
-    pub local: Vec<SharedEvent>,
+    pub local: SmallVec<[SharedEvent; 1]>,
     pub through: Position,
 }
 

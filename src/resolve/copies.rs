@@ -7,8 +7,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use bson::{RawDocumentBuf, Timestamp};
+use smallvec::smallvec;
 
-use super::decide::{Action, Decision, undecided};
+use super::decide::{Action, Decision, Events, undecided};
 use super::ledger::Ledger;
 use super::plan::{Caution, Plan};
 use super::requests::{Ticket, unread_write};
@@ -101,11 +102,11 @@ impl Ledger {
         let is_plain = self.is_unknown(key) && !caution.full_state.contains(key);
         if !is_plain || caution.dead_letters.contains(key) {
             let unread = unread_write(key, plan.read_at.time);
-            let mut decision = self.decide_key(plan, key, vec![unread], true)?;
+            let mut decision = self.decide_key(plan, key, smallvec![unread], true)?;
             decision.fresh = is_plain;
             return Ok(decision);
         }
-        let mut decision = undecided(key, Vec::new());
+        let mut decision = undecided(key, Events::new());
         decision.action = Action::FullState;
         decision.fresh = true;
         let written = self.clusters[plan.pipeline.source()].written.as_ref();

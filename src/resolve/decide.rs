@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bson::{RawDocumentBuf, Timestamp};
+use smallvec::SmallVec;
 
 use super::requests::{is_unread, unread_write};
 use super::rules::Rules;
@@ -11,6 +12,9 @@ use super::state::{KeyState, Known};
 use crate::change::{DocumentKey, Mode, Operation, Reason, SharedEvent, Side};
 use crate::error::Result;
 use crate::fault::Fault;
+
+/// Those of one document in a batch, mostly one.
+pub type Events = SmallVec<[SharedEvent; 1]>;
 
 /// What is written to the target's document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,7 +43,7 @@ pub struct Conflict {
 pub struct Decision {
     pub key: DocumentKey,
     /// The events of the batch that still count, in source order.
-    pub events: Vec<SharedEvent>,
+    pub events: Events,
     pub action: Action,
     pub conflict: Option<Conflict>,
     /// Leave a note on the target, with this value: the other pipeline must send full state next.
@@ -118,7 +122,7 @@ pub(super) fn decide(
     rules: &Rules,
     source: Side,
     known: Known<'_>,
-    batch: Vec<SharedEvent>,
+    batch: Events,
     full_state_wanted: bool,
     read_at: Timestamp,
 ) -> Result<Decision> {
@@ -151,7 +155,7 @@ pub(super) fn decide(
     if !theirs.is_empty() {
         let mut mine = known.live(source)?;
         if mine.is_empty() {
-            mine = decision.events.clone();
+            mine = decision.events.to_vec();
         }
         let conflict = match retried {
             true => retried_over(known.key, source, read_at, mine, theirs),
@@ -212,7 +216,7 @@ fn note_of(event: &SharedEvent, read_at: Timestamp) -> Arc<str> {
     }
 }
 
-pub(super) fn undecided(key: &DocumentKey, events: Vec<SharedEvent>) -> Decision {
+pub(super) fn undecided(key: &DocumentKey, events: Events) -> Decision {
     Decision {
         key: key.clone(),
         events,

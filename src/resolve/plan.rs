@@ -3,7 +3,9 @@
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 
-use super::decide::{Action, Decision, decide};
+use smallvec::smallvec;
+
+use super::decide::{Action, Decision, Events, decide};
 use super::gate::Gates;
 use super::ledger::{Lane, Ledger};
 use super::notes::LostWrite;
@@ -218,8 +220,8 @@ impl Ledger {
 
     /// The events of each key, in the order of the first one of each, and how many have no
     /// counterpart any more.
-    fn by_key(&self, batch: &[SharedEvent]) -> (Vec<Vec<SharedEvent>>, usize) {
-        let mut by_key: Vec<Vec<SharedEvent>> = Vec::with_capacity(batch.len());
+    fn by_key(&self, batch: &[SharedEvent]) -> (Vec<Events>, usize) {
+        let mut by_key: Vec<Events> = Vec::with_capacity(batch.len());
         let mut places: KeyMap<usize> =
             KeyMap::with_capacity_and_hasher(batch.len(), Default::default());
         let mut passed_over = 0;
@@ -232,7 +234,7 @@ impl Ledger {
                 Entry::Occupied(place) => by_key[*place.get()].push(event.clone()),
                 Entry::Vacant(place) => {
                     place.insert(by_key.len());
-                    by_key.push(vec![event.clone()]);
+                    by_key.push(smallvec![event.clone()]);
                 }
             }
         }
@@ -252,7 +254,7 @@ impl Ledger {
         &self,
         plan: &Plan,
         key: &DocumentKey,
-        batch: Vec<SharedEvent>,
+        batch: Events,
         full_state: bool,
     ) -> Result<Decision> {
         let unknown = KeyState::default();

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bson::{Timestamp, rawdoc};
 
 use super::copies::Copied;
-use super::decide::Action;
+use super::decide::{Action, Events};
 use super::ledger::{Lane, Ledger};
 use super::plan::{BatchLimits, Caution, Plan};
 use crate::change::{
@@ -153,7 +153,7 @@ impl Ledger {
             let target = plan.pipeline.target();
             let mut decision = match &request.purpose {
                 Purpose::Retry if self.is_being_settled(target, key) => continue,
-                Purpose::Retry => self.decide_key(plan, key, Vec::new(), true)?,
+                Purpose::Retry => self.decide_key(plan, key, Events::new(), true)?,
                 Purpose::Copy(copied) => {
                     let decision = self.decide_copy(plan, copied, caution)?;
                     if dead && decision.action != Action::Skip {

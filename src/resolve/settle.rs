@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use bson::{RawDocument, Timestamp, rawdoc};
 use sha2::{Digest, Sha256};
+use smallvec::smallvec;
 
 use super::Ledger;
 use super::decide::{Action, Conflict, Decision, full_state, undecided};
@@ -155,7 +156,7 @@ impl Ledger {
             (_, true) => Outcome::Open,
         };
         let unread = unread_write(&request.key, plan.read_at.time);
-        let mut decision = undecided(&request.key, vec![unread]);
+        let mut decision = undecided(&request.key, smallvec![unread]);
         let pending = known.pending_since(source, 0);
         decision.outlives_batch = pending.is_some_and(|since| since <= plan.read_at.time);
         if outcome == Outcome::Open {

@@ -2,6 +2,8 @@
 
 mod decode;
 mod left_out;
+mod oplog;
+mod patience;
 mod reader;
 mod snapshot;
 mod stream;
@@ -9,6 +11,7 @@ mod too_large;
 
 pub use decode::{DdlEvent, Decoded, Decoder, Observed};
 pub use left_out::{LeftOut, SimpleCollection};
+pub use oplog::{first_data_written, has_entries, oldest_entry};
+pub use patience::{Patience, timed};
 pub use reader::{Moment, Observer, Origin, Reader, StreamFilter, Until};
 pub use snapshot::{Place, read_at};
-pub use stream::{has_entries, oldest_entry};

@@ -6,10 +6,11 @@
 use std::time::Duration;
 
 use bson::{Timestamp, Uuid};
-use tokio::time::Instant;
+use smallvec::SmallVec;
 
 use super::decode::{Decoded, Decoder};
 use super::left_out::LeftOut;
+use super::patience::{Patience, timed};
 use super::stream::{BATCH_EVENTS_MAX, Stream, documents, post_batch_token, proven_by};
 use super::too_large::{TooLarge, Way, not_deliverable};
 use crate::change::{NamespaceFilter, Position, Side};
@@ -35,14 +36,14 @@ pub enum Origin {
     Tandem { sessions: Vec<Uuid> },
 }
 
-/// A whole cluster time, or the proof that nothing happened up to one.
+/// A whole cluster time, mostly that of one write, or the proof that nothing happened up to one.
 #[derive(Debug)]
 pub struct Moment {
     /// Everything up to here is known now.
     pub through: Position,
     /// The wall time of the last event, ms since 1970; none where there was no event.
     pub wall_time_ms: Option<i64>,
-    pub observed: Vec<Decoded>,
+    pub observed: SmallVec<[Decoded; 1]>,
 }
 
 /// Whoever the history is handed to.
@@ -85,33 +86,15 @@ pub struct Reader<O> {
     /// Where the stream was opened: what is not past `complete` there has been seen before.
     opened_at: Timestamp,
     /// Events of one cluster time that may not be all of it.
-    open: Vec<Decoded>,
+    open: SmallVec<[Decoded; 1]>,
     /// One plain write makes exactly one event of its time (servers before 8).
     single_writes_are_whole: bool,
     patience: Patience,
     too_large: TooLarge,
 }
 
-/// How long the server may take for one batch. It answers once it has found an event that passes,
-/// or has come to the end: behind a backlog of which nothing passes that takes as long as it takes.
-#[derive(Clone, Copy)]
-struct Patience {
-    time_max: Duration,
-    /// The last answer, or the lack of one.
-    took: Duration,
-}
-
-/// To go through the largest of oplogs.
-const PATIENCE_MAX: Duration = Duration::from_secs(3600);
-
 /// A batch of so many bytes is full whatever number of events it has.
 const FULL_BYTES: usize = 8 * 1024 * 1024;
-
-async fn timed<T>(answer: impl Future<Output = T>) -> (T, Duration) {
-    let asked_at = Instant::now();
-    let answer = answer.await;
-    (answer, asked_at.elapsed())
-}
 
 /// When a reader stops by itself.
 #[derive(Debug, Clone, Copy)]
@@ -142,10 +125,7 @@ impl<O: Observer> Reader<O> {
         from: Position,
         single_writes_are_whole: bool,
     ) -> Self {
-        let patience = Patience {
-            time_max: cluster.operation_timeout,
-            took: Duration::ZERO,
-        };
+        let patience = Patience::usual(&cluster);
         Self {
             cluster,
             decoder,
@@ -153,7 +133,7 @@ impl<O: Observer> Reader<O> {
             observer,
             opened_at: from.time,
             complete: from,
-            open: Vec::new(),
+            open: SmallVec::new(),
             single_writes_are_whole,
             patience,
             too_large: TooLarge::default(),
@@ -181,7 +161,7 @@ impl<O: Observer> Reader<O> {
                 Err(error) => return Err(error),
             };
             self.observer.reachable(self.cluster.side, Some(&error));
-            self.learn_patience().await;
+            self.patience.learn(&self.cluster).await;
             let wait = pause(false);
             tracing::warn!(cluster = %self.cluster.name, %error, wait_ms = wait.as_millis() as u64, "change stream broke, opening again");
             tokio::time::sleep(wait.min(REOPEN_BACKOFF_MAX)).await;
@@ -294,17 +274,6 @@ impl<O: Observer> Reader<O> {
         }
     }
 
-    /// Where only the stream of a cluster that is well has taken too long, it may take longer.
-    async fn learn_patience(&mut self) {
-        let Patience { time_max, took } = self.patience;
-        if took < time_max || !self.cluster.answers().await {
-            return;
-        }
-        self.patience.time_max = (time_max * 2).min(PATIENCE_MAX.max(time_max));
-        let time_max_s = self.patience.time_max.as_secs_f64();
-        tracing::info!(cluster = %self.cluster.name, time_max_s, "the cluster is well, its change stream may take longer");
-    }
-
     /// The whole cluster times that a batch completes.
     fn take(&mut self, batch: &Batch, token_is_proof: bool) -> Result<Vec<Moment>> {
         let mut moments = Vec::new();
@@ -349,7 +318,7 @@ impl<O: Observer> Reader<O> {
                 moments.push(Moment {
                     through,
                     wall_time_ms: None,
-                    observed: Vec::new(),
+                    observed: SmallVec::new(),
                 });
             }
         }

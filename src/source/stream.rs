@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bson::{RawArrayBuf, RawDocument, RawDocumentBuf, Timestamp, Uuid, cstr, doc, rawdoc};
+use bson::{RawArrayBuf, RawDocument, RawDocumentBuf, Timestamp, Uuid, cstr, rawdoc};
 
 use super::reader::{Origin, StreamFilter};
 use crate::change::{Position, fixed_database};
@@ -112,18 +112,7 @@ pub fn token_time(token: &str) -> Option<Timestamp> {
 /// Everything before the time of a post-batch token is known; at that time itself more events of
 /// one transaction may follow.
 pub fn proven_by(token: &str) -> Option<Position> {
-    let time = token_time(token)?;
-    let before = match time.increment.checked_sub(1) {
-        Some(increment) => Timestamp {
-            time: time.time,
-            increment,
-        },
-        None => Timestamp {
-            time: time.time.checked_sub(1)?,
-            increment: u32::MAX,
-        },
-    };
-    Some(Position::after_all_of(before, token))
+    Position::before(token_time(token)?, token)
 }
 
 impl StreamFilter {
@@ -182,42 +171,6 @@ fn either(one: RawDocumentBuf, other: RawDocumentBuf) -> RawArrayBuf {
     either.push(one);
     either.push(other);
     either
-}
-
-/// The time of the oldest entry in a cluster's oplog.
-///
-/// # Errors
-/// As the server says.
-pub async fn oldest_entry(cluster: &Cluster) -> Result<Option<Timestamp>> {
-    let command = doc! { "find": "oplog.rs", "sort": { "$natural": 1 }, "limit": 1, "projection": { "ts": 1 } };
-    let doing = format!("read the oplog of {}", cluster.name);
-    let reply = cluster.command("local", command, &doing).await?;
-    let first = reply
-        .get_document("cursor")
-        .and_then(|cursor| cursor.get_array("firstBatch"))
-        .ok()
-        .and_then(|batch| batch.first()?.as_document()?.get_timestamp("ts").ok());
-    Ok(first)
-}
-
-/// Whether a cluster's oplog has an entry between two times, both included.
-///
-/// # Errors
-/// As the server says.
-pub async fn has_entries(cluster: &Cluster, from: Timestamp, to: Timestamp) -> Result<bool> {
-    let command = doc! {
-        "find": "oplog.rs",
-        "filter": { "ts": { "$gte": from, "$lte": to } },
-        "projection": { "ts": 1 },
-        "limit": 1,
-        "singleBatch": true,
-    };
-    let doing = format!("read the oplog of {}", cluster.name);
-    let reply = cluster.command("local", command, &doing).await?;
-    let first = reply
-        .get_document("cursor")
-        .and_then(|cursor| cursor.get_array("firstBatch"));
-    Ok(first.is_ok_and(|batch| !batch.is_empty()))
 }
 
 /// An event's body, for the reader.

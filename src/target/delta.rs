@@ -11,12 +11,15 @@ use std::collections::BTreeSet;
 use std::ops::Bound;
 
 use bson::{RawArrayBuf, RawDocument, RawDocumentBuf, cstr, rawdoc};
+use smallvec::SmallVec;
 
-use super::statements::update;
-use crate::change::{ChangeEvent, DEPTH_MAX, RawElement, document_of, each_element, renamed};
+use super::statements::{FRAME_BYTES, update};
+use crate::change::{
+    ChangeEvent, DEPTH_MAX, RawElement, document_of, each_element, renamed, with_room,
+};
 
 /// The statements of an update event, to be run in order; none where only full state will do.
-pub fn update_statements(event: &ChangeEvent) -> Option<Vec<RawDocumentBuf>> {
+pub fn update_statements(event: &ChangeEvent) -> Option<SmallVec<[RawDocumentBuf; 1]>> {
     let mut delta = Delta::default();
     delta.read(event.difference()?, "", 0)?;
     let steps = delta.steps();
@@ -122,8 +125,10 @@ impl<'a> Delta<'a> {
             && let removed = self.removed.iter().map(AsRef::as_ref).collect()
             && run.iter().all(|field| !overlaps_any(&field.path, &removed))
         {
-            let operators = first.get_or_insert_default();
-            operators.append(cstr!("$set"), set(run));
+            let fields = set(run);
+            let operators =
+                first.get_or_insert_with(|| with_room(fields.as_bytes().len() + FRAME_BYTES));
+            operators.append(cstr!("$set"), fields);
             steps.push(step(first.take(), run));
             runs = rest.to_vec();
         }

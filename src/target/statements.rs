@@ -6,7 +6,10 @@ use bson::raw::RawElement;
 use bson::spec::ElementType;
 use bson::{RawArrayBuf, RawDocument, RawDocumentBuf, Timestamp, cstr, rawdoc};
 
-use crate::change::{DocumentKey, SharedEvent, document_of, elements};
+use crate::change::{DocumentKey, SharedEvent, document_of, elements, with_room};
+
+/// What a statement has beside what it is put together from, with room to spare.
+pub(super) const FRAME_BYTES: usize = 64;
 
 /// One statement of a command; of an `insert` it is the document itself.
 #[derive(Debug, Clone)]
@@ -35,7 +38,7 @@ impl From<RawDocumentBuf> for Statement {
 
 /// A document to be removed by its key.
 pub fn delete(key: &DocumentKey) -> RawDocumentBuf {
-    let mut statement = RawDocumentBuf::new();
+    let mut statement = with_room(key.raw().as_bytes().len() + FRAME_BYTES);
     statement.append(cstr!("q"), key.raw());
     statement.append(cstr!("limit"), 1);
     statement
@@ -44,7 +47,8 @@ pub fn delete(key: &DocumentKey) -> RawDocumentBuf {
 /// The document becomes `document`, whether it was there or not; it must not be there unless
 /// `document` survives a replacement.
 pub fn replace(key: &DocumentKey, document: &RawDocument) -> RawDocumentBuf {
-    let mut statement = RawDocumentBuf::new();
+    let bytes = key.raw().as_bytes().len() + document.as_bytes().len();
+    let mut statement = with_room(bytes + FRAME_BYTES);
     statement.append(cstr!("q"), key.raw());
     if survives_replacement(document) {
         statement.append(cstr!("u"), document);
@@ -61,7 +65,9 @@ pub fn update(
     conditions: &RawDocument,
     operators: &RawDocument,
 ) -> RawDocumentBuf {
-    let mut statement = RawDocumentBuf::new();
+    let parts = [key.raw(), conditions, operators];
+    let bytes: usize = parts.iter().map(|part| part.as_bytes().len()).sum();
+    let mut statement = with_room(bytes + FRAME_BYTES);
     match conditions.is_empty() {
         true => statement.append(cstr!("q"), key.raw()),
         false => statement.append(cstr!("q"), keyed(key, conditions)),

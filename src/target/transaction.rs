@@ -94,7 +94,7 @@ impl<'a> Transaction<'a> {
         &mut self,
         writes: &CollectionWrites,
         collection: &CollectionInfo,
-        needs_document: &KeySet,
+        needs_document: &[DocumentKey],
     ) -> std::result::Result<(), Refusal> {
         let namespace = &collection.name;
         let removed = self
@@ -109,9 +109,10 @@ impl<'a> Transaction<'a> {
         let updated = self
             .send(UPDATE, namespace, collection, &writes.updates)
             .await?;
-        let keys = distinct(&writes.updates.keys);
+        let keys = || distinct(&writes.updates.keys);
         if updated.matched < writes.updates.keys.len() {
-            let missed = keys.into_iter().filter(|key| needs_document.contains(key));
+            let needing: KeySet = needs_document.iter().cloned().collect();
+            let missed = keys().into_iter().filter(|key| needing.contains(key));
             let missed: Vec<DocumentKey> = missed.collect();
             if missed.is_empty() {
                 return Err(Refusal::Failed(Error::bug(format!(
@@ -121,7 +122,7 @@ impl<'a> Transaction<'a> {
             return Err(Refusal::FullStateNeeded(missed));
         }
         if updated.effective < writes.updates.keys.len() && !Fault::NoTouch.is_on() {
-            self.touch_present(namespace, collection, &keys).await?;
+            self.touch_present(namespace, collection, &keys()).await?;
         }
         Ok(())
     }

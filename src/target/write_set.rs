@@ -6,10 +6,11 @@
 use std::collections::HashMap;
 
 use bson::{RawDocument, RawDocumentBuf, Uuid};
+use smallvec::SmallVec;
 
 use super::delta::update_statements;
 use super::statements::{Statement, delete, replace, survives_insert, survives_replacement};
-use crate::change::{ChangeEvent, DocumentKey, KeySet, Namespace, Operation, SharedEvent};
+use crate::change::{ChangeEvent, DocumentKey, Namespace, Operation, SharedEvent};
 
 /// What must be known of a collection of the target to write into it.
 #[derive(Debug, Clone)]
@@ -74,7 +75,7 @@ pub struct WriteSet {
     pub full_state_needed: Vec<DocumentKey>,
     /// Keys written by deltas, which need their document to be there, and without the fields that
     /// they add at its end.
-    pub needs_document: KeySet,
+    pub needs_document: Vec<DocumentKey>,
     by_name: HashMap<Namespace, usize>,
     /// Of events that were added in order.
     last_turn: HashMap<Namespace, Turn>,
@@ -134,7 +135,7 @@ impl WriteSet {
             writes.updates.push(key, statement);
         }
         if may_miss {
-            self.needs_document.insert(key.clone());
+            self.needs_document.push(key.clone());
         }
     }
 
@@ -142,9 +143,9 @@ impl WriteSet {
         &self,
         base: Option<usize>,
         events: &[SharedEvent],
-    ) -> Option<Vec<RawDocumentBuf>> {
+    ) -> Option<SmallVec<[RawDocumentBuf; 1]>> {
         let first = base.map_or(0, |at| at + 1);
-        let mut statements = Vec::with_capacity(events.len() - first);
+        let mut statements = SmallVec::new();
         for event in &events[first..] {
             statements.extend(update_statements(event)?);
         }

@@ -5,9 +5,9 @@ use std::collections::HashSet;
 use bson::{Bson, Document, Timestamp, Uuid, doc};
 
 use crate::collections::change;
-use crate::query::{list, part, says, sub};
+use crate::query::{condition_holds, list, matches, part, says, sub};
 use crate::reads::{find, get_more};
-use crate::replica::{NEVER, Refused, Replica, SessionState, Standing, Transaction};
+use crate::replica::{NEVER, Operation, Refused, Replica, SessionState, Standing, Transaction};
 use crate::writes::{write, write_error};
 
 /// What the server does with a command.
@@ -198,13 +198,7 @@ fn answer(replica: &mut Replica, database: &str, command: &Document, view: &View
             true => cursor(vec![doc! { "v": 2, "key": { "_id": 1 }, "name": "_id_" }]),
             false => refused(NAMESPACE_NOT_FOUND),
         },
-        "find" if namespace == "local.oplog.rs" => {
-            let first = Timestamp {
-                time: 1,
-                increment: 1,
-            };
-            cursor(vec![doc! { "ts": first }])
-        }
+        "find" if namespace == "local.oplog.rs" => cursor(entries(replica, command, view)),
         "collStats" if namespace == "local.oplog.rs" => {
             let (bytes, bytes_max) = (1_i64, 1_000_i64);
             Outcome::Reply(doc! { "size": bytes, "maxSize": bytes_max })
@@ -250,6 +244,39 @@ fn refusal(
     let of_the_past = view.session.is_some() || snapshot_asked(command).is_some();
     let is_too_new = found.is_some_and(|found| found.visible_from > view.time);
     (of_the_past && is_too_new).then(|| refused(SNAPSHOT_UNAVAILABLE))
+}
+
+/// What is found in the oplog: of sessions their first entry, and else the oldest of all.
+fn entries(replica: &Replica, command: &Document, view: &View) -> Vec<Document> {
+    let filter = part(command, "filter");
+    match filter.filter(|filter| filter.contains_key("lsid.id")) {
+        Some(filter) => first_data_written(replica, filter, view),
+        None => {
+            let first = Timestamp {
+                time: 1,
+                increment: 1,
+            };
+            vec![doc! { "ts": first }]
+        }
+    }
+}
+
+/// The first entry of the oplog by which one of the sessions wrote data of applications.
+fn first_data_written(replica: &Replica, filter: &Document, view: &View) -> Vec<Document> {
+    let range = doc! { "ts": filter.get("ts").expect("times") };
+    let sessions = filter.get("lsid.id").expect("sessions");
+    let is_data = |operation: &Operation| !operation.namespace.starts_with("__tandem.");
+    let shown = replica.oplog.iter().filter(|entry| entry.time <= view.time);
+    let mut found = shown.filter_map(|entry| {
+        let (session, _) = entry.transaction?;
+        let session = Bson::Binary(session.into());
+        let document = doc! { "ts": entry.time };
+        let is_it = condition_holds(Some(&session), sessions)
+            && matches(&document, &range, replica.now())
+            && entry.operations.iter().any(is_data);
+        is_it.then_some(document)
+    });
+    found.next().into_iter().collect()
 }
 
 fn cursor(documents: Vec<Document>) -> Outcome {

@@ -39,6 +39,7 @@ fn meets(found: Option<&Bson>, operator: &str, value: &Bson) -> bool {
         "$nin" => !list(value).iter().any(|one| found == Some(one)),
         "$exists" => found.is_some() == value.as_bool().expect("$exists takes a bool"),
         "$lt" => ordered(&[Ordering::Less]),
+        "$gte" => ordered(&[Ordering::Greater, Ordering::Equal]),
         "$lte" => ordered(&[Ordering::Less, Ordering::Equal]),
         other => panic!("the simulation knows no query operator {other}"),
     }
