@@ -91,9 +91,13 @@ impl Commits {
         self.answered.notify_waiters();
     }
 
-    /// Returns once the times of all that were begun before are known.
-    pub async fn known(&self) {
-        let begun = self.state().begun;
+    /// How many were begun so far.
+    pub fn begun(&self) -> u64 {
+        self.state().begun
+    }
+
+    /// Returns once the times of the first `begun` are known.
+    pub async fn known(&self, begun: u64) {
         loop {
             // Before the look, so that nothing is answered in between.
             let answered = self.answered.notified();
@@ -179,10 +183,15 @@ impl Exchange {
         &self.commits[side]
     }
 
-    /// Returns once it is known when every commit took place that was under way on `side`: what was
-    /// read there before may be handed over then.
-    pub async fn wait_commits_known(&self, side: Side) {
-        self.commits[side].known().await;
+    /// How many commits were begun on `side` so far.
+    pub fn commits_begun(&self, side: Side) -> u64 {
+        self.commits[side].begun()
+    }
+
+    /// Returns once it is known when the first `begun` commits on `side` took place: what was read
+    /// there before the next one was begun may be handed over then.
+    pub async fn wait_commits_known(&self, side: Side, begun: u64) {
+        self.commits[side].known(begun).await;
     }
 
     pub fn is_in_flight(&self, pipeline: PipelineId, lane: usize) -> bool {
@@ -218,16 +227,16 @@ mod tests {
     #[test]
     fn what_was_read_waits_for_the_commits_begun_before_and_for_no_later_ones() {
         let commits = Commits::default();
-        assert!(commits.known().now_or_never().is_some());
+        assert!(commits.known(commits.begun()).now_or_never().is_some());
         commits.begin(FIRST);
-        let mut known = Box::pin(commits.known());
-        assert!(known.as_mut().now_or_never().is_none());
+        let begun = commits.begun();
         commits.begin(SECOND);
+        assert!(commits.known(begun).now_or_never().is_none());
         commits.landed(FIRST, at(5));
-        assert!(known.now_or_never().is_some());
-        assert!(commits.known().now_or_never().is_none());
+        assert!(commits.known(begun).now_or_never().is_some());
+        assert!(commits.known(commits.begun()).now_or_never().is_none());
         commits.abandon(SECOND);
-        assert!(commits.known().now_or_never().is_some());
+        assert!(commits.known(commits.begun()).now_or_never().is_some());
     }
 
     #[test]
