@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use bson::Timestamp;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use super::exchange::{Exchange, PATIENCE};
 use crate::change::{PipelineId, Side};
@@ -19,6 +20,12 @@ use crate::resolve::Plan;
 
 /// By then a commit that was sent has its place in the oplog, as a rule.
 const MARKER_DELAY: Duration = Duration::from_millis(1);
+
+/// A stream that has brought events within this time brings more, as a rule.
+const STREAM_MOVES_WITHIN: Duration = Duration::from_millis(20);
+
+/// How long a waiter relies on them.
+const PATIENCE_WHILE_IT_MOVES: Duration = Duration::from_millis(10);
 
 /// A lane of one of the pipelines.
 pub type LaneId = (PipelineId, usize);
@@ -37,6 +44,8 @@ struct State {
     open: Vec<Open>,
     /// Those that the reader has not passed yet.
     landed: BTreeMap<Timestamp, LaneId>,
+    /// When the reader handed over events last.
+    stream_moved: Option<Instant>,
 }
 
 struct Open {
@@ -108,6 +117,18 @@ impl Commits {
         }
     }
 
+    /// Applications write here.
+    pub fn stream_moved(&self) {
+        self.state().stream_moved = Some(Instant::now());
+    }
+
+    /// Whether they do so all the time: their events carry the stream past a commit then, and markers
+    /// would only load a busy cluster.
+    fn stream_moves(&self) -> bool {
+        let moved = self.state().stream_moved;
+        moved.is_some_and(|at| at.elapsed() < STREAM_MOVES_WITHIN)
+    }
+
     /// Those up to `time`, in order, once.
     pub fn take_through(&self, time: Timestamp) -> Vec<(Timestamp, LaneId)> {
         let mut state = self.state();
@@ -141,19 +162,23 @@ impl Exchange {
         may_be
     }
 
-    /// Awaits a commit, and has a marker written right behind it: nothing in the stream tells of the
-    /// commit itself, and both become durable together.
+    /// Awaits a commit, and has a marker written right behind it unless other writes carry the
+    /// stream on: nothing in it tells of the commit itself, and both become durable together.
     pub async fn with_marker_behind<T>(
         &self,
         pipeline: PipelineId,
         commit: impl Future<Output = T>,
     ) -> T {
         let mut commit = std::pin::pin!(commit);
-        if let Ok(outcome) = tokio::time::timeout(MARKER_DELAY, &mut commit).await {
-            return outcome;
+        let at_once = tokio::time::timeout(MARKER_DELAY, &mut commit).await;
+        let side = self.ledger().lands_on(pipeline);
+        if !self.commits[side].stream_moves() {
+            self.ask_for_marker(side);
         }
-        self.ask_for_marker(self.ledger().lands_on(pipeline));
-        commit.await
+        match at_once {
+            Ok(outcome) => outcome,
+            Err(_) => commit.await,
+        }
     }
 
     /// The plan's transaction was committed at `at`.
@@ -204,7 +229,11 @@ impl Exchange {
         while self.is_in_flight(pipeline, lane) {
             let bell = self.landed[pipeline.source()][lane].notified();
             // Nothing in the stream tells of the commit itself.
-            if tokio::time::timeout(PATIENCE, bell).await.is_err() && self.has_room(side) {
+            let patience = match self.commits[side].stream_moves() {
+                true => PATIENCE_WHILE_IT_MOVES,
+                false => PATIENCE,
+            };
+            if tokio::time::timeout(patience, bell).await.is_err() && self.has_room(side) {
                 self.ask_for_marker(side);
             }
         }
@@ -216,6 +245,8 @@ mod tests {
     use futures_util::FutureExt;
 
     use super::*;
+    use crate::change::{AppliedThrough, Mode, Pair, Policy, Position};
+    use crate::resolve::{Ledger, Rules};
 
     const fn at(time: u32) -> Timestamp {
         Timestamp { time, increment: 1 }
@@ -263,5 +294,35 @@ mod tests {
             [(at(5), SECOND), (at(7), FIRST)]
         );
         assert_eq!(commits.take_through(at(9)), []);
+    }
+
+    fn exchange() -> Exchange {
+        let rules = Rules {
+            mode: Mode::TwoWay,
+            policy: Policy::LastWriteWins,
+        };
+        let checkpoints = || vec![AppliedThrough(Position::after_all_of(at(1), ""))];
+        let checkpoints = Pair::new(checkpoints(), checkpoints());
+        let ledger = Ledger::new(rules, checkpoints, Pair::new(at(1), at(1)));
+        Exchange::new(ledger, Pair::new(1, 1))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_marker_is_written_behind_a_commit_unless_applications_write_there() {
+        let exchange = exchange();
+        let asks_after = async |commit: Duration| {
+            let commit = tokio::time::sleep(commit);
+            exchange.with_marker_behind(FIRST.0, commit).await;
+            exchange.marker_wanted(Side::B).now_or_never().is_some()
+        };
+        assert!(asks_after(Duration::ZERO).await);
+        assert!(asks_after(MARKER_DELAY * 3).await);
+        exchange.commits[Side::A].stream_moved();
+        assert!(asks_after(MARKER_DELAY * 3).await);
+        exchange.commits[Side::B].stream_moved();
+        assert!(!asks_after(Duration::ZERO).await);
+        assert!(!asks_after(MARKER_DELAY * 3).await);
+        tokio::time::advance(STREAM_MOVES_WITHIN).await;
+        assert!(asks_after(MARKER_DELAY * 3).await);
     }
 }
