@@ -1,5 +1,6 @@
 //! Every key there is: its path, what it takes, and its default with the reason for it.
 
+use std::num::NonZero;
 use std::time::Duration;
 
 use super::duration;
@@ -36,8 +37,11 @@ pub const DDL_REPLICATE: bool = true;
 pub const DDL_DROPS: bool = false;
 /// Decides on the past and lets the server detect what was unseen: nobody waits.
 pub const FENCE: &str = "snapshot";
-/// Two cores are busy with four: one lane waits for a commit while another one works.
-pub const LANES: i64 = 4;
+/// A lane mostly waits for commits, so four keep two cores busy, and fewer would leave one idle. More
+/// than sixteen make small transactions, and each of them waits for the same disks.
+const LANES_MIN: usize = 4;
+const LANES_MAX: usize = 16;
+const LANES_PER_CORE: usize = 2;
 /// Measured best between 500 and 1000: larger ones hold their locks for longer and gain nothing.
 pub const BATCH_OPERATIONS_MAX: i64 = 1000;
 /// Half of the largest oplog entry, so that a batch is one entry on the target.
@@ -115,6 +119,8 @@ pub enum Preset {
     NoTexts,
     Boolean(bool),
     Integer(i64),
+    /// As many lanes as suit this machine.
+    Lanes,
 }
 
 #[derive(Debug)]
@@ -209,7 +215,11 @@ pub const KEYS: &[Key] = &[
     ),
     key("ddl.drops", Kind::Boolean, Preset::Boolean(DDL_DROPS)),
     choice("apply.fence", &["snapshot", "waiting"], FENCE),
-    integer("apply.lanes", 1, 64, LANES),
+    key(
+        "apply.lanes",
+        Kind::Integer { min: 1, max: 64 },
+        Preset::Lanes,
+    ),
     integer(
         "apply.batch_operations_max",
         1,
@@ -343,6 +353,7 @@ impl Key {
             Preset::NoTexts => Value::Texts(Vec::new()),
             Preset::Boolean(value) => Value::Boolean(value),
             Preset::Integer(value) => Value::Integer(value),
+            Preset::Lanes => Value::Integer(lanes_for(cores()) as i64),
         }
     }
 
@@ -355,6 +366,18 @@ impl Key {
 /// The environment variable that stands for the key at `path`.
 pub fn variable_of(path: &str) -> String {
     format!("{PREFIX}{}", path.to_uppercase().replace('.', "__"))
+}
+
+/// Lanes of each direction for so many cores.
+fn lanes_for(cores: usize) -> usize {
+    cores
+        .saturating_mul(LANES_PER_CORE)
+        .clamp(LANES_MIN, LANES_MAX)
+}
+
+/// As many as this process may use, by its affinity and the quota of its control group.
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, NonZero::get)
 }
 
 fn known_length(text: &str) -> Duration {

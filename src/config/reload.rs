@@ -151,6 +151,7 @@ mod tests {
         let file = written(dir.path(), "");
         let load = |file: &Path| Config::load(file, &Environment::default(), &Flags::default());
         let config = load(&file).unwrap();
+        let lanes = config.apply.lanes;
         written(
             dir.path(),
             "[apply]\nlanes = 2\noperations_per_second_max = 9\n[conflicts]\ntie = \"b\"\n",
@@ -161,7 +162,7 @@ mod tests {
         assert_eq!(refused, ["conflicts.tie", "apply.lanes"]);
         let config = config.with(&reread);
         assert_eq!(config.adjustable().operations_per_second_max, Some(9));
-        assert_eq!(config.apply.lanes, 4);
+        assert_eq!(config.apply.lanes, lanes);
         let again = config.read_again().unwrap();
         assert_eq!((again.taken.len(), again.refused.len()), (0, 2));
         written(dir.path(), "[apply]\noperations_per_second_max = 9\n");

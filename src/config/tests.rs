@@ -47,7 +47,6 @@ fn a_minimal_file_gets_every_default() {
     assert_eq!(config.conflicts.policy, Policy::LastWriteWins);
     assert_eq!(config.conflicts.future_max, None);
     assert_eq!(config.conflicts.retention, Duration::from_secs(90 * 86_400));
-    assert_eq!(config.apply.lanes, 4);
     assert_eq!(config.apply.operations_per_second_max, None);
     assert_eq!(
         config.initial_sync,
@@ -56,6 +55,19 @@ fn a_minimal_file_gets_every_default() {
         }
     );
     assert!(config.http_listen.is_none());
+}
+
+#[test]
+fn lanes_follow_from_the_machine_unless_they_are_set() {
+    let cores = std::thread::available_parallelism().unwrap().get();
+    assert_eq!(
+        parse(MINIMAL).unwrap().apply.lanes,
+        (2 * cores).clamp(4, 16)
+    );
+    let set = |lanes| with(&format!("[apply]\nlanes = {lanes}"));
+    for lanes in [1, 4, 5, 64] {
+        assert_eq!(set(lanes).unwrap().apply.lanes, lanes);
+    }
 }
 
 #[test]

@@ -191,7 +191,11 @@ impl Observer for FormerWrites<'_> {
 
     fn is_behind(&self, _: Side, _: bool) {}
 
-    async fn commits_known(&self, _: Side) {}
+    fn commits_begun(&self, _: Side) -> u64 {
+        0
+    }
+
+    async fn commits_known(&self, _: Side, _: u64) {}
 
     fn why_unclear(&self, _: Side) -> Option<String> {
         None

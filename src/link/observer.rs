@@ -287,9 +287,13 @@ impl Observer for LinkObserver {
         self.shared.exchange.set_behind(side, behind);
     }
 
-    async fn commits_known(&self, side: Side) {
+    fn commits_begun(&self, side: Side) -> u64 {
+        self.shared.exchange.commits_begun(side)
+    }
+
+    async fn commits_known(&self, side: Side, begun: u64) {
         if !Fault::HastyReader.is_on() {
-            self.shared.exchange.wait_commits_known(side).await;
+            self.shared.exchange.wait_commits_known(side, begun).await;
         }
     }
 

@@ -260,6 +260,11 @@ pub(super) fn spawn_lanes(
             }
             continue;
         }
+        tracing::info!(
+            pipeline = pipeline.as_str(),
+            lanes = sessions.len(),
+            "applying"
+        );
         let settings = LaneSettings {
             fence: config.apply.fence,
             limits: BatchLimits {

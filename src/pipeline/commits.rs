@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use bson::Timestamp;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use super::exchange::{Exchange, PATIENCE};
 use crate::change::{PipelineId, Side};
@@ -19,6 +20,12 @@ use crate::resolve::Plan;
 
 /// By then a commit that was sent has its place in the oplog, as a rule.
 const MARKER_DELAY: Duration = Duration::from_millis(1);
+
+/// A stream that has brought events within this time brings more, as a rule.
+const STREAM_MOVES_WITHIN: Duration = Duration::from_millis(20);
+
+/// How long a waiter relies on them.
+const PATIENCE_WHILE_IT_MOVES: Duration = Duration::from_millis(10);
 
 /// A lane of one of the pipelines.
 pub type LaneId = (PipelineId, usize);
@@ -37,6 +44,8 @@ struct State {
     open: Vec<Open>,
     /// Those that the reader has not passed yet.
     landed: BTreeMap<Timestamp, LaneId>,
+    /// When the reader handed over events last.
+    stream_moved: Option<Instant>,
 }
 
 struct Open {
@@ -91,9 +100,13 @@ impl Commits {
         self.answered.notify_waiters();
     }
 
-    /// Returns once the times of all that were begun before are known.
-    pub async fn known(&self) {
-        let begun = self.state().begun;
+    /// How many were begun so far.
+    pub fn begun(&self) -> u64 {
+        self.state().begun
+    }
+
+    /// Returns once the times of the first `begun` are known.
+    pub async fn known(&self, begun: u64) {
         loop {
             // Before the look, so that nothing is answered in between.
             let answered = self.answered.notified();
@@ -102,6 +115,18 @@ impl Commits {
             }
             answered.await;
         }
+    }
+
+    /// Applications write here.
+    pub fn stream_moved(&self) {
+        self.state().stream_moved = Some(Instant::now());
+    }
+
+    /// Whether they do so all the time: their events carry the stream past a commit then, and markers
+    /// would only load a busy cluster.
+    fn stream_moves(&self) -> bool {
+        let moved = self.state().stream_moved;
+        moved.is_some_and(|at| at.elapsed() < STREAM_MOVES_WITHIN)
     }
 
     /// Those up to `time`, in order, once.
@@ -137,19 +162,23 @@ impl Exchange {
         may_be
     }
 
-    /// Awaits a commit, and has a marker written right behind it: nothing in the stream tells of the
-    /// commit itself, and both become durable together.
+    /// Awaits a commit, and has a marker written right behind it unless other writes carry the
+    /// stream on: nothing in it tells of the commit itself, and both become durable together.
     pub async fn with_marker_behind<T>(
         &self,
         pipeline: PipelineId,
         commit: impl Future<Output = T>,
     ) -> T {
         let mut commit = std::pin::pin!(commit);
-        if let Ok(outcome) = tokio::time::timeout(MARKER_DELAY, &mut commit).await {
-            return outcome;
+        let at_once = tokio::time::timeout(MARKER_DELAY, &mut commit).await;
+        let side = self.ledger().lands_on(pipeline);
+        if !self.commits[side].stream_moves() {
+            self.ask_for_marker(side);
         }
-        self.ask_for_marker(self.ledger().lands_on(pipeline));
-        commit.await
+        match at_once {
+            Ok(outcome) => outcome,
+            Err(_) => commit.await,
+        }
     }
 
     /// The plan's transaction was committed at `at`.
@@ -179,10 +208,15 @@ impl Exchange {
         &self.commits[side]
     }
 
-    /// Returns once it is known when every commit took place that was under way on `side`: what was
-    /// read there before may be handed over then.
-    pub async fn wait_commits_known(&self, side: Side) {
-        self.commits[side].known().await;
+    /// How many commits were begun on `side` so far.
+    pub fn commits_begun(&self, side: Side) -> u64 {
+        self.commits[side].begun()
+    }
+
+    /// Returns once it is known when the first `begun` commits on `side` took place: what was read
+    /// there before the next one was begun may be handed over then.
+    pub async fn wait_commits_known(&self, side: Side, begun: u64) {
+        self.commits[side].known(begun).await;
     }
 
     pub fn is_in_flight(&self, pipeline: PipelineId, lane: usize) -> bool {
@@ -195,7 +229,11 @@ impl Exchange {
         while self.is_in_flight(pipeline, lane) {
             let bell = self.landed[pipeline.source()][lane].notified();
             // Nothing in the stream tells of the commit itself.
-            if tokio::time::timeout(PATIENCE, bell).await.is_err() && self.has_room(side) {
+            let patience = match self.commits[side].stream_moves() {
+                true => PATIENCE_WHILE_IT_MOVES,
+                false => PATIENCE,
+            };
+            if tokio::time::timeout(patience, bell).await.is_err() && self.has_room(side) {
                 self.ask_for_marker(side);
             }
         }
@@ -207,6 +245,8 @@ mod tests {
     use futures_util::FutureExt;
 
     use super::*;
+    use crate::change::{AppliedThrough, Mode, Pair, Policy, Position};
+    use crate::resolve::{Ledger, Rules};
 
     const fn at(time: u32) -> Timestamp {
         Timestamp { time, increment: 1 }
@@ -218,16 +258,16 @@ mod tests {
     #[test]
     fn what_was_read_waits_for_the_commits_begun_before_and_for_no_later_ones() {
         let commits = Commits::default();
-        assert!(commits.known().now_or_never().is_some());
+        assert!(commits.known(commits.begun()).now_or_never().is_some());
         commits.begin(FIRST);
-        let mut known = Box::pin(commits.known());
-        assert!(known.as_mut().now_or_never().is_none());
+        let begun = commits.begun();
         commits.begin(SECOND);
+        assert!(commits.known(begun).now_or_never().is_none());
         commits.landed(FIRST, at(5));
-        assert!(known.now_or_never().is_some());
-        assert!(commits.known().now_or_never().is_none());
+        assert!(commits.known(begun).now_or_never().is_some());
+        assert!(commits.known(commits.begun()).now_or_never().is_none());
         commits.abandon(SECOND);
-        assert!(commits.known().now_or_never().is_some());
+        assert!(commits.known(commits.begun()).now_or_never().is_some());
     }
 
     #[test]
@@ -254,5 +294,35 @@ mod tests {
             [(at(5), SECOND), (at(7), FIRST)]
         );
         assert_eq!(commits.take_through(at(9)), []);
+    }
+
+    fn exchange() -> Exchange {
+        let rules = Rules {
+            mode: Mode::TwoWay,
+            policy: Policy::LastWriteWins,
+        };
+        let checkpoints = || vec![AppliedThrough(Position::after_all_of(at(1), ""))];
+        let checkpoints = Pair::new(checkpoints(), checkpoints());
+        let ledger = Ledger::new(rules, checkpoints, Pair::new(at(1), at(1)));
+        Exchange::new(ledger, Pair::new(1, 1))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_marker_is_written_behind_a_commit_unless_applications_write_there() {
+        let exchange = exchange();
+        let asks_after = async |commit: Duration| {
+            let commit = tokio::time::sleep(commit);
+            exchange.with_marker_behind(FIRST.0, commit).await;
+            exchange.marker_wanted(Side::B).now_or_never().is_some()
+        };
+        assert!(asks_after(Duration::ZERO).await);
+        assert!(asks_after(MARKER_DELAY * 3).await);
+        exchange.commits[Side::A].stream_moved();
+        assert!(asks_after(MARKER_DELAY * 3).await);
+        exchange.commits[Side::B].stream_moved();
+        assert!(!asks_after(Duration::ZERO).await);
+        assert!(!asks_after(MARKER_DELAY * 3).await);
+        tokio::time::advance(STREAM_MOVES_WITHIN).await;
+        assert!(asks_after(MARKER_DELAY * 3).await);
     }
 }

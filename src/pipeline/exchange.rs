@@ -126,6 +126,9 @@ impl Exchange {
     /// As the spools say.
     pub fn hand_over(&self, side: Side, moments: Vec<HandedOver>) -> Result<()> {
         let mut bells = Bells::default();
+        if moments.iter().any(|moment| !moment.local.is_empty()) {
+            self.commits[side].stream_moved();
+        }
         {
             let mut ledger = self.ledger();
             let spooled = ledger.spooled(side);

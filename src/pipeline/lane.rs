@@ -12,6 +12,7 @@ use super::Applied;
 use super::caution::Trouble;
 use super::collections::Pairing;
 use super::counters::{Counters, Waiter};
+use super::outlook::Outlook;
 use super::retry::{Pause, TOLD_WITHIN};
 use super::shared::Shared;
 use crate::change::{AppliedThrough, DocumentKey, Namespace, Pair, PipelineId, RecordStatus};
@@ -28,7 +29,7 @@ pub struct LaneSettings {
     pub fence: FenceKind,
     pub limits: BatchLimits,
     pub lanes: usize,
-    /// Longest time a batch waits for more while other lanes commit.
+    /// How long a batch waits for more, see [`Outlook`].
     pub batch_fill_time_max: Duration,
     /// Longest time a transaction may stay open.
     pub transaction_time_max: Duration,
@@ -48,6 +49,7 @@ pub struct Lane {
     /// An open transaction stands in the way of applications, so it must not live long.
     pub(super) transaction_time_max: Duration,
     idle_since_checkpoint: Instant,
+    last_batch_began: Instant,
     /// `included` notes of this lane that its checkpoint has not passed yet.
     pub(super) included: Vec<(DocumentKey, Timestamp)>,
     /// Told by whoever ends the lane.
@@ -68,11 +70,9 @@ const TIME_MAX: Duration = Duration::from_secs(50);
 /// How long a lane sleeps at most before it looks around.
 const LOOK_AROUND_INTERVAL: Duration = Duration::from_millis(200);
 
-/// A batch may wait so many times longer for more where it is known to come.
-const FILL_TIMES_IN_A_BACKLOG: u32 = 20;
-
-/// How often a lane that waits for more looks whether the other lanes still commit.
+/// How often a lane that waits for more looks around.
 const FILL_STEP: Duration = Duration::from_millis(1);
+const FILL_STEP_IN_A_BACKLOG: Duration = Duration::from_millis(10);
 
 impl Lane {
     pub fn new(
@@ -97,6 +97,7 @@ impl Lane {
             refusals: Pause::of_refusals(),
             outages: Pause::of_outages(),
             idle_since_checkpoint: Instant::now(),
+            last_batch_began: Instant::now(),
             included: Vec::new(),
             stop,
         }
@@ -122,12 +123,10 @@ impl Lane {
         self.put_progress_on_record().await
     }
 
-    /// Waits for more events while other lanes of the pipeline commit: the server is busy with them
-    /// anyway. A lane on its own waits only in a backlog, where events are late already: few large
-    /// transactions get through it sooner than many small ones.
+    /// Waits for more events where that pays.
     async fn fill(&self) {
         let exchange = &self.shared.exchange;
-        let source = self.pipeline.source();
+        let waits_since = Instant::now();
         let others_commit = || {
             (0..self.settings.lanes)
                 .any(|lane| lane != self.index && exchange.is_in_flight(self.pipeline, lane))
@@ -137,19 +136,27 @@ impl Lane {
             let ledger = exchange.ledger();
             ledger.has_short_batch(self.pipeline, self.index, limits)
         };
-        let time_max = self.settings.batch_fill_time_max;
-        let began = Instant::now();
         while is_short() {
-            let fills_up = exchange.fills_up(source);
-            let time_max = match fills_up {
-                true => time_max * FILL_TIMES_IN_A_BACKLOG,
-                false => time_max,
+            let outlook = Outlook {
+                fills_up: exchange.fills_up(self.pipeline.source()),
+                others_commit: others_commit(),
+                waits_since,
+                last_batch_began: self.last_batch_began,
             };
-            let left = time_max.saturating_sub(began.elapsed());
-            if left.is_zero() || !(fills_up || others_commit()) {
+            let left = outlook.time_left(self.settings.batch_fill_time_max);
+            if left.is_zero() {
                 break;
             }
-            tokio::time::sleep(left.min(FILL_STEP)).await;
+            match outlook.fills_up {
+                // Whoever hands over more rings.
+                true => {
+                    let at_most = left.min(FILL_STEP_IN_A_BACKLOG);
+                    exchange
+                        .wait_for_work(self.pipeline, self.index, at_most)
+                        .await;
+                }
+                false => tokio::time::sleep(left.min(FILL_STEP)).await,
+            }
         }
     }
 
@@ -233,6 +240,7 @@ impl Lane {
     /// Tries one plan; what a refusal teaches goes into the next one.
     async fn step(&mut self, plan: Plan) -> Result<()> {
         let started = Instant::now();
+        self.last_batch_began = started;
         let plan = match self.settings.fence {
             FenceKind::Snapshot => plan,
             FenceKind::Waiting => match self.plan_behind_open_snapshot(plan).await {

@@ -8,6 +8,7 @@ mod counters;
 mod exchange;
 mod lane;
 pub mod log_room;
+mod outlook;
 mod records;
 mod refusals;
 mod retry;

@@ -2,6 +2,7 @@
 
 mod decode;
 mod left_out;
+mod observer;
 mod oplog;
 mod patience;
 mod reader;
@@ -11,7 +12,8 @@ mod too_large;
 
 pub use decode::{DdlEvent, Decoded, Decoder, Observed};
 pub use left_out::{LeftOut, SimpleCollection};
+pub use observer::{Moment, Observer};
 pub use oplog::{first_data_written, has_entries, oldest_entry};
 pub use patience::{Patience, timed};
-pub use reader::{Moment, Observer, Origin, Reader, StreamFilter, Until};
+pub use reader::{Origin, Reader, StreamFilter, Until};
 pub use snapshot::{Place, read_at};

@@ -3,6 +3,7 @@
 //! All events of a transaction share one cluster time, so an event is handed over only once it is
 //! proven that no other event of its time can follow. What was handed over is complete.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bson::{Timestamp, Uuid};
@@ -10,6 +11,7 @@ use smallvec::SmallVec;
 
 use super::decode::{Decoded, Decoder};
 use super::left_out::LeftOut;
+use super::observer::{Moment, Observer};
 use super::patience::{Patience, timed};
 use super::stream::{BATCH_EVENTS_MAX, Stream, documents, post_batch_token, proven_by};
 use super::too_large::{TooLarge, Way, not_deliverable};
@@ -36,51 +38,12 @@ pub enum Origin {
     Tandem { sessions: Vec<Uuid> },
 }
 
-/// A whole cluster time, mostly that of one write, or the proof that nothing happened up to one.
-#[derive(Debug)]
-pub struct Moment {
-    /// Everything up to here is known now.
-    pub through: Position,
-    /// The wall time of the last event, ms since 1970; none where there was no event.
-    pub wall_time_ms: Option<i64>,
-    pub observed: SmallVec<[Decoded; 1]>,
-}
-
-/// Whoever the history is handed to.
-pub trait Observer: Send + Sync {
-    /// Takes moments in the order of the cluster's history.
-    ///
-    /// # Errors
-    /// Ends the link.
-    fn observe(&self, side: Side, moments: Vec<Moment>) -> impl Future<Output = Result<()>> + Send;
-
-    /// Returns once there is room for more.
-    fn room(&self, side: Side) -> impl Future<Output = ()> + Send;
-
-    /// Whether the stream of `side` has more events than were read up to now.
-    fn is_behind(&self, side: Side, behind: bool);
-
-    /// Returns once it is known when every commit of tandem took place that was under way on `side`
-    /// when it was asked.
-    fn commits_known(&self, side: Side) -> impl Future<Output = ()> + Send;
-
-    /// Why it is not known of some commit on `side`.
-    fn why_unclear(&self, side: Side) -> Option<String>;
-
-    /// Events were read whose time is not complete and nothing else is coming: something must be
-    /// written for the stream to pass them.
-    fn needs_marker(&self, side: Side);
-
-    /// The stream broke and is going to be opened again, or works again.
-    fn reachable(&self, side: Side, error: Option<&crate::error::Error>);
-}
-
 /// The reader of one cluster.
 pub struct Reader<O> {
     cluster: Cluster,
     decoder: Decoder,
     filter: StreamFilter,
-    observer: O,
+    observer: Arc<O>,
     /// Everything up to here has been handed over.
     complete: Position,
     /// Where the stream was opened: what is not past `complete` there has been seen before.
@@ -95,6 +58,28 @@ pub struct Reader<O> {
 
 /// A batch of so many bytes is full whatever number of events it has.
 const FULL_BYTES: usize = 8 * 1024 * 1024;
+
+async fn ask<O: Observer>(
+    stream: &mut Stream,
+    time_max: Duration,
+    observer: &O,
+    side: Side,
+) -> Answer {
+    let (batch, took) = timed(stream.next(time_max)).await;
+    Answer {
+        batch,
+        took,
+        commits_begun: observer.commits_begun(side),
+    }
+}
+
+/// What the stream said to a question.
+struct Answer {
+    batch: Result<Batch>,
+    took: Duration,
+    /// Commits of tandem on this cluster that the batch may hold something later than.
+    commits_begun: u64,
+}
 
 /// When a reader stops by itself.
 #[derive(Debug, Clone, Copy)]
@@ -130,7 +115,7 @@ impl<O: Observer> Reader<O> {
             cluster,
             decoder,
             filter,
-            observer,
+            observer: Arc::new(observer),
             opened_at: from.time,
             complete: from,
             open: SmallVec::new(),
@@ -194,10 +179,13 @@ impl<O: Observer> Reader<O> {
         if matches!(until, Until::Passed(time) if self.complete.time >= time) {
             return Ok(Read::Done);
         }
-        let mut next = timed(stream.next(self.patience.time_max)).await;
+        let observer = self.observer.clone();
+        let side = self.cluster.side;
+        let mut next = ask(&mut stream, self.patience.time_max, &*observer, side).await;
         loop {
-            self.patience.took = next.1;
-            let batch = next.0?;
+            self.patience.took = next.took;
+            let commits_begun = next.commits_begun;
+            let batch = next.batch?;
             pause(true);
             let token_is_proof = stream.token_is_proof();
             let time_max = self.patience.time_max;
@@ -206,18 +194,20 @@ impl<O: Observer> Reader<O> {
                 // The server makes the next batch while this one goes its way. Where there is none,
                 // this one still goes it to its end.
                 Until::Cancelled => {
-                    let next = async { Ok(timed(stream.next(time_max)).await) };
-                    let handed = self.hand_over(&batch, token_is_proof);
+                    let next = async { Ok(ask(&mut stream, time_max, &*observer, side).await) };
+                    let handed = self.hand_over(&batch, token_is_proof, commits_begun);
                     let (again, next) = tokio::try_join!(handed, next)?;
                     opens_again = again;
                     next
                 }
                 Until::Passed(time) => {
-                    opens_again = self.hand_over(&batch, token_is_proof).await?;
+                    opens_again = self
+                        .hand_over(&batch, token_is_proof, commits_begun)
+                        .await?;
                     if self.complete.time >= time {
                         return Ok(Read::Done);
                     }
-                    timed(stream.next(time_max)).await
+                    ask(&mut stream, time_max, &*observer, side).await
                 }
             };
             if opens_again {
@@ -236,11 +226,16 @@ impl<O: Observer> Reader<O> {
     }
 
     /// Tells whether the stream is to be opened again for larger answers.
-    async fn hand_over(&mut self, batch: &Batch, token_is_proof: bool) -> Result<bool> {
+    async fn hand_over(
+        &mut self,
+        batch: &Batch,
+        token_is_proof: bool,
+        commits_begun: u64,
+    ) -> Result<bool> {
         let side = self.cluster.side;
         self.observer.reachable(side, None);
         self.observer.room(side).await;
-        self.wait_commits_known().await;
+        self.wait_commits_known(commits_begun).await;
         let moments = self.take(batch, token_is_proof)?;
         let events: usize = moments.iter().map(|moment| moment.observed.len()).sum();
         let is_full = events + self.open.len() >= BATCH_EVENTS_MAX as usize
@@ -258,11 +253,12 @@ impl<O: Observer> Reader<O> {
         Ok(self.too_large.passed(events, self.open.is_empty()))
     }
 
-    /// What was read now may be older or newer than the commits under way. One that is not settled
-    /// in time is told as a broken stream: nothing that was read is of use before.
-    async fn wait_commits_known(&self) {
+    /// What was read may be older or newer than the commits that were under way then; one that was
+    /// begun later is later. One that is not settled in time is told as a broken stream: nothing that
+    /// was read is of use before.
+    async fn wait_commits_known(&self, begun: u64) {
         let Cluster { side, name, .. } = &self.cluster;
-        let mut known = std::pin::pin!(self.observer.commits_known(*side));
+        let mut known = std::pin::pin!(self.observer.commits_known(*side, begun));
         let in_time = tokio::time::timeout(self.cluster.operation_timeout, &mut known).await;
         if in_time.is_err() {
             let why = self.observer.why_unclear(*side);

@@ -27,7 +27,7 @@ const CACHE_GIGABYTES: &str = "1";
 /// Longest time for one backlog to drain.
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(900);
 
-const USAGE: &str = "usage: scripts/bench latency\n       scripts/bench ratios GROUP… [--rounds N] [--operations N]";
+const USAGE: &str = "usage: scripts/bench latency [--rounds N]\n       scripts/bench ratios GROUP… [--rounds N] [--operations N]";
 
 struct Arguments {
     groups: Vec<Group>,

@@ -25,6 +25,7 @@ fn every_key_is_documented_with_its_default() {
             Preset::NoTexts => "[]".to_owned(),
             Preset::Boolean(value) => value.to_string(),
             Preset::Integer(value) => value.to_string(),
+            Preset::Lanes => "by cores".to_owned(),
         };
         assert!(
             row.contains(&format!("| `{shown}` |")),
@@ -37,6 +38,12 @@ fn every_key_is_documented_with_its_default() {
         line.starts_with("| `") && !KEYS.iter().any(known)
     });
     assert_eq!(rows.collect::<Vec<_>>(), Vec::<&str>::new());
+}
+
+#[test]
+fn lanes_are_twice_the_cores_and_neither_few_nor_many() {
+    let cores = [1, 2, 3, 4, 7, 8, 9, 64, usize::MAX];
+    assert_eq!(cores.map(lanes_for), [4, 4, 6, 8, 14, 16, 16, 16, 16]);
 }
 
 #[test]

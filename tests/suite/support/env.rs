@@ -17,7 +17,8 @@ pub struct LinkConfig {
     pub name: String,
     pub mode: String,
     pub fence: String,
-    pub lanes: u32,
+    /// None: as many as the machine makes them.
+    pub lanes: Option<u32>,
     pub lease_duration: String,
     pub include: Vec<String>,
     pub state_dir: String,
@@ -44,7 +45,12 @@ impl LinkConfig {
     }
 
     pub fn lanes(mut self, lanes: u32) -> Self {
-        self.lanes = lanes;
+        self.lanes = Some(lanes);
+        self
+    }
+
+    pub fn lanes_of_the_machine(mut self) -> Self {
+        self.lanes = None;
         self
     }
 
@@ -72,12 +78,14 @@ impl LinkConfig {
         .unwrap();
         writeln!(
             toml,
-            "[namespaces]\ninclude = [{}]\n\n[apply]\nfence = {:?}\nlanes = {}\n",
+            "[namespaces]\ninclude = [{}]\n\n[apply]\nfence = {:?}",
             include.join(", "),
-            self.fence,
-            self.lanes
+            self.fence
         )
         .unwrap();
+        if let Some(lanes) = self.lanes {
+            writeln!(toml, "lanes = {lanes}").unwrap();
+        }
         toml + &self.extra
     }
 }
@@ -119,7 +127,7 @@ impl TestEnv {
             name: "eu-us".to_owned(),
             mode: "two-way".to_owned(),
             fence: "snapshot".to_owned(),
-            lanes: 4,
+            lanes: Some(4),
             lease_duration: "15s".to_owned(),
             include: vec!["shop.*".to_owned(), "bank.*".to_owned()],
             state_dir: "tandem-state".to_owned(),

@@ -1,0 +1,67 @@
+//! How long a lane waits for more events before it takes what there is.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// A batch may wait so many times longer for more where it is known to come.
+const FILL_TIMES_IN_A_BACKLOG: u32 = 20;
+
+/// What a lane sees that has less than a full batch.
+pub struct Outlook {
+    /// More events are known to come.
+    pub fills_up: bool,
+    /// The server is busy with other lanes anyway.
+    pub others_commit: bool,
+    pub waits_since: Instant,
+    /// What came since then has waited already, while this lane committed.
+    pub last_batch_began: Instant,
+}
+
+impl Outlook {
+    /// A lane that was idle takes at once what comes, and so does one on its own. In a backlog events
+    /// are late in any case: few large transactions get through it sooner than many small ones.
+    pub fn time_left(&self, fill_time_max: Duration) -> Duration {
+        let (since, time_max) = match (self.fills_up, self.others_commit) {
+            (true, _) => (self.waits_since, fill_time_max * FILL_TIMES_IN_A_BACKLOG),
+            (false, true) => (self.last_batch_began, fill_time_max),
+            (false, false) => return Duration::ZERO,
+        };
+        time_max.saturating_sub(since.elapsed())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FILL_TIME_MAX: Duration = Duration::from_millis(5);
+
+    /// Of a lane that waits since now, and began its last batch `before`.
+    fn left(fills_up: bool, others_commit: bool, before: Duration) -> Duration {
+        let now = Instant::now();
+        let outlook = Outlook {
+            fills_up,
+            others_commit,
+            waits_since: now,
+            last_batch_began: now - before,
+        };
+        outlook.time_left(FILL_TIME_MAX)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lane_waits_for_more_where_others_commit_but_not_longer_than_since_its_last_batch() {
+        let [two, five] = [2, 5].map(Duration::from_millis);
+        assert_eq!(left(false, true, two), FILL_TIME_MAX - two);
+        assert_eq!(left(false, true, five), Duration::ZERO);
+        assert_eq!(left(false, false, two), Duration::ZERO);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn in_a_backlog_a_lane_waits_for_a_full_batch_whatever_it_did_before() {
+        for before in [2, 500].map(Duration::from_millis) {
+            assert_eq!(left(true, true, before), FILL_TIME_MAX * 20);
+            assert_eq!(left(true, false, before), FILL_TIME_MAX * 20);
+        }
+    }
+}
