@@ -2,8 +2,8 @@
 //! applications that write on both sides.
 //!
 //! The load shares the machine with what it measures, so it is kept small: one write in a hundred is
-//! looked for, each of them every millisecond. What each process took of the processors is told beside the times:
-//! that shows where the machine itself is the limit.
+//! looked for, each of them every millisecond. Beside the times stands what each process took of the
+//! processors, which shows where the machine itself is the limit.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, Ordering};
