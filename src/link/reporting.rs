@@ -67,6 +67,21 @@ pub async fn open_to_run(state_dir: &Path) -> Result<Store> {
     }
 }
 
+/// Lets go of the store at the end of a run. Where much was written it is opened once more: sled notes
+/// down where its pages are only then, and without that the next report would have to read all that
+/// was written first.
+pub async fn close_after_run(store: Store) {
+    if !store.has_much_to_note_down() {
+        return;
+    }
+    let state_dir = store.dir().to_owned();
+    drop(store);
+    // Everything is on record, so whoever opens it next can do this as well.
+    if let Err(error) = open_to_run(&state_dir).await {
+        tracing::debug!(%error, "the store was not opened once more");
+    }
+}
+
 /// # Errors
 /// Exit 7 where a tandem runs on this state directory.
 pub async fn must_be_free(state_dir: &Path) -> Result<()> {

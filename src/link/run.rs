@@ -109,6 +109,8 @@ async fn run_connected(
         Some(open) => open.clone(),
         None => super::reporting::open_to_run(&config.link.state_dir).await?,
     };
+    let is_own = options.store.is_none();
+    store.complete_index()?;
     let open = OpenRun::begin(&store)?;
     let standing = Standing::read(&connected.own, &config.link.name).await;
     let outcome = match standing {
@@ -126,7 +128,11 @@ async fn run_connected(
     // What ended the link comes before what could not be put on record any more.
     let ended = outcome?;
     sealed?;
-    Ok(Completed { ended, run: run? })
+    let run = run?;
+    if is_own {
+        super::reporting::close_after_run(store).await;
+    }
+    Ok(Completed { ended, run })
 }
 
 async fn run_with_store(

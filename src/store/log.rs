@@ -1,12 +1,15 @@
 //! The conflict log: every record once, in the order of (logged at, id).
 
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
 use bson::{DateTime, RawDocument, RawDocumentBuf};
 use sled::Transactional;
 use sled::transaction::{ConflictableTransactionError, TransactionError};
 
-use super::{RecordFilter, Store};
+use super::index::{Edit, State};
+use super::reading::Reading;
+use super::{RecordFilter, Store, generation};
 use crate::change::{
     ConflictKind, DocumentKey, RawElement, RecordStatus, document_of, elements, lasting_key,
 };
@@ -34,26 +37,63 @@ impl Store {
     }
 
     fn put_part(&self, part: &[(&str, Vec<u8>, &RawDocumentBuf)]) -> Result<usize> {
-        let put = (&self.0.records, &self.0.record_keys).transaction(|(records, keys)| {
-            let (mut new, mut bytes) = (0, 0);
-            for (id, key, record) in part {
-                let known = keys.get(id.as_bytes())?;
-                let key = known.as_deref().unwrap_or(key);
-                if known.is_none() {
-                    keys.insert(id.as_bytes(), key)?;
+        let mut writing = self.0.index.writing();
+        let (new, edit) = self
+            .new_of(part, &writing)
+            .map_err(|cause| self.sled_error(cause))?;
+        let put = self
+            .log_trees()
+            .transaction(|(records, keys, blocks, facets)| {
+                for (id, new) in &new {
+                    keys.insert(id.as_bytes(), new.key.as_slice())?;
+                    if let Some(record) = new.record {
+                        records.insert(new.key.as_slice(), record.as_bytes())?;
+                    }
                 }
-                // sled may have lost one of the two in an abrupt stop.
-                if records.get(key)?.is_none() {
-                    records.insert(key, record.as_bytes())?;
-                    new += 1;
-                    bytes += record.as_bytes().len() as u64;
-                }
-            }
-            Ok::<(usize, u64), ConflictableTransactionError<()>>((new, bytes))
-        });
-        let (new, bytes) = put.map_err(|cause| self.transaction_error(cause))?;
+                edit.write(blocks, facets)?;
+                Ok::<(), ConflictableTransactionError<()>>(())
+            });
+        put.map_err(|cause| self.transaction_error(cause))?;
+        writing.written(&edit);
+        let records = || new.values().filter_map(|new| new.record);
+        let bytes: usize = records().map(|record| record.as_bytes().len()).sum();
+        let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
         self.0.records_bytes.fetch_add(bytes, Ordering::Relaxed);
-        Ok(new)
+        self.0.bytes_put.fetch_add(bytes, Ordering::Relaxed);
+        Ok(records().count())
+    }
+
+    /// What of a part is not in the log yet, by id, and its rows in the index.
+    fn new_of<'a>(
+        &self,
+        part: &[(&'a str, Vec<u8>, &'a RawDocumentBuf)],
+        writing: &State,
+    ) -> sled::Result<(BTreeMap<&'a str, New<'a>>, Edit)> {
+        let (mut new, mut edit) = (BTreeMap::new(), Edit::default());
+        for (id, key, record) in part {
+            if new.contains_key(id) {
+                continue;
+            }
+            let known = self.0.record_keys.get(id)?;
+            let key = known.as_deref().unwrap_or(key).to_vec();
+            // sled may have lost one of the two in an abrupt stop.
+            let is_there = self.0.records.contains_key(&key)?;
+            if known.is_some() && is_there {
+                continue;
+            }
+            if writing.is_whole() && !is_there {
+                self.0.index.put(writing, &mut edit, &key, record)?;
+            }
+            let record = (!is_there).then_some(*record);
+            new.insert(*id, New { key, record });
+        }
+        Ok((new, edit))
+    }
+
+    /// What is changed together.
+    fn log_trees(&self) -> (&sled::Tree, &sled::Tree, &sled::Tree, &sled::Tree) {
+        let (blocks, facets) = self.0.index.trees();
+        (&self.0.records, &self.0.record_keys, blocks, facets)
     }
 
     /// Bytes of all records, as of [`Store::check_log`] and what was put and removed since.
@@ -64,43 +104,126 @@ impl Store {
     /// Removes records by `_id`; those that are not there do not matter.
     pub fn remove_records(&self, ids: &[String]) -> Result<()> {
         for part in ids.chunks(RECORDS_PER_TRANSACTION_MAX) {
-            let removed = (&self.0.records, &self.0.record_keys).transaction(|(records, keys)| {
-                let mut bytes = 0;
-                for id in part {
-                    if let Some(key) = keys.remove(id.as_bytes())? {
-                        let record = records.remove(key)?;
-                        bytes += record.map_or(0, |record| record.len() as u64);
-                    }
-                }
-                Ok::<u64, ConflictableTransactionError<()>>(bytes)
-            });
-            let bytes = removed.map_err(|cause| self.transaction_error(cause))?;
+            let bytes = self.remove_part(part)?;
             let left = self.records_bytes().saturating_sub(bytes);
             self.0.records_bytes.store(left, Ordering::Relaxed);
         }
         Ok(())
     }
 
+    fn remove_part(&self, ids: &[String]) -> Result<u64> {
+        let writing = self.0.index.writing();
+        let mut edit = Edit::default();
+        for id in ids.iter().filter(|_| writing.is_whole()) {
+            let key = self.0.record_keys.get(id);
+            if let Some(key) = key.map_err(|cause| self.sled_error(cause))? {
+                let removed = self.0.index.remove(&mut edit, &key);
+                removed.map_err(|cause| self.sled_error(cause))?;
+            }
+        }
+        let removed = self
+            .log_trees()
+            .transaction(|(records, keys, blocks, facets)| {
+                let mut bytes = 0;
+                for id in ids {
+                    if let Some(key) = keys.remove(id.as_bytes())? {
+                        let record = records.remove(key)?;
+                        bytes += record.map_or(0, |record| record.len() as u64);
+                    }
+                }
+                edit.write(blocks, facets)?;
+                Ok::<u64, ConflictableTransactionError<()>>(bytes)
+            });
+        removed.map_err(|cause| self.transaction_error(cause))
+    }
+
     /// Whether the log is whole, as far as it can tell itself: sled may read less than was written
     /// after its file was damaged. Reads the whole log; meant for a start, after the records of the
-    /// clusters were put.
+    /// clusters were put. Makes the index anew where it lacks rows.
     ///
     /// # Errors
     /// Exit 7 where records are missing.
     pub fn check_log(&self) -> Result<()> {
-        let (mut records, mut bytes) = (0, 0);
-        for record in &self.0.records {
-            let (_, record) = record.map_err(|cause| self.sled_error(cause))?;
-            records += 1;
-            bytes += record.len() as u64;
-        }
+        let (records, keys) = (&self.0.records, &self.0.record_keys);
+        let (records, bytes) = self.counted(records)?;
         self.0.records_bytes.store(bytes, Ordering::Relaxed);
-        let keys = self.0.record_keys.len();
-        if records == keys {
-            return Ok(());
+        let (keys, _) = self.counted(keys)?;
+        if records != keys {
+            let what = format!("the conflict log has {records} records and {keys} keys: it");
+            return Err(self.damaged(&what));
         }
-        let what = format!("the conflict log has {records} records and {keys} keys: it");
-        Err(self.damaged(&what))
+        let rows = self.0.index.len().map_err(|cause| self.sled_error(cause))?;
+        if rows != records {
+            self.make_index()?;
+        }
+        Ok(())
+    }
+
+    /// Makes the index where the log was written without one; meant for a start, before anything
+    /// that cannot wait.
+    ///
+    /// # Errors
+    /// As [`Store::records`].
+    pub fn complete_index(&self) -> Result<()> {
+        match self.0.index.is_whole() {
+            true => Ok(()),
+            false => self.make_index(),
+        }
+    }
+
+    /// Entries of a tree, and the bytes of their values.
+    fn counted(&self, tree: &sled::Tree) -> Result<(usize, u64)> {
+        let (mut entries, mut bytes) = (0, 0);
+        let mut reading = Reading::of(tree);
+        for entry in tree {
+            let (key, value) = entry.map_err(|cause| self.sled_error(cause))?;
+            let read = reading.has_read(&key, key.len() + value.len());
+            read.map_err(|cause| self.sled_error(cause))?;
+            entries += 1;
+            bytes += value.len() as u64;
+        }
+        Ok((entries, bytes))
+    }
+
+    /// Where this is broken off it is begun anew; until the index is there, reports read every record.
+    fn make_index(&self) -> Result<()> {
+        const TOLD_EACH: usize = 100_000;
+        let index = &self.0.index;
+        let mut writing = index.writing();
+        let failed = |cause| self.sled_error(cause);
+        // On record as missing first: what is begun is not whole.
+        generation::forget_index(&self.0.db).map_err(failed)?;
+        index.clear(&mut writing, false).map_err(failed)?;
+        let mut edit = Edit::default();
+        let mut reading = Reading::of(&self.0.records);
+        for (done, entry) in self.0.records.iter().enumerate() {
+            let (key, bytes) = entry.map_err(failed)?;
+            reading.has_read(&key, bytes.len()).map_err(failed)?;
+            let record = self.decoded(&bytes)?;
+            index
+                .put(&writing, &mut edit, &key, &record)
+                .map_err(failed)?;
+            if edit.is_full() {
+                self.write_index(&mut writing, std::mem::take(&mut edit))?;
+            }
+            if done > 0 && done.is_multiple_of(TOLD_EACH) {
+                tracing::info!(records = done, "the conflict log gets its index");
+            }
+        }
+        self.write_index(&mut writing, edit)?;
+        index.completed(&mut writing);
+        let generation = self.0.generation.load(Ordering::SeqCst);
+        generation::put_with_index(&self.0.db, generation).map_err(failed)
+    }
+
+    fn write_index(&self, writing: &mut State, edit: Edit) -> Result<()> {
+        let written = self.0.index.trees().transaction(|(blocks, facets)| {
+            edit.write(blocks, facets)?;
+            Ok::<(), ConflictableTransactionError<()>>(())
+        });
+        written.map_err(|cause| self.transaction_error(cause))?;
+        writing.written(&edit);
+        Ok(())
     }
 
     /// Returns whether there is such a record.
@@ -110,21 +233,32 @@ impl Store {
 
     /// Sets fields of a record anew. Returns whether there is such a record.
     pub fn set_record_fields(&self, id: &str, fields: &RawDocument) -> Result<bool> {
-        let set = (&self.0.records, &self.0.record_keys).transaction(|(records, keys)| {
-            let Some(key) = keys.get(id.as_bytes())? else {
-                return Ok(false);
-            };
-            let Some(bytes) = records.get(&key)? else {
-                return Ok(false);
-            };
-            let record = RawDocument::from_bytes(&bytes);
-            let Some(changed) = record.ok().and_then(|record| with_fields(record, fields)) else {
-                return Err(ConflictableTransactionError::Abort(()));
-            };
-            records.insert(key, changed.as_bytes())?;
-            Ok(true)
-        });
-        set.map_err(|cause| self.transaction_error(cause))
+        let mut writing = self.0.index.writing();
+        let failed = |cause| self.sled_error(cause);
+        let Some(key) = self.0.record_keys.get(id).map_err(failed)? else {
+            return Ok(false);
+        };
+        let Some(record) = self.record_at(&key)? else {
+            return Ok(false);
+        };
+        let Some(changed) = with_fields(&record, fields) else {
+            return Err(self.damaged("a record"));
+        };
+        let mut edit = Edit::default();
+        if writing.is_whole() {
+            let put = self.0.index.put(&writing, &mut edit, &key, &changed);
+            put.map_err(failed)?;
+        }
+        let set = self
+            .log_trees()
+            .transaction(|(records, _, blocks, facets)| {
+                records.insert(&key, changed.as_bytes())?;
+                edit.write(blocks, facets)?;
+                Ok::<(), ConflictableTransactionError<()>>(())
+            });
+        set.map_err(|cause| self.transaction_error(cause))?;
+        writing.written(&edit);
+        Ok(true)
     }
 
     pub fn record(&self, id: &str) -> Result<Option<RawDocumentBuf>> {
@@ -141,55 +275,6 @@ impl Store {
             Some(bytes) => self.decoded(&bytes).map(Some),
             None => Ok(None),
         }
-    }
-
-    /// The matching records, ordered by `logged_at`, then `id`; one at a time is in memory.
-    ///
-    /// Records that are added meanwhile may or may not be among them.
-    pub fn records(
-        &self,
-        filter: &RecordFilter,
-    ) -> impl Iterator<Item = Result<RawDocumentBuf>> + Send + use<> {
-        self.matching(self.range(filter), filter)
-    }
-
-    /// The same, the newest first.
-    pub(super) fn records_backwards(
-        &self,
-        filter: &RecordFilter,
-    ) -> impl Iterator<Item = Result<RawDocumentBuf>> + Send + use<> {
-        self.matching(self.range(filter).map(Iterator::rev), filter)
-    }
-
-    /// None where it ends before it begins: sled panics on such a range.
-    fn range(&self, filter: &RecordFilter) -> Option<sled::Iter> {
-        let bound = |time: Option<DateTime>, otherwise: [u8; 9]| {
-            time.map_or(otherwise.to_vec(), |time| time_key(time).to_vec())
-        };
-        let from = bound(filter.since, [0; 9]);
-        let to = bound(filter.until, [u8::MAX; 9]);
-        (from <= to).then(|| self.0.records.range(from..to))
-    }
-
-    fn matching<E>(
-        &self,
-        entries: Option<E>,
-        filter: &RecordFilter,
-    ) -> impl Iterator<Item = Result<RawDocumentBuf>> + Send + use<E>
-    where
-        E: Iterator<Item = sled::Result<(sled::IVec, sled::IVec)>> + Send,
-    {
-        let (store, filter) = (self.clone(), filter.clone());
-        entries.into_iter().flatten().filter_map(move |entry| {
-            let (_, bytes) = match entry {
-                Ok(entry) => entry,
-                Err(cause) => return Some(Err(store.sled_error(cause))),
-            };
-            match RawDocument::from_bytes(&bytes) {
-                Ok(record) => filter.matches(record).then(|| Ok(record.to_owned())),
-                Err(cause) => Some(Err(store.damaged("a record").caused_by(cause))),
-            }
-        })
     }
 
     /// The newest records, newest first: `count_max` at most, and fewer where they are large.
@@ -229,7 +314,7 @@ impl Store {
         Ok(ids)
     }
 
-    fn decoded(&self, bytes: &[u8]) -> Result<RawDocumentBuf> {
+    pub(super) fn decoded(&self, bytes: &[u8]) -> Result<RawDocumentBuf> {
         RawDocumentBuf::from_bytes(bytes.to_vec())
             .map_err(|cause| self.damaged("a record").caused_by(cause))
     }
@@ -240,6 +325,12 @@ impl Store {
             TransactionError::Storage(cause) => self.sled_error(cause),
         }
     }
+}
+
+/// What the log lacks of a record: its key, or both.
+struct New<'a> {
+    key: Vec<u8>,
+    record: Option<&'a RawDocumentBuf>,
 }
 
 fn record_id(record: &RawDocument) -> Result<&str> {

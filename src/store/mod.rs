@@ -5,10 +5,14 @@
 
 mod checkpoint;
 mod filter;
+mod generation;
+mod index;
 mod log;
+mod matching;
 mod open;
 mod page;
 mod pauses;
+mod reading;
 mod runs;
 mod spool;
 mod threads;
@@ -27,6 +31,7 @@ use crate::error::{Error, Result};
 
 pub use checkpoint::StoredCheckpoint;
 pub use filter::RecordFilter;
+use index::Index;
 use open::Lasting;
 pub use open::{Locked, failure_of, is_locked};
 pub use page::{Direction, Page, Records, SortBy};
@@ -75,6 +80,9 @@ const COMPLETE_SINCE: &str = "complete_since";
 const STATUS: &str = "status";
 const EPOCH: &str = "epoch";
 
+/// Read in less than a tenth of a second.
+const NOTED_DOWN_BYTES_MIN: u64 = 64 * 1024 * 1024;
+
 /// The local store of one link. Cheap to clone; all clones share one lock on the directory.
 #[derive(Clone)]
 pub struct Store(Arc<Inner>);
@@ -100,8 +108,12 @@ struct Inner {
     records: sled::Tree,
     /// The key in `records` by id.
     record_keys: sled::Tree,
+    /// Where a filter's records stand in `records`.
+    index: Index,
     /// Bytes of `records`, once they have been counted.
     records_bytes: AtomicU64,
+    /// Bytes of the records that were put since it was opened.
+    bytes_put: AtomicU64,
     /// Runs as JSON by their start.
     runs: sled::Tree,
 }
@@ -132,6 +144,9 @@ impl Store {
             let tree = opened.db.open_tree(name);
             tree.map_err(|cause| open::sled_error(dir, cause))
         };
+        let records = tree("records")?;
+        let whole = opened.index_generation == Some(opened.generation) || records.is_empty();
+        let index = Index::open(&opened.db, whole);
         let inner = Inner {
             dir: dir.to_owned(),
             store_id: opened.store_id,
@@ -140,9 +155,11 @@ impl Store {
             link: tree("link")?,
             checkpoints: tree("checkpoints")?,
             sessions: tree("sessions")?,
-            records: tree("records")?,
+            records,
             record_keys: tree("record_keys")?,
+            index: index.map_err(|cause| open::sled_error(dir, cause))?,
             records_bytes: AtomicU64::new(0),
+            bytes_put: AtomicU64::new(0),
             runs: tree("runs")?,
             db: opened.db,
         };
@@ -156,6 +173,15 @@ impl Store {
         } else {
             Ok(None)
         }
+    }
+
+    pub fn dir(&self) -> &Path {
+        &self.0.dir
+    }
+
+    /// Whether so many records were put since it was opened that opening it anew takes long, once.
+    pub fn has_much_to_note_down(&self) -> bool {
+        self.0.bytes_put.load(Ordering::Relaxed) >= NOTED_DOWN_BYTES_MIN
     }
 
     /// A random UUID made when the store was created.
@@ -246,6 +272,9 @@ impl Store {
         ] {
             tree.clear().map_err(|cause| self.sled_error(cause))?;
         }
+        // Rows without records do no harm.
+        let cleared = inner.index.clear(&mut inner.index.writing(), true);
+        cleared.map_err(|cause| self.sled_error(cause))?;
         self.flush()
     }
 
@@ -254,7 +283,10 @@ impl Store {
     pub fn seal(&self) -> Result<()> {
         let inner = &self.0;
         let next = inner.generation.fetch_add(1, Ordering::SeqCst) + 1;
-        let put = open::put_generation(&inner.db, next);
+        let put = match inner.index.is_whole() {
+            true => generation::put_with_index(&inner.db, next),
+            false => generation::put(&inner.db, next),
+        };
         put.map_err(|cause| self.sled_error(cause))?;
         self.flush()?;
         match inner.lasting {

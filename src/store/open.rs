@@ -7,6 +7,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::panic::PanicHookInfo;
 use std::path::{Path, PathBuf};
 
+use super::generation::{generation, of_index};
 use crate::error::{Error, Result};
 use crate::telemetry::panics;
 
@@ -21,7 +22,6 @@ const FILE_MODE: u32 = 0o600;
 const CACHE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 const META_FORMAT: &[u8] = b"format";
 const META_STORE_ID: &[u8] = b"store_id";
-const META_GENERATION: &[u8] = b"generation";
 
 /// The standard library names these by kinds that are not stable or not apart.
 const EAGAIN: i32 = 11;
@@ -61,6 +61,8 @@ pub(super) struct Opened {
     pub db: sled::Db,
     pub store_id: String,
     pub generation: u64,
+    /// That of the index of the conflict log.
+    pub index_generation: Option<u64>,
 }
 
 /// What stands in the format file.
@@ -146,29 +148,13 @@ pub(super) fn open(dir: &Path, lasting: Lasting) -> Result<Opened> {
     };
     restrict_files(&dir.join(SLED_DIR)).map_err(|cause| io_error(dir, cause))?;
     let generation = generation(dir, &db)?;
+    let index_generation = of_index(dir, &db)?;
     Ok(Opened {
         db,
         store_id,
         generation,
+        index_generation,
     })
-}
-
-fn generation(dir: &Path, db: &sled::Db) -> Result<u64> {
-    let found = db
-        .get(META_GENERATION)
-        .map_err(|cause| sled_error(dir, cause))?;
-    let Some(found) = found else {
-        return Ok(0);
-    };
-    let bytes = found.as_ref().try_into();
-    bytes
-        .map(u64::from_be_bytes)
-        .map_err(|_| damaged(dir, "its generation cannot be read"))
-}
-
-pub(super) fn put_generation(db: &sled::Db, generation: u64) -> sled::Result<()> {
-    db.insert(META_GENERATION, &generation.to_be_bytes())?;
-    Ok(())
 }
 
 /// The file's own data first: sled does not wait for the disk's cache.

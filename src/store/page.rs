@@ -61,9 +61,11 @@ impl Store {
             (SortBy::LoggedAt, Direction::Ascending) => {
                 Box::new(self.records(filter).skip(passed).take(taken))
             }
-            (SortBy::LoggedAt, Direction::Descending) => {
-                Box::new(self.records_backwards(filter).skip(passed).take(taken))
-            }
+            (SortBy::LoggedAt, Direction::Descending) => Box::new(
+                self.matching(filter, Direction::Descending)
+                    .skip(passed)
+                    .take(taken),
+            ),
             (
                 SortBy::LostAt
                 | SortBy::Namespace

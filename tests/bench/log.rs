@@ -11,12 +11,11 @@ use std::path::Path;
 use std::process::{ChildStdout, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
-use bson::oid::ObjectId;
 use bson::{DateTime, RawDocumentBuf, Timestamp, rawdoc};
 use resources::Resources;
 use support::env::TestEnv;
 use support::tandem::Tandem;
-use tandem::store::Store;
+use tandem::store::{Store, is_locked};
 
 const RECORDS: usize = 1_000_000;
 const DOCUMENT_BYTES: usize = 500;
@@ -48,7 +47,9 @@ async fn main() -> ExitCode {
     let link = env.link();
     let mut tandem = env.streaming(&link).await;
     tandem.stop().await;
-    let first = fill(&env.path(&link.state_dir), records);
+    let state = env.path(&link.state_dir);
+    let first = fill(&state, records);
+    note_down(&state);
     println!("\n| `conflict-report` of {records} records | s | peak memory, MB |\n|---|---:|---:|");
     let last_minute = first + SPREAD - Duration::from_secs(60);
     let since = DateTime::from_system_time(last_minute)
@@ -61,6 +62,11 @@ async fn main() -> ExitCode {
             &["--namespace", "shop.orders7"][..],
         ),
         ("of one document", &["--key", "777"][..]),
+        ("of one kind in a hundred", &["--kind", "dead_letter"][..]),
+        (
+            "of one status in a hundred",
+            &["--status", "overturned"][..],
+        ),
         ("summary of all", &["--summary"][..]),
         ("all as NDJSON", &["--format", "ndjson"][..]),
         ("all as CSV", &["--format", "csv"][..]),
@@ -102,6 +108,25 @@ fn fill(state: &Path, records: usize) -> std::time::SystemTime {
     first
 }
 
+/// As a run does at its end when it has written much. The store is let go of a moment after it is
+/// dropped.
+fn note_down(state: &Path) {
+    loop {
+        match Store::open(state) {
+            Ok(_) => return,
+            Err(error) if is_locked(&error) => std::thread::sleep(POLL),
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+/// As scattered as the ids of real records, which are digests.
+fn id_of(number: usize) -> String {
+    const ODD: u128 = 0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835;
+    let scattered = (number as u128).wrapping_mul(ODD);
+    format!("{:024x}", scattered >> 32)
+}
+
 fn record(number: usize, at: std::time::SystemTime) -> RawDocumentBuf {
     let at = DateTime::from_system_time(at);
     let id = i64::try_from(number).expect("not that many");
@@ -109,14 +134,15 @@ fn record(number: usize, at: std::time::SystemTime) -> RawDocumentBuf {
         time: 1_700_000_000,
         increment: 1 + number as u32,
     };
+    let is_one_in_a_hundred = |of: usize| number % 100 == of;
     let document = rawdoc! { "_id": id, "text": "x".repeat(DOCUMENT_BYTES) };
     rawdoc! {
-        "_id": ObjectId::new().to_hex(),
+        "_id": id_of(number),
         "logged_at": at,
         "pipeline": "a-to-b",
         "namespace": format!("shop.orders{}", number % NAMESPACES),
         "document_key": { "_id": id },
-        "kind": "update_origin_differs",
+        "kind": if is_one_in_a_hundred(1) { "dead_letter" } else { "update_origin_differs" },
         "policy": "last-write-wins",
         "winner": "us",
         "winner_cluster": "b",
@@ -130,7 +156,7 @@ fn record(number: usize, at: std::time::SystemTime) -> RawDocumentBuf {
             "change": { "updatedFields": { "text": "y".repeat(50) } }, "document": document,
         },
         "clock_skew_ms": 0_i64,
-        "status": "logged",
+        "status": if is_one_in_a_hundred(2) { "overturned" } else { "logged" },
     }
 }
 
