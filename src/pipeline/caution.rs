@@ -1,6 +1,7 @@
 //! What a lane has learnt from refusals about the events it tries again.
 
 use std::collections::{HashMap, HashSet};
+use std::time::Duration;
 
 use bson::{DateTime, RawDocumentBuf, cstr};
 
@@ -14,10 +15,15 @@ use crate::target::WriteError;
 /// Tries of one event, alone and with complete knowledge, before it is put aside.
 const TRIES_MAX: u32 = 4;
 
+/// How many times as many operations a transaction takes at most where they are about so many
+/// collections that each command carries few of them.
+const SPREAD_MAX: usize = 8;
+
 /// How much of a full batch a lane takes, and what it must avoid.
 #[derive(Debug)]
 pub struct Trouble {
     limits: BatchLimits,
+    /// More than the limit only where they are about many collections.
     operations_max: usize,
     /// Events that have to be written in the order of the source, document by document.
     in_order: usize,
@@ -43,9 +49,14 @@ impl Trouble {
 
     pub fn limits(&self) -> BatchLimits {
         BatchLimits {
-            operations_max: self.cut.unwrap_or(usize::MAX).min(self.operations_max),
+            operations_max: self.spread_operations_max().min(self.limits.operations_max),
             bytes_max: self.limits.bytes_max,
         }
+    }
+
+    /// How many operations a batch may take that is about many collections.
+    pub fn spread_operations_max(&self) -> usize {
+        self.cut.unwrap_or(usize::MAX).min(self.operations_max)
     }
 
     pub fn caution(&self) -> &Caution {
@@ -56,8 +67,9 @@ impl Trouble {
         self.identity.contains(key)
     }
 
-    /// A batch was committed: forget its keys, take more next time.
-    pub fn passed(&mut self, plan: &Plan) {
+    /// A batch was committed whose statements took `time` of `time_max`: forget its keys, take more
+    /// next time where that will fit too. One that does not is all for nothing.
+    pub fn passed(&mut self, plan: &Plan, time: Duration, time_max: Duration) {
         for decision in &plan.decisions {
             self.caution.full_state.remove(&decision.key);
             self.caution.dead_letters.remove(&decision.key);
@@ -66,8 +78,17 @@ impl Trouble {
         }
         self.in_order = self.in_order.saturating_sub(plan.size());
         self.cut = None;
-        let more = (self.operations_max * 2).max(2);
-        self.operations_max = more.min(self.limits.operations_max);
+        self.resize(plan.size(), time, time_max);
+    }
+
+    fn resize(&mut self, size: usize, time: Duration, time_max: Duration) {
+        let is_short = self.operations_max < self.limits.operations_max;
+        if time > time_max * 3 / 4 && size > 1 {
+            self.operations_max = (size / 2).min(self.operations_max);
+        } else if time < time_max / 2 && (is_short || size >= self.operations_max) {
+            let most = self.limits.operations_max.saturating_mul(SPREAD_MAX);
+            self.operations_max = self.operations_max.saturating_mul(2).min(most);
+        }
     }
 
     /// A document of the batch was changed after the fence, or there were too many for one
@@ -186,4 +207,68 @@ fn details(error: &WriteError, tries: u32, key: &DocumentKey) -> RawDocumentBuf 
     extra.append(cstr!("attempts"), tries as i32);
     extra.append(LASTING_NAMESPACE, key.namespace().as_str());
     extra
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TIME_MAX: Duration = Duration::from_secs(2);
+
+    fn of_a_thousand() -> Trouble {
+        Trouble::none(BatchLimits {
+            operations_max: 1000,
+            bytes_max: 1,
+        })
+    }
+
+    fn sizes(trouble: &Trouble) -> (usize, usize) {
+        let usual = trouble.limits().operations_max;
+        (usual, trouble.spread_operations_max())
+    }
+
+    #[test]
+    fn full_batches_that_take_little_time_grow_where_they_are_about_many_collections() {
+        let mut trouble = of_a_thousand();
+        assert_eq!(sizes(&trouble), (1000, 1000));
+        for expected in [2000, 4000, 8000, 8000] {
+            let size = trouble.spread_operations_max();
+            trouble.resize(size, TIME_MAX / 4, TIME_MAX);
+            assert_eq!(sizes(&trouble), (1000, expected));
+        }
+    }
+
+    #[test]
+    fn batches_that_were_not_full_say_nothing_about_larger_ones() {
+        let mut trouble = of_a_thousand();
+        trouble.resize(999, Duration::ZERO, TIME_MAX);
+        assert_eq!(sizes(&trouble), (1000, 1000));
+    }
+
+    #[test]
+    fn a_batch_grows_only_where_twice_the_time_would_do() {
+        let mut trouble = of_a_thousand();
+        trouble.operations_max = 64;
+        trouble.resize(64, TIME_MAX * 6 / 10, TIME_MAX);
+        assert_eq!(sizes(&trouble), (64, 64));
+        trouble.resize(64, TIME_MAX * 4 / 10, TIME_MAX);
+        assert_eq!(sizes(&trouble), (128, 128));
+    }
+
+    #[test]
+    fn a_batch_that_nearly_took_too_long_is_followed_by_a_smaller_one() {
+        let mut trouble = of_a_thousand();
+        trouble.resize(1000, TIME_MAX * 8 / 10, TIME_MAX);
+        assert_eq!(sizes(&trouble), (500, 500));
+        trouble.resize(1, TIME_MAX * 8 / 10, TIME_MAX);
+        assert_eq!(sizes(&trouble), (500, 500));
+    }
+
+    #[test]
+    fn what_comes_before_a_refused_event_is_taken_alone_whatever_it_is_about() {
+        let mut trouble = of_a_thousand();
+        trouble.operations_max = 8000;
+        trouble.cut = Some(7);
+        assert_eq!(sizes(&trouble), (7, 7));
+    }
 }

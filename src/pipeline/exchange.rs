@@ -170,7 +170,8 @@ impl Exchange {
         }
     }
 
-    /// The lane's next batch, decided.
+    /// The lane's next batch, decided; `spread_max` is how many operations it may take where they are
+    /// about many collections.
     ///
     /// # Errors
     /// As the spools say.
@@ -179,9 +180,12 @@ impl Exchange {
         pipeline: PipelineId,
         lane: usize,
         limits: BatchLimits,
+        spread_max: usize,
         caution: &Caution,
     ) -> Result<Next> {
-        self.ledger().plan(pipeline, lane, limits, caution)
+        let ledger = self.ledger();
+        let limits = ledger.limits_of_many_collections(pipeline, lane, limits, spread_max);
+        ledger.plan(pipeline, lane, limits, caution)
     }
 
     /// Asks the lanes for copies of documents.

@@ -162,22 +162,31 @@ impl Lane {
 
     fn next(&self) -> Result<Next> {
         let exchange = &self.shared.exchange;
-        let limits = self.limits();
-        exchange.plan(self.pipeline, self.index, limits, self.trouble.caution())
+        let spread_max = self.within_rate(self.trouble.spread_operations_max());
+        exchange.plan(
+            self.pipeline,
+            self.index,
+            self.limits(),
+            spread_max,
+            self.trouble.caution(),
+        )
     }
 
-    /// What one transaction may take. Under a limit for a second, no more than that second's, so
-    /// that a lane never rests for much longer, and a new limit is soon kept.
+    /// What one transaction may take.
     fn limits(&self) -> BatchLimits {
         let limits = self.trouble.limits();
-        let rate = self.operations_per_second_max();
-        let rate = rate.map_or(usize::MAX, |rate| {
-            usize::try_from(rate).unwrap_or(usize::MAX)
-        });
         BatchLimits {
-            operations_max: limits.operations_max.min(rate),
+            operations_max: self.within_rate(limits.operations_max),
             ..limits
         }
+    }
+
+    /// Under a limit for a second, no more than that second's, so that a lane never rests for much
+    /// longer, and a new limit is soon kept.
+    fn within_rate(&self, operations: usize) -> usize {
+        let rate = self.operations_per_second_max();
+        let rate = rate.and_then(|rate| usize::try_from(rate).ok());
+        operations.min(rate.unwrap_or(usize::MAX))
     }
 
     /// This lane's part of what the pipeline may do; none: no limit.
@@ -255,7 +264,6 @@ impl Lane {
                 self.refusals.reset();
                 self.outages.reset();
                 self.waits_on(None);
-                self.trouble.passed(&plan);
                 self.keep_rate(plan.size(), started).await;
                 Ok(())
             }

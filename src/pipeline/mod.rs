@@ -135,6 +135,9 @@ impl Lane {
         exchange.wait_landed(plan.pipeline, plan.lane).await;
         stopwatch.lap(Step::Echo);
         stopwatch.tell(plan);
+        let time_max = self.settings.transaction_time_max;
+        self.trouble
+            .passed(plan, stopwatch.took(Step::Write), time_max);
         self.after_commit(plan, applied).map_err(Refusal::Failed)
     }
 

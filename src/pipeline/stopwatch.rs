@@ -40,8 +40,12 @@ impl Stopwatch {
         self.last = now;
     }
 
+    pub fn took(&self, step: Step) -> Duration {
+        self.took[step as usize]
+    }
+
     pub fn tell(&self, plan: &Plan) {
-        let micros = |step: Step| self.took[step as usize].as_micros() as u64;
+        let micros = |step: Step| self.took(step).as_micros() as u64;
         tracing::debug!(
             pipeline = plan.pipeline.as_str(),
             lane = plan.lane,

@@ -95,7 +95,13 @@ impl Witness {
 
     fn next(&self, idle_too: bool) -> Result<Option<Plan>> {
         let exchange = &self.shared.exchange;
-        let next = exchange.plan(self.pipeline, 0, LIMITS, &Caution::default())?;
+        let next = exchange.plan(
+            self.pipeline,
+            0,
+            LIMITS,
+            LIMITS.operations_max,
+            &Caution::default(),
+        )?;
         Ok(match next {
             Next::Apply(plan) => Some(plan),
             Next::Idle if idle_too => exchange.ledger().plan_idle_progress(self.pipeline, 0),

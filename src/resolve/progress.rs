@@ -7,6 +7,12 @@ use super::gate::before;
 use super::plan::{BatchLimits, Plan};
 use crate::change::{AppliedThrough, PipelineId, Position};
 
+/// What a command costs beside its operations is a small part of it with so many of them.
+const COLLECTION_OPERATIONS_MIN: usize = 32;
+
+/// A batch of no more collections than that is as large as usual.
+const FEW_COLLECTIONS: usize = 4;
+
 impl Ledger {
     /// How far a lane has applied; an empty lane has applied whatever its reader has passed. While
     /// the pipeline is held none is past an event of another one, which may change lanes.
@@ -87,5 +93,38 @@ impl Ledger {
         let events = state.queue.iter().take(limits.operations_max);
         let bytes: usize = events.map(|event| event.bytes()).sum();
         state.queue.len() < limits.operations_max && bytes < limits.bytes_max
+    }
+
+    /// What the lane's next batch may take: as usual, and up to `spread_max` operations for as long
+    /// as they are about so many collections that a command, which is about one of them, would carry
+    /// few. There are never more collections in it than a usual one may have.
+    pub fn limits_of_many_collections(
+        &self,
+        pipeline: PipelineId,
+        lane: usize,
+        usual: BatchLimits,
+        spread_max: usize,
+    ) -> BatchLimits {
+        let state = &self.clusters[pipeline.source()].lanes[lane];
+        if !state.requests.is_empty() || !state.settles.is_empty() {
+            return usual;
+        }
+        // Whoever wants small batches gets them.
+        let of_each = COLLECTION_OPERATIONS_MIN.min(usual.operations_max / FEW_COLLECTIONS);
+        let (mut collections, mut before) = (HashSet::new(), None);
+        let events = state.queue.iter().take(spread_max).enumerate();
+        let wanted = events.take_while(|(at, event)| {
+            let namespace = Some(event.key.namespace());
+            if before != namespace {
+                collections.extend(namespace);
+                before = namespace;
+            }
+            let few_of_each = *at < collections.len() * of_each;
+            *at < usual.operations_max || few_of_each && collections.len() <= usual.operations_max
+        });
+        BatchLimits {
+            operations_max: wanted.count().max(usual.operations_max),
+            ..usual
+        }
     }
 }

@@ -60,3 +60,25 @@ fn nothing_goes_on_record_of_writes_that_did_not_race() {
     let ledger = ledger_of(&[1, 2], &[]);
     assert!(losers(&next(&ledger, PipelineId::AToB, 1)).is_empty());
 }
+
+#[test]
+fn a_batch_of_many_collections_takes_more_operations_than_one_of_few() {
+    const SPREAD_MAX: usize = 100;
+    let usual = BatchLimits {
+        operations_max: 40,
+        bytes_max: usize::MAX,
+    };
+    for (collections, expected) in [(1, 40), (4, 40), (6, 60), (20, SPREAD_MAX), (200, 40)] {
+        let mut ledger = ledger_of(&[], &[]);
+        for number in 0..200_i32 {
+            let mut event = (*write(Side::A, 2 + number as u32, 1)).clone();
+            let namespace = Namespace::new("shop", &format!("orders{}", number % collections));
+            event.key = DocumentKey::of(&namespace, &rawdoc! { "_id": number }).unwrap();
+            ledger.observe(Side::A, Arc::new(event)).unwrap();
+        }
+        let limits =
+            |spread_max| ledger.limits_of_many_collections(PipelineId::AToB, 0, usual, spread_max);
+        assert_eq!(limits(SPREAD_MAX).operations_max, expected);
+        assert_eq!(limits(1).operations_max, usual.operations_max);
+    }
+}
