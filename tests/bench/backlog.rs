@@ -174,6 +174,21 @@ impl Backlog {
         (0..self.operations).map(key).collect()
     }
 
+    /// The collection of the backlog's first operation, and what finds its document once it is done. The
+    /// other side writes the same where documents are shared: then it is the first one that is not.
+    pub fn first_operation(&self) -> (String, Document) {
+        let first = match self.keys {
+            Keys::Shared { percent } => percent % 100,
+            Keys::Spread | Keys::Zipf | Keys::OneHot => 0,
+        };
+        let (key, mut filter) = match self.shape {
+            Shape::Inserts | Shape::Mix => (self.documents_before(), doc! {}),
+            Shape::Updates => (self.keys_of(Half::Lower)[first], doc! { "state": "paid" }),
+        };
+        filter.insert("_id", key as i64);
+        (name_of(key % self.collections), filter)
+    }
+
     /// Writes the backlog.
     pub async fn write(&self, client: &Client) {
         let before = self.documents_before();
@@ -271,6 +286,12 @@ pub fn name_of(collection: usize) -> String {
         0 => "orders".to_owned(),
         number => format!("orders{number}"),
     }
+}
+
+/// The number behind a name.
+pub fn collection_of(name: &str) -> usize {
+    let number = name.strip_prefix("orders");
+    number.and_then(|n| n.parse().ok()).unwrap_or(0)
 }
 
 /// Draws keys in proportion to n^-0.99, by the formula of Gray et al. that YCSB uses.

@@ -7,6 +7,7 @@ use bson::{Document, doc};
 use mongodb::Collection;
 use tokio::task::JoinSet;
 
+use crate::report::{median, print_table, shown};
 use crate::support::env::TestEnv;
 use crate::support::mongod::MongodOptions;
 
@@ -29,8 +30,31 @@ struct Times {
     visible: Mutex<Vec<Duration>>,
 }
 
-/// Prints a row of a Markdown table.
-pub async fn print() {
+/// A fresh pair of servers in each round.
+pub async fn print(rounds: usize) {
+    let (mut acknowledged, mut visible) = (Vec::new(), Vec::new());
+    for round in 1..=rounds {
+        eprintln!("latency, round {round}");
+        let times = one_round().await;
+        acknowledged.push(Shares::of(&times.acknowledged));
+        visible.push(Shares::of(&times.visible));
+    }
+    let load = format!("{WRITES_PER_SECOND} writes/s on each side");
+    let head = [
+        load.as_str(),
+        "median, ms",
+        "90 %, ms",
+        "99 %, ms",
+        "writes looked at",
+    ];
+    let rows = [
+        row("acknowledged by its own side", &acknowledged),
+        row("from there until seen on the other one", &visible),
+    ];
+    print_table(&head, &rows);
+}
+
+async fn one_round() -> Arc<Times> {
     let env = TestEnv::start_with(
         MongodOptions::named("eu-set").with_large_cache(),
         MongodOptions::named("us-set").with_large_cache(),
@@ -53,12 +77,7 @@ pub async fn print() {
         ended.expect("the writer ends well");
     }
     tandem.stop().await;
-    println!(
-        "| {WRITES_PER_SECOND} writes/s on each side | median, ms | 90 %, ms | 99 %, ms | writes looked at |\n\
-         |---|---:|---:|---:|---:|"
-    );
-    print_row("acknowledged by its own side", &times.acknowledged);
-    print_row("from there until seen on the other one", &times.visible);
+    times
 }
 
 async fn write(
@@ -103,18 +122,32 @@ fn put(times: &Mutex<Vec<Duration>>, time: Duration) {
     times.lock().expect("nobody panicked").push(time);
 }
 
-fn print_row(name: &str, times: &Mutex<Vec<Duration>>) {
-    let mut times = times.lock().expect("nobody panicked").clone();
-    times.sort_unstable();
-    let at = |share: f64| {
-        let index = ((times.len() - 1) as f64 * share).round() as usize;
-        times[index].as_secs_f64() * 1000.0
+/// Milliseconds that so many of the writes of one round took at most.
+struct Shares {
+    milliseconds: [f64; 3],
+    writes: usize,
+}
+
+impl Shares {
+    fn of(times: &Mutex<Vec<Duration>>) -> Self {
+        let mut times = times.lock().expect("nobody panicked").clone();
+        times.sort_unstable();
+        let at = |share: f64| {
+            let index = ((times.len() - 1) as f64 * share).round() as usize;
+            times[index].as_secs_f64() * 1000.0
+        };
+        Self {
+            milliseconds: [0.5, 0.9, 0.99].map(at),
+            writes: times.len(),
+        }
+    }
+}
+
+fn row(name: &str, rounds: &[Shares]) -> Vec<String> {
+    let at = |index: usize| {
+        let numbers = rounds.iter().map(|round| round.milliseconds[index]);
+        shown(median(numbers), 1)
     };
-    println!(
-        "| {name} | {:.1} | {:.1} | {:.1} | {} |",
-        at(0.5),
-        at(0.9),
-        at(0.99),
-        times.len()
-    );
+    let writes: usize = rounds.iter().map(|round| round.writes).sum();
+    vec![name.to_owned(), at(0), at(1), at(2), writes.to_string()]
 }
