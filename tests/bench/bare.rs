@@ -58,6 +58,10 @@ pub struct Bare {
     pub writing: Drain,
 }
 
+pub async fn drain(backlog: &Backlog) -> Drain {
+    Pair::start(backlog).await.drain(backlog).await
+}
+
 pub async fn drain_in_parts(backlog: &Backlog) -> Bare {
     let pair = Pair::start(backlog).await;
     let whole = pair.drain(backlog).await;

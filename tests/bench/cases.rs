@@ -66,6 +66,12 @@ impl Group {
         Self::NAMES[self as usize]
     }
 
+    /// Nobody drains as many large documents as small ones, or into as many collections at a time:
+    /// what tells about tandem is what a bare loop loses by it.
+    pub fn is_beside_bare(self) -> bool {
+        matches!(self, Group::Collections | Group::Sizes | Group::Lengths)
+    }
+
     /// The first one is what the others are compared with.
     pub fn cases(self, operations: Option<usize>) -> Vec<Case> {
         let longest = operations.unwrap_or(LONGEST);
