@@ -10,7 +10,15 @@ use crate::through_tandem;
 const OPERATIONS: usize = 1_000_000;
 const SMALL_BYTES: usize = 100;
 
-const HEAD: [&str; 4] = ["backlog", "op/s", "CPU, µs/op", "peak memory, MB"];
+const HEAD: [&str; 7] = [
+    "backlog",
+    "op/s",
+    "CPU, µs/op",
+    "memory, MB, after 10 % of the time",
+    "50 %",
+    "at the end",
+    "peak",
+];
 
 /// Documents of 1 KB come a fifth as often.
 pub async fn print(rounds: usize, operations: Option<usize>) {
@@ -47,6 +55,9 @@ fn row(label: String, drains: &[Drain]) -> Vec<String> {
         label,
         of(&|drain| Some(drain.rate()), 0),
         of(&|drain| Some(drain.microseconds(drain.cpu.program)), 1),
+        of(&|drain| drain.memory.after(0.1), 0),
+        of(&|drain| drain.memory.after(0.5), 0),
+        of(&|drain| drain.memory.after(1.0), 0),
         of(&|drain| Some(drain.memory.peak_megabytes), 0),
     ]
 }

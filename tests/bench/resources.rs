@@ -1,5 +1,7 @@
 //! What processes take, as the kernel counts it.
 
+use std::time::Duration;
+
 use bson::doc;
 
 use crate::support::mongod::Mongod;
@@ -10,6 +12,7 @@ const TICKS_PER_SECOND: f64 = 100.0;
 /// What one process has taken.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Resources {
+    pub resident_megabytes: f64,
     pub peak_megabytes: f64,
     pub cpu_seconds: f64,
 }
@@ -24,21 +27,32 @@ impl Resources {
             Some(kilobytes as f64 / 1024.0)
         };
         Some(Self {
+            resident_megabytes: megabytes("VmRSS:")?,
             peak_megabytes: megabytes("VmHWM:")?,
             cpu_seconds: cpu_seconds(pid)?,
         })
     }
 }
 
-/// Memory of a process while it ran.
+/// Resident memory of a process while it ran.
 #[derive(Debug, Clone, Default)]
 pub struct Memory {
+    samples: Vec<(Duration, f64)>,
     pub peak_megabytes: f64,
 }
 
 impl Memory {
-    pub fn push(&mut self, now: &Resources) {
+    pub fn push(&mut self, at: Duration, now: &Resources) {
+        self.samples.push((at, now.resident_megabytes));
         self.peak_megabytes = now.peak_megabytes;
+    }
+
+    /// In megabytes, when so much of the time was over.
+    pub fn after(&self, share: f64) -> Option<f64> {
+        let (end, _) = self.samples.last()?;
+        let then = end.mul_f64(share);
+        let index = self.samples.partition_point(|(at, _)| *at < then);
+        Some(self.samples[index].1)
     }
 }
 

@@ -79,7 +79,7 @@ pub async fn run_to_the_end(
     let first = tokio::spawn(async move { arrival(target, first?, started).await });
     while tandem.is_running() {
         if let Some(now) = Resources::of(tandem.pid()) {
-            memory.push(&now);
+            memory.push(started.elapsed(), &now);
             cpu_seconds = now.cpu_seconds;
         }
         assert!(started.elapsed() < DRAIN_TIME_MAX, "tandem never arrives");
