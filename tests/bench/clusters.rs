@@ -14,6 +14,7 @@ mod part;
 mod ratios;
 mod report;
 mod resources;
+mod start;
 mod support;
 mod through_tandem;
 
@@ -60,6 +61,7 @@ async fn main() -> ExitCode {
         Part::Memory => memory::print(rounds, number).await,
         Part::Latency => latency::print(rounds).await,
         Part::Copy => copy::print(rounds, number).await,
+        Part::Start => start::print(rounds, number).await,
         Part::Log => log::print(number).await,
         Part::Ratios(group) => ratios::print(group, rounds, number).await,
     }

@@ -10,6 +10,7 @@ pub enum Part {
     Drain,
     Memory,
     Latency,
+    Start,
     Copy,
     Log,
     Ratios(Group),
@@ -49,10 +50,11 @@ fn positive(text: String) -> Option<usize> {
 }
 
 impl Part {
-    const ALONE: [(&'static str, Part); 5] = [
+    const ALONE: [(&'static str, Part); 6] = [
         ("drain", Part::Drain),
         ("memory", Part::Memory),
         ("latency", Part::Latency),
+        ("start", Part::Start),
         ("copy", Part::Copy),
         ("log", Part::Log),
     ];
