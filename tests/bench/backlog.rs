@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 
 use bson::{Document, doc};
-use mongodb::{Client, Collection};
+use futures_util::future::join_all;
+use mongodb::Client;
 
-/// Documents of one insert, and statements of one command.
+/// Statements of one command, and documents of one insert so far as they fit into its bytes.
 const COMMAND_OPERATIONS: usize = 1000;
+const COMMAND_BYTES: usize = 8 * 1024 * 1024;
 
 /// A mix comes in groups of so many operations: half inserts, two fifths updates, deletes.
 const MIX_GROUP: usize = 100;
@@ -174,6 +176,21 @@ impl Backlog {
         (0..self.operations).map(key).collect()
     }
 
+    /// The collection of the backlog's first operation, and what finds its document once it is done. The
+    /// other side writes the same where documents are shared: then it is the first one that is not.
+    pub fn first_operation(&self) -> (String, Document) {
+        let first = match self.keys {
+            Keys::Shared { percent } => percent % 100,
+            Keys::Spread | Keys::Zipf | Keys::OneHot => 0,
+        };
+        let (key, mut filter) = match self.shape {
+            Shape::Inserts | Shape::Mix => (self.documents_before(), doc! {}),
+            Shape::Updates => (self.keys_of(Half::Lower)[first], doc! { "state": "paid" }),
+        };
+        filter.insert("_id", key as i64);
+        (name_of(key % self.collections), filter)
+    }
+
     /// Writes the backlog.
     pub async fn write(&self, client: &Client) {
         let before = self.documents_before();
@@ -206,18 +223,19 @@ impl Backlog {
 
     async fn insert(&self, client: &Client, keys: std::ops::Range<usize>) {
         let all: Vec<usize> = keys.collect();
-        for some in all.chunks(COMMAND_OPERATIONS) {
-            for (name, keys) in self.by_collection(some) {
-                let documents = keys.iter().map(|key| self.document(*key));
-                let orders: Collection<Document> = client.database("shop").collection(&name);
-                orders.insert_many(documents).await.expect("inserted");
-            }
+        let at_once = (COMMAND_BYTES / self.document_bytes).clamp(1, COMMAND_OPERATIONS);
+        for some in all.chunks(at_once) {
+            join_all(self.by_collection(some).map(async |(name, keys)| {
+                let documents: Vec<Document> = keys.iter().map(|key| self.document(*key)).collect();
+                run(client, doc! { "insert": name, "documents": documents }).await;
+            }))
+            .await;
         }
     }
 
     async fn update(&self, client: &Client, keys: &[usize]) {
         for some in keys.chunks(COMMAND_OPERATIONS) {
-            for (name, keys) in self.by_collection(some) {
+            join_all(self.by_collection(some).map(async |(name, keys)| {
                 let statements: Vec<Document> = keys
                     .iter()
                     .map(|key| {
@@ -226,17 +244,18 @@ impl Backlog {
                     })
                     .collect();
                 run(client, doc! { "update": name, "updates": statements }).await;
-            }
+            }))
+            .await;
         }
     }
 
-    fn by_collection(&self, keys: &[usize]) -> BTreeMap<String, Vec<usize>> {
+    fn by_collection(&self, keys: &[usize]) -> impl Iterator<Item = (String, Vec<usize>)> + use<> {
         let mut parts: BTreeMap<String, Vec<usize>> = BTreeMap::new();
         for key in keys {
             let name = name_of(key % self.collections);
             parts.entry(name).or_default().push(*key);
         }
-        parts
+        parts.into_iter()
     }
 
     fn document(&self, key: usize) -> Document {
@@ -271,6 +290,12 @@ pub fn name_of(collection: usize) -> String {
         0 => "orders".to_owned(),
         number => format!("orders{number}"),
     }
+}
+
+/// The number behind a name.
+pub fn collection_of(name: &str) -> usize {
+    let number = name.strip_prefix("orders");
+    number.and_then(|n| n.parse().ok()).unwrap_or(0)
 }
 
 /// Draws keys in proportion to n^-0.99, by the formula of Gray et al. that YCSB uses.
@@ -329,7 +354,9 @@ fn scatter(number: usize, limit: usize) -> usize {
     (next(next(number as u64)) >> 20) as usize % limit
 }
 
-async fn run(client: &Client, command: Document) {
+/// Nobody waits for the journal: with a thousand collections, commands have one document each.
+async fn run(client: &Client, mut command: Document) {
+    command.insert("writeConcern", doc! { "w": 1 });
     let reply = client.database("shop").run_command(command).await;
     let reply = reply.expect("written");
     assert!(!reply.contains_key("writeErrors"), "{reply}");

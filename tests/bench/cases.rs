@@ -1,12 +1,14 @@
 //! What is compared with what.
 
+use crate::DOCUMENT_BYTES;
 use crate::backlog::{Backlog, Index, Keys, Place, Shape};
 use crate::through_tandem::Settings;
 
 /// Operations of a case, unless the case is about their number.
-pub const OPERATIONS: usize = 100_000;
+const OPERATIONS: usize = 100_000;
 
-const DOCUMENT_BYTES: usize = 1024;
+/// Of the longest backlog; the others are a tenth and a hundredth of it.
+const LONGEST: usize = 1_000_000;
 
 /// One backlog, and the case that it is compared with.
 pub struct Case {
@@ -64,8 +66,16 @@ impl Group {
         Self::NAMES[self as usize]
     }
 
+    /// Nobody drains as many large documents as small ones, or into as many collections at a time:
+    /// what tells about tandem is what a bare loop loses by it.
+    pub fn is_beside_bare(self) -> bool {
+        matches!(self, Group::Collections | Group::Sizes | Group::Lengths)
+    }
+
     /// The first one is what the others are compared with.
-    pub fn cases(self, operations: usize) -> Vec<Case> {
+    pub fn cases(self, operations: Option<usize>) -> Vec<Case> {
+        let longest = operations.unwrap_or(LONGEST);
+        let operations = operations.unwrap_or(OPERATIONS);
         let updates = Backlog::new(Shape::Updates, operations, DOCUMENT_BYTES);
         let inserts = Backlog::new(Shape::Inserts, operations, DOCUMENT_BYTES);
         match self {
@@ -97,12 +107,13 @@ impl Group {
                 inserts.over_collections(collections)
             }),
             Group::Sizes => sizes(operations),
-            Group::Lengths => numbers(&[10_000, 100_000, 1_000_000], "inserts", |operations| {
-                Backlog {
+            Group::Lengths => {
+                let lengths = [longest / 100, longest / 10, longest];
+                numbers(&lengths, "inserts", |operations| Backlog {
                     operations,
                     ..inserts
-                }
-            }),
+                })
+            }
             Group::Lanes => lanes(updates, &[1, 2, 4, 8, 16]),
             Group::Batches => settings(
                 updates,

@@ -1,8 +1,6 @@
 //! How fast an initial sync copies, beside a bare loop that finds raw batches and inserts them, and
 //! `mongodump | mongorestore` where both are on the PATH.
 
-mod support;
-
 use std::time::{Duration, Instant};
 
 use bson::{RawDocumentBuf, cstr, doc, rawdoc};
@@ -10,19 +8,16 @@ use futures_util::TryStreamExt;
 use mongodb::{Client, Collection};
 use tokio::task::JoinSet;
 
-use support::env::TestEnv;
-use support::mongod::MongodOptions;
+use crate::report::{median, print_table, shown};
+use crate::support::env::TestEnv;
+use crate::support::mongod::MongodOptions;
+use crate::{DRAIN_TIME_MAX, roomy};
 
 const MEGABYTE: u64 = 1024 * 1024;
 
-/// Bytes of each shape, unless `TANDEM_BENCH_COPY_MB` says otherwise; 2048 and more say something
-/// about a real migration.
-const MEGABYTES: u64 = 256;
+/// Of each shape, unless told; 2048 and more say something about a real migration.
+const MEGABYTES: usize = 256;
 
-/// Holds everything that is written while it is copied, and what the copy itself writes.
-const OPLOG_MEGABYTES: u32 = 4096;
-
-const COPY_TIME_MAX: Duration = Duration::from_secs(3600);
 const POLL: Duration = Duration::from_millis(20);
 
 /// Documents in a batch, and how many collections or parts the bare loop takes at once: as many
@@ -72,49 +67,67 @@ impl Measured {
     }
 }
 
-#[tokio::main]
-async fn main() {
-    let megabytes = std::env::var("TANDEM_BENCH_COPY_MB").ok();
-    let megabytes = megabytes.map_or(MEGABYTES, |given| given.parse().expect("a number of MB"));
-    println!(
-        "| copy of {megabytes} MB | tandem, MB/s | documents/s | bare loop, MB/s | documents/s | ratio | dump and restore, MB/s | ratio |"
-    );
-    println!("|---|---:|---:|---:|---:|---:|---:|---:|");
-    let wanted = std::env::args().skip(1).find(|word| !word.starts_with('-'));
-    let is_wanted = |shape: &Shape| {
-        let word = wanted.as_ref();
-        word.is_none_or(|word| shape.name.contains(word.as_str()))
-    };
-    for shape in SHAPES.into_iter().filter(is_wanted) {
-        let ours = through_tandem(shape, megabytes * MEGABYTE).await;
-        let bare = bare_loop(shape, megabytes * MEGABYTE).await;
-        let dumped = dump_and_restore(shape, megabytes * MEGABYTE).await;
-        let ratio = |other: &Measured| ours.megabytes_per_second() / other.megabytes_per_second();
-        let (dump_rate, dump_ratio) = match &dumped {
-            Some(dumped) => (
-                format!("{:.1}", dumped.megabytes_per_second()),
-                format!("{:.2}", ratio(dumped)),
-            ),
-            None => ("not on the PATH".to_owned(), String::new()),
-        };
-        println!(
-            "| {} | {:.1} | {:.0} | {:.1} | {:.0} | {:.2} | {dump_rate} | {dump_ratio} |",
-            shape.name,
-            ours.megabytes_per_second(),
-            ours.documents_per_second(),
-            bare.megabytes_per_second(),
-            bare.documents_per_second(),
-            ratio(&bare),
-        );
+/// The same shape through everybody.
+struct Round {
+    tandem: Measured,
+    bare: Measured,
+    /// Where its tools are there.
+    dumped: Option<Measured>,
+}
+
+pub async fn print(rounds: usize, megabytes: Option<usize>) {
+    let megabytes = megabytes.unwrap_or(MEGABYTES) as u64;
+    let bytes = megabytes * MEGABYTE;
+    let mut rows = Vec::new();
+    for shape in SHAPES {
+        let mut of_shape = Vec::new();
+        for round in 1..=rounds {
+            eprintln!("{}, round {round}", shape.name);
+            of_shape.push(Round {
+                tandem: through_tandem(shape, bytes).await,
+                bare: bare_loop(shape, bytes).await,
+                dumped: dump_and_restore(shape, bytes).await,
+            });
+        }
+        rows.push(row(shape, &of_shape));
     }
+    let copied = format!("copy of {megabytes} MB");
+    let head = [
+        copied.as_str(),
+        "tandem, MB/s",
+        "documents/s",
+        "bare loop, MB/s",
+        "documents/s",
+        "ratio",
+        "dump and restore, MB/s",
+        "ratio",
+    ];
+    print_table(&head, &rows);
+}
+
+fn row(shape: Shape, rounds: &[Round]) -> Vec<String> {
+    let of = |number: &dyn Fn(&Round) -> Option<f64>, digits| {
+        shown(median(rounds.iter().filter_map(number)), digits)
+    };
+    let rate = Measured::megabytes_per_second;
+    let to = |round: &Round, other: &Measured| rate(&round.tandem) / rate(other);
+    vec![
+        shape.name.to_owned(),
+        of(&|round| Some(rate(&round.tandem)), 1),
+        of(&|round| Some(round.tandem.documents_per_second()), 0),
+        of(&|round| Some(rate(&round.bare)), 1),
+        of(&|round| Some(round.bare.documents_per_second()), 0),
+        of(&|round| Some(to(round, &round.bare)), 2),
+        of(&|round| round.dumped.as_ref().map(rate), 1),
+        of(&|round| Some(to(round, round.dumped.as_ref()?)), 2),
+    ]
 }
 
 /// Fresh servers for each copy, with the source filled.
 async fn filled(shape: Shape, bytes: u64) -> TestEnv {
     let options = |name| MongodOptions {
-        oplog_megabytes: OPLOG_MEGABYTES,
         cache_gigabytes: "0.5",
-        ..MongodOptions::named(name)
+        ..roomy(name)
     };
     let env = TestEnv::start_with(options("eu-set"), options("us-set")).await;
     eprintln!("{}: filling the source", shape.name);
@@ -157,11 +170,11 @@ async fn through_tandem(shape: Shape, bytes: u64) -> Measured {
     let started = Instant::now();
     tandem.start();
     while tandem.is_running() {
-        assert!(started.elapsed() < COPY_TIME_MAX, "tandem never arrives");
+        assert!(started.elapsed() < DRAIN_TIME_MAX, "tandem never arrives");
         tokio::time::sleep(POLL).await;
     }
     let time = started.elapsed();
-    let code = tandem.wait_exit(COPY_TIME_MAX).await;
+    let code = tandem.wait_exit(DRAIN_TIME_MAX).await;
     assert_eq!(code, 0, "{}", tandem.log());
     measured(&env, shape, time).await
 }

@@ -16,6 +16,7 @@ use mongodb::options::{ClientOptions, CollectionOptions, ReadConcern, WriteConce
 use mongodb::{Client, Collection};
 use tokio::task::JoinSet;
 
+use crate::report::median;
 use crate::resources::{Resources, own_cpu_seconds};
 use crate::support::env::TestEnv;
 use crate::support::mongod::{Mongod, MongodOptions};
@@ -65,20 +66,14 @@ struct Round {
 }
 
 /// Prints Markdown tables, medians of the rounds.
-pub async fn print() {
-    let mut rounds = Vec::new();
-    for number in 1..=rounds_wanted() {
+pub async fn print(rounds: usize) {
+    let mut done = Vec::new();
+    for number in 1..=rounds {
         eprintln!("latency, round {number}");
-        rounds.push(round().await);
+        done.push(round().await);
     }
-    print_times(&rounds);
-    print_cpu(&rounds);
-}
-
-fn rounds_wanted() -> usize {
-    let mut given = std::env::args().skip_while(|argument| argument != "--rounds");
-    let number = given.nth(1).and_then(|number| number.parse().ok());
-    number.filter(|number| *number > 0).unwrap_or(1)
+    print_times(&done);
+    print_cpu(&done);
 }
 
 async fn round() -> Round {
@@ -271,7 +266,7 @@ fn print_times(rounds: &[Round]) {
                 let index = ((times.len() - 1) as f64 * share).round() as usize;
                 times[index].as_secs_f64() * 1000.0
             };
-            median(sorted.iter().map(of_round).collect())
+            median(sorted.iter().map(of_round)).expect("a round")
         };
         println!(
             "| {row} | {:.1} | {:.1} | {:.1} | {} |",
@@ -285,16 +280,11 @@ fn print_times(rounds: &[Round]) {
 
 fn print_cpu(rounds: &[Round]) {
     let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
-    let written = median(rounds.iter().map(|round| round.writes_per_second).collect());
+    let written = median(rounds.iter().map(|round| round.writes_per_second)).expect("a round");
     println!("\n{written:.0} writes/s on both sides together, {cores} cores:\n");
     println!("| under that load | CPU, % of a core |\n|---|---:|");
     for (at, (name, _)) in rounds[0].cpu.iter().enumerate() {
-        let share = median(rounds.iter().map(|round| round.cpu[at].1).collect());
+        let share = median(rounds.iter().map(|round| round.cpu[at].1)).expect("a round");
         println!("| {name} | {share:.0} |");
     }
-}
-
-fn median(mut numbers: Vec<f64>) -> f64 {
-    numbers.sort_by(f64::total_cmp);
-    numbers[numbers.len() / 2]
 }

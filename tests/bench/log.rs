@@ -1,28 +1,24 @@
 //! A long conflict log: how fast it takes records, and how long reports of it take.
 
-mod support;
-
-// Of these the benchmark needs only a part.
-#[allow(dead_code)]
-mod resources;
-
 use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{ChildStdout, ExitCode, Stdio};
+use std::process::{ChildStdout, Stdio};
 use std::time::{Duration, Instant};
 
 use bson::{DateTime, RawDocumentBuf, Timestamp, rawdoc};
-use resources::Resources;
-use support::env::TestEnv;
-use support::tandem::Tandem;
 use tandem::store::{Store, is_locked};
+
+use crate::report::print_table;
+use crate::resources::Resources;
+use crate::support::env::TestEnv;
+use crate::support::tandem::Tandem;
 
 const RECORDS: usize = 1_000_000;
 const DOCUMENT_BYTES: usize = 500;
 /// Put at once, as one transaction of a lane does.
 const AT_ONCE: usize = 100;
-/// Between the records of two steps the rate is told.
-const STEP: usize = 100_000;
+/// The rate is told so many times while the log is filled.
+const STEPS: usize = 10;
 /// What the log of an hour's run holds.
 const SPREAD: Duration = Duration::from_secs(3600);
 
@@ -32,17 +28,9 @@ const NAMESPACES: usize = 100;
 const POLL: Duration = Duration::from_millis(1);
 const REPORT_TIME_MAX: Duration = Duration::from_secs(600);
 
-#[tokio::main]
-async fn main() -> ExitCode {
-    let records = std::env::args().skip(1).find(|word| word != "--bench");
-    let records = match records.map(|word| word.parse()) {
-        None => RECORDS,
-        Some(Ok(records)) => records,
-        Some(Err(_)) => {
-            eprintln!("usage: scripts/bench log [RECORDS]");
-            return ExitCode::from(2);
-        }
-    };
+/// The log is filled once: a round more would take as long again as all of its reports.
+pub async fn print(records: Option<usize>) {
+    let records = records.unwrap_or(RECORDS);
     let env = TestEnv::start().await;
     let link = env.link();
     let mut tandem = env.streaming(&link).await;
@@ -50,7 +38,7 @@ async fn main() -> ExitCode {
     let state = env.path(&link.state_dir);
     let first = fill(&state, records);
     note_down(&state);
-    println!("\n| `conflict-report` of {records} records | s | peak memory, MB |\n|---|---:|---:|");
+    let mut rows = Vec::new();
     let last_minute = first + SPREAD - Duration::from_secs(60);
     let since = DateTime::from_system_time(last_minute)
         .try_to_rfc3339_string()
@@ -75,16 +63,23 @@ async fn main() -> ExitCode {
         let (time, peak, lines) = report(&tandem, words).await;
         assert!(lines > 1, "{what}: nothing was found");
         assert!(what != "all as NDJSON" || lines == records, "{lines} lines");
-        println!("| {what} | {:.2} | {peak:.0} |", time.as_secs_f64());
+        let seconds = time.as_secs_f64();
+        rows.push(vec![
+            what.to_owned(),
+            format!("{seconds:.2}"),
+            format!("{peak:.0}"),
+        ]);
     }
-    ExitCode::SUCCESS
+    let reported = format!("`conflict-report` of {records} records");
+    print_table(&[&reported, "s", "peak memory, MB"], &rows);
 }
 
 /// Returns the time of the first record.
 fn fill(state: &Path, records: usize) -> std::time::SystemTime {
     let store = Store::open(state).expect("the store of the link");
     let first = std::time::SystemTime::now() - SPREAD;
-    println!("| records | records/s since the row before |\n|---:|---:|");
+    let mut rows = Vec::new();
+    let step = (records / STEPS).next_multiple_of(AT_ONCE).max(AT_ONCE);
     let mut started = Instant::now();
     for from in (0..records).step_by(AT_ONCE) {
         let numbers = from..records.min(from + AT_ONCE);
@@ -98,13 +93,14 @@ fn fill(state: &Path, records: usize) -> std::time::SystemTime {
             .collect();
         store.put_records(&some).expect("records are put");
         let done = from + some.len();
-        if done.is_multiple_of(STEP) {
-            let rate = STEP as f64 / started.elapsed().as_secs_f64();
-            println!("| {done} | {rate:.0} |");
+        if done.is_multiple_of(step) {
+            let rate = step as f64 / started.elapsed().as_secs_f64();
+            rows.push(vec![done.to_string(), format!("{rate:.0}")]);
             started = Instant::now();
         }
     }
     store.flush().expect("the store is on disk");
+    print_table(&["records", "records/s since the row before"], &rows);
     first
 }
 

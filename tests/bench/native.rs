@@ -5,10 +5,11 @@ use std::time::{Duration, Instant};
 use bson::{Document, Timestamp, doc};
 
 use crate::backlog::Backlog;
-use crate::report::Drain;
-use crate::support::mongod::{Mongod, MongodOptions};
+use crate::measured::Drain;
+use crate::resources::Servers;
+use crate::support::mongod::Mongod;
 use crate::support::wait::wait_for;
-use crate::{CACHE_GIGABYTES, DRAIN_TIME_MAX, OPLOG_MEGABYTES};
+use crate::{DRAIN_TIME_MAX, roomy};
 
 const SET: &str = "native";
 const POLL: Duration = Duration::from_millis(5);
@@ -16,14 +17,9 @@ const SYNC_TIME_MAX: Duration = Duration::from_secs(120);
 
 /// From the moment the secondary may fetch again until it has applied the last write.
 pub async fn drain(backlog: &Backlog) -> Drain {
-    let options = MongodOptions {
-        oplog_megabytes: OPLOG_MEGABYTES,
-        cache_gigabytes: CACHE_GIGABYTES,
-        ..MongodOptions::named(SET)
-    };
     let (primary, secondary) = tokio::join!(
-        Mongod::start(options.clone()),
-        Mongod::start_standalone(options)
+        Mongod::start(roomy(SET)),
+        Mongod::start_standalone(roomy(SET))
     );
     secondary.wait_answering().await;
     join(&primary, &secondary).await;
@@ -42,6 +38,7 @@ pub async fn drain(backlog: &Backlog) -> Drain {
         "the secondary stands still"
     );
 
+    let servers = Servers::watch(Some(&primary), Some(&secondary)).await;
     let started = Instant::now();
     producer(&secondary, "off").await;
     while last_write(&secondary).await < end {
@@ -52,8 +49,10 @@ pub async fn drain(backlog: &Backlog) -> Drain {
         tokio::time::sleep(POLL).await;
     }
     Drain {
+        operations: backlog.operations,
         time: started.elapsed(),
-        resources: None,
+        cpu: servers.taken(0.0),
+        ..Drain::default()
     }
 }
 

@@ -1,114 +1,106 @@
 //! How the rate of a drain changes with what is drained: each case beside the one it is compared with,
-//! in the same run.
+//! and where its group says so beside the bare loop, in the same run.
 
-mod cases;
-mod latency;
-mod support;
+use crate::cases::{Case, Group};
+use crate::measured::Drain;
+use crate::report::{median, print_table, shown};
+use crate::{bare, through_tandem};
 
-// Of these the benchmark needs only a part.
-#[allow(dead_code)]
-mod backlog;
-#[allow(dead_code)]
-mod report;
-#[allow(dead_code)]
-mod resources;
-#[allow(dead_code)]
-mod through_tandem;
-
-use std::process::ExitCode;
-use std::time::Duration;
-
-use cases::{Case, Group};
-
-/// Holds every backlog that this program makes.
-const OPLOG_MEGABYTES: u32 = 4096;
-const CACHE_GIGABYTES: &str = "1";
-
-/// Longest time for one backlog to drain.
-const DRAIN_TIME_MAX: Duration = Duration::from_secs(900);
-
-const USAGE: &str = "usage: scripts/bench latency [--rounds N]\n       scripts/bench ratios GROUP… [--rounds N] [--operations N]";
-
-struct Arguments {
-    groups: Vec<Group>,
-    rounds: usize,
-    operations: usize,
-}
-
-fn arguments() -> Option<Arguments> {
-    let mut arguments = Arguments {
-        groups: Vec::new(),
-        rounds: 1,
-        operations: cases::OPERATIONS,
-    };
-    let mut given = std::env::args().skip(1);
-    while let Some(argument) = given.next() {
-        match argument.as_str() {
-            // Of cargo bench.
-            "--bench" => {}
-            "--rounds" => arguments.rounds = given.next()?.parse().ok().filter(|n| *n > 0)?,
-            "--operations" => arguments.operations = given.next()?.parse().ok()?,
-            word => arguments.groups.push(Group::parse(word)?),
-        }
-    }
-    (!arguments.groups.is_empty()).then_some(arguments)
-}
-
-#[tokio::main]
-async fn main() -> ExitCode {
-    if std::env::args().any(|argument| argument == "latency") {
-        latency::print().await;
-        return ExitCode::SUCCESS;
-    }
-    let Some(arguments) = arguments() else {
-        eprintln!("{USAGE}\ngroups: {}", Group::NAMES.join(", "));
-        return ExitCode::from(2);
-    };
-    for group in &arguments.groups {
-        print_group(*group, &arguments).await;
-    }
-    ExitCode::SUCCESS
+/// What one case came to, a round after the other.
+#[derive(Default)]
+struct Rounds {
+    tandem: Vec<Drain>,
+    bare: Vec<Drain>,
 }
 
 /// Rounds go through all cases in turn, so that a machine that gets slower does so for all of them.
-async fn print_group(group: Group, arguments: &Arguments) {
-    let cases = group.cases(arguments.operations);
-    let mut rates: Vec<Vec<f64>> = vec![Vec::new(); cases.len()];
-    for round in 1..=arguments.rounds {
-        for (case, rates) in cases.iter().zip(&mut rates) {
-            eprintln!("{}, round {round}: {}", group.name(), case.name);
-            rates.push(rate(case).await);
+pub async fn print(group: Group, rounds: usize, operations: Option<usize>) {
+    let cases = group.cases(operations);
+    let mut of_cases: Vec<Rounds> = cases.iter().map(|_| Rounds::default()).collect();
+    for round in 1..=rounds {
+        for (case, of_case) in cases.iter().zip(&mut of_cases) {
+            let told = format!("{}, round {round}: {}", group.name(), case.name);
+            eprintln!("{told}: through tandem");
+            let drain = through_tandem::drain_with(&case.backlog, &case.settings).await;
+            of_case.tandem.push(drain);
+            if group.is_beside_bare() {
+                eprintln!("{told}: through a bare loop");
+                of_case.bare.push(bare::drain(&case.backlog).await);
+            }
         }
     }
-    let medians: Vec<f64> = rates.into_iter().map(median).collect();
-    println!(
-        "| {} | operations/s | MB/s | ratio |\n|---|---:|---:|---:|",
-        group.name()
-    );
-    for (case, rate) in cases.iter().zip(&medians) {
-        let megabytes = rate * case.backlog.document_bytes as f64 / 1e6;
-        let base = case.compared_with.map(|base| medians[base]);
-        let by = |base: f64| match case.by_bytes {
-            true => {
-                let base_bytes = cases[case.compared_with.unwrap_or(0)]
-                    .backlog
-                    .document_bytes;
-                megabytes / (base * base_bytes as f64 / 1e6)
-            }
-            false => rate / base,
-        };
-        let ratio = base.map_or("-".to_owned(), |base| format!("{:.2}", by(base)));
-        println!("| {} | {rate:.0} | {megabytes:.1} | {ratio} |", case.name);
+    let mut head = vec![
+        group.name(),
+        "op/s",
+        "MB/s",
+        "ratio",
+        "from the first operation on, op/s",
+        "ratio",
+    ];
+    if group.is_beside_bare() {
+        head.extend([
+            "bare loop, op/s",
+            "MB/s",
+            "ratio",
+            "tandem to bare",
+            "from the first operation on",
+        ]);
     }
-    println!();
+    let rows: Vec<_> = cases
+        .iter()
+        .zip(&of_cases)
+        .map(|(case, rounds)| {
+            let base = case.compared_with.map(|at| (&cases[at], &of_cases[at]));
+            row(case, rounds, base)
+        })
+        .collect();
+    print_table(&head, &rows);
 }
 
-async fn rate(case: &Case) -> f64 {
-    let drain = through_tandem::drain_with(&case.backlog, &case.settings).await;
-    case.backlog.drained() as f64 / drain.time.as_secs_f64()
+fn row(case: &Case, rounds: &Rounds, base: Option<(&Case, &Rounds)>) -> Vec<String> {
+    let whole = |drain: &Drain| Some(drain.rate());
+    let later = Drain::rate_from_first;
+    let ratio = |drains: fn(&Rounds) -> &[Drain], of: &dyn Fn(&Drain) -> Option<f64>| {
+        let (base, of_base) = base?;
+        let unit = |case: &Case| match case.by_bytes {
+            true => case.backlog.document_bytes as f64,
+            false => 1.0,
+        };
+        let measured = of_median(drains(rounds), of)? * unit(case);
+        Some(measured / (of_median(drains(of_base), of)? * unit(base)))
+    };
+    let megabytes = |rate: Option<f64>| {
+        let megabytes = rate.map(|rate| rate * case.backlog.document_bytes as f64 / 1e6);
+        shown(megabytes, 1)
+    };
+    let tandem = of_median(&rounds.tandem, whole);
+    let mut cells = vec![
+        case.name.clone(),
+        shown(tandem, 0),
+        megabytes(tandem),
+        shown(ratio(|of| &of.tandem, &whole), 2),
+        shown(of_median(&rounds.tandem, later), 0),
+        shown(ratio(|of| &of.tandem, &later), 2),
+    ];
+    if !rounds.bare.is_empty() {
+        let bare = of_median(&rounds.bare, whole);
+        cells.extend([
+            shown(bare, 0),
+            megabytes(bare),
+            shown(ratio(|of| &of.bare, &whole), 2),
+            shown(to_bare(rounds, whole), 2),
+            shown(to_bare(rounds, later), 2),
+        ]);
+    }
+    cells
 }
 
-fn median(mut numbers: Vec<f64>) -> f64 {
-    numbers.sort_by(f64::total_cmp);
-    numbers[numbers.len() / 2]
+fn of_median(drains: &[Drain], of: impl Fn(&Drain) -> Option<f64>) -> Option<f64> {
+    median(drains.iter().filter_map(of))
+}
+
+/// The median of what the rounds come to.
+fn to_bare(rounds: &Rounds, of: impl Fn(&Drain) -> Option<f64>) -> Option<f64> {
+    let both = rounds.tandem.iter().zip(&rounds.bare);
+    median(both.filter_map(|(tandem, bare)| Some(of(tandem)? / of(bare)?)))
 }
