@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use bson::doc;
 use futures_util::future::try_join_all;
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use super::lease::Lease;
@@ -39,7 +40,10 @@ pub use plan::{drop_included, dry_run, must_be_empty};
 pub use progress::{Progress, SyncState};
 
 /// Ranges that are read at the same time. The lanes do the work, so a few keep all of them busy.
-const RANGES_AT_ONCE: usize = 4;
+const RANGES_READ_AT_ONCE: usize = 4;
+
+/// Ranges that are under way: most of small ones are read, and wait for their lanes.
+const RANGES_AT_ONCE: usize = 16;
 
 /// Collections that are cut into ranges, or whose indexes are looked at, together.
 const LOOKED_AT_ONCE: usize = 16;
@@ -158,6 +162,7 @@ impl InitialSync {
             own: self.own.b.clone(),
             pipeline: PipelineId::AToB,
             progress: self.progress.clone(),
+            reading: Arc::new(Semaphore::new(RANGES_READ_AT_ONCE)),
             kept: Kept::default(),
         };
         let mut left = left.into_iter();
