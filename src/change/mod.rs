@@ -3,6 +3,7 @@
 mod canonical;
 mod chunks;
 mod event;
+mod held;
 #[cfg(test)]
 pub(crate) mod hostile;
 mod key;
@@ -21,6 +22,7 @@ mod wall_time;
 
 pub use chunks::{LEVELS_MAX, SplitRecord, chunk_ids, joined_record, split_record};
 pub use event::{ChangeEvent, Operation, SharedEvent};
+pub use held::HeldDocument;
 pub use key::{DocumentKey, KeyMap, KeySet};
 pub use namespace::{NAMESPACE_BYTES_MAX, Namespace, NamespaceFilter};
 pub use pattern::{

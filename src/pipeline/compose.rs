@@ -98,6 +98,7 @@ pub fn batch<'a>(
     let mut in_order = Vec::new();
     for decision in &plan.decisions {
         let read = || known.of_source.get(&decision.key);
+        let read = || read().map(|document| document.as_ref());
         let document = decision.document.as_deref().or_else(read);
         match (decision.action, document) {
             (Action::Skip, _) => {}
@@ -113,12 +114,11 @@ pub fn batch<'a>(
             (Action::FullState, Some(document)) if trouble.needs_identity(&decision.key) => {
                 writes.add_with_new_identity(&decision.key, document);
             }
-            (Action::FullState, Some(document)) if decision.fresh => {
-                writes.add_copy(&decision.key, document);
-            }
-            (Action::FullState, document) => {
-                writes.add_full_state(&decision.key, document.map(|document| document.as_ref()));
-            }
+            (Action::FullState, Some(document)) if decision.fresh => match &decision.document {
+                Some(held) => writes.add_copy(&decision.key, held),
+                None => writes.add_copy(&decision.key, document),
+            },
+            (Action::FullState, document) => writes.add_full_state(&decision.key, document),
         }
     }
     in_order.sort_by(|(one, _), (other, _)| one.position.cmp(&other.position));

@@ -4,16 +4,15 @@
 //! copy has read it, what was read is that state, and it is not read a second time.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
-use bson::{RawDocumentBuf, Timestamp};
+use bson::Timestamp;
 use smallvec::smallvec;
 
 use super::decide::{Action, Decision, Events, undecided};
 use super::ledger::Ledger;
 use super::plan::{Caution, Plan};
 use super::requests::{Ticket, unread_write};
-use crate::change::{DocumentKey, Side};
+use crate::change::{DocumentKey, HeldDocument, Namespace, Side};
 use crate::error::Result;
 use crate::fault::Fault;
 
@@ -27,7 +26,7 @@ pub struct Copied {
     /// About as large as the document.
     pub bytes: usize,
     /// Its content; none where it is read again.
-    pub document: Option<Arc<RawDocumentBuf>>,
+    pub document: Option<HeldDocument>,
     /// The moment of the source's history it was read at: a complete time since the copy began.
     pub at: Timestamp,
     /// Done once nobody else holds it.
@@ -126,8 +125,20 @@ impl Ledger {
 impl Plan {
     /// Nothing is left of what a dropped collection held: what was read of it is not sent.
     pub fn forget_documents(&mut self, is_gone: impl Fn(&DocumentKey) -> bool) {
-        for decision in &mut self.decisions {
-            if decision.document.is_some() && is_gone(&decision.key) {
+        // Asked once for neighbours of one collection.
+        let mut last: Option<(Namespace, bool)> = None;
+        let read = self
+            .decisions
+            .iter_mut()
+            .filter(|one| one.document.is_some());
+        for decision in read {
+            let namespace = decision.key.namespace();
+            let known = last.as_ref().filter(|(of, _)| of == namespace);
+            let gone = match known {
+                Some((_, gone)) => *gone,
+                None => last.insert((namespace.clone(), is_gone(&decision.key))).1,
+            };
+            if gone {
                 decision.document = None;
             }
         }
@@ -138,11 +149,12 @@ impl Plan {
 mod tests {
     use super::*;
     use crate::change::{
-        AppliedThrough, ChangeEvent, Mode, Namespace, Operation, Pair, PipelineId, Policy,
-        Position, Rank, RawEvent, Version,
+        AppliedThrough, ChangeEvent, Mode, Operation, Pair, PipelineId, Policy, Position, Rank,
+        RawEvent, Version,
     };
     use crate::resolve::{BatchLimits, Next, Rules, is_unread};
     use bson::rawdoc;
+    use std::sync::Arc;
 
     fn at(time: u32) -> Timestamp {
         Timestamp { time, increment: 1 }

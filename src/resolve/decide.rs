@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use bson::{RawDocumentBuf, Timestamp};
+use bson::Timestamp;
 use smallvec::SmallVec;
 
 use super::requests::{is_unread, unread_write};
 use super::rules::Rules;
 use super::settle::Settle;
 use super::state::{KeyState, Known};
-use crate::change::{DocumentKey, Mode, Operation, Reason, SharedEvent, Side};
+use crate::change::{DocumentKey, HeldDocument, Mode, Operation, Reason, SharedEvent, Side};
 use crate::error::Result;
 use crate::fault::Fault;
 
@@ -67,7 +67,7 @@ pub struct Decision {
     /// A copy of a document that the target most probably does not have.
     pub fresh: bool,
     /// The source's document at `Plan::read_at`, where it is known already.
-    pub document: Option<Arc<RawDocumentBuf>>,
+    pub document: Option<HeldDocument>,
     /// What is known of two documents that are to be settled.
     pub settle: Option<Box<Settle>>,
 }

@@ -337,6 +337,9 @@ impl Ledger {
     }
 
     pub(super) fn forget_if_settled(&mut self, key: &DocumentKey) {
+        if !self.keys.contains_key(key) {
+            return;
+        }
         let kept = Side::BOTH.map(|side| self.keeps_pending(side).then_some(side));
         let known = self.known_through();
         let spooled = self

@@ -1,6 +1,5 @@
 //! Documents whose full state somebody asked for: dead letters to be tried again, and copies.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use bson::{Timestamp, rawdoc};
@@ -10,7 +9,8 @@ use super::decide::{Action, Events};
 use super::ledger::{Lane, Ledger};
 use super::plan::{BatchLimits, Caution, Plan};
 use crate::change::{
-    ChangeEvent, DocumentKey, Operation, PipelineId, Position, Rank, RawEvent, SharedEvent, Version,
+    ChangeEvent, DocumentKey, KeySet, Operation, PipelineId, Position, Rank, RawEvent, SharedEvent,
+    Version,
 };
 use crate::error::Result;
 use crate::fault::Fault;
@@ -143,10 +143,11 @@ impl Ledger {
 
     pub(super) fn decide_requests(&self, plan: &mut Plan, caution: &Caution) -> Result<()> {
         let requests = &self.clusters[plan.pipeline.source()].lanes[plan.lane].requests;
-        let mut decided: HashSet<&DocumentKey> = HashSet::new();
+        let mut decided = KeySet::with_capacity_and_hasher(plan.requests, Default::default());
+        plan.decisions.reserve(plan.requests);
         for request in requests.iter().take(plan.requests) {
             let key = &request.key;
-            if self.unpaired.contains(key.namespace()) || !decided.insert(key) {
+            if self.unpaired.contains(key.namespace()) || !decided.insert(key.clone()) {
                 continue;
             }
             let dead = caution.dead_letters.contains(key);

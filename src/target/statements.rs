@@ -6,7 +6,7 @@ use bson::raw::RawElement;
 use bson::spec::ElementType;
 use bson::{RawArrayBuf, RawDocument, RawDocumentBuf, Timestamp, cstr, rawdoc};
 
-use crate::change::{DocumentKey, SharedEvent, document_of, elements, with_room};
+use crate::change::{DocumentKey, HeldDocument, SharedEvent, document_of, elements, with_room};
 
 /// What a statement has beside what it is put together from, with room to spare.
 pub(super) const FRAME_BYTES: usize = 64;
@@ -17,6 +17,8 @@ pub enum Statement {
     Made(RawDocumentBuf),
     /// The document that an event brought (`fullDocument`), where the event has it.
     Brought(SharedEvent),
+    /// A document that a copy has read.
+    Copied(HeldDocument),
 }
 
 impl Deref for Statement {
@@ -26,6 +28,7 @@ impl Deref for Statement {
         match self {
             Statement::Made(statement) => statement,
             Statement::Brought(event) => event.full_document().expect("an event with a document"),
+            Statement::Copied(document) => document,
         }
     }
 }
@@ -33,6 +36,18 @@ impl Deref for Statement {
 impl From<RawDocumentBuf> for Statement {
     fn from(statement: RawDocumentBuf) -> Self {
         Statement::Made(statement)
+    }
+}
+
+impl From<&RawDocument> for Statement {
+    fn from(document: &RawDocument) -> Self {
+        Statement::Made(document.to_owned())
+    }
+}
+
+impl From<&HeldDocument> for Statement {
+    fn from(document: &HeldDocument) -> Self {
+        Statement::Copied(document.clone())
     }
 }
 

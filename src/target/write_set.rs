@@ -77,6 +77,8 @@ pub struct WriteSet {
     /// they add at its end.
     pub needs_document: Vec<DocumentKey>,
     by_name: HashMap<Namespace, usize>,
+    /// The one that was written to last.
+    last: Option<usize>,
     /// Of events that were added in order.
     last_turn: HashMap<Namespace, Turn>,
 }
@@ -158,6 +160,7 @@ impl WriteSet {
         let before = self.last_turn.insert(event.key.namespace().clone(), last);
         if before.is_some_and(|before| before > first) {
             self.by_name.remove(event.key.namespace());
+            self.last = None;
         }
         self.add_deltas(&event.key, std::slice::from_ref(event), met);
     }
@@ -172,12 +175,12 @@ impl WriteSet {
     }
 
     /// The whole document, where there should be none.
-    pub fn add_copy(&mut self, key: &DocumentKey, document: &RawDocument) {
-        if survives_insert(document) {
-            let writes = self.collection(key.namespace());
-            writes.inserts.push(key, document.to_owned());
+    pub fn add_copy(&mut self, key: &DocumentKey, document: impl Into<Statement>) {
+        let document = document.into();
+        if survives_insert(&document) {
+            self.collection(key.namespace()).inserts.push(key, document);
         } else {
-            self.add_full_state(key, Some(document));
+            self.add_full_state(key, Some(&document));
         }
     }
 
@@ -187,6 +190,10 @@ impl WriteSet {
     }
 
     fn collection(&mut self, namespace: &Namespace) -> &mut CollectionWrites {
+        let is_it = |at: &usize| self.collections[*at].namespace == *namespace;
+        if let Some(at) = self.last.filter(is_it) {
+            return &mut self.collections[at];
+        }
         let at = *self.by_name.entry(namespace.clone()).or_insert_with(|| {
             self.collections.push(CollectionWrites {
                 namespace: namespace.clone(),
@@ -196,6 +203,7 @@ impl WriteSet {
             });
             self.collections.len() - 1
         });
+        self.last = Some(at);
         &mut self.collections[at]
     }
 

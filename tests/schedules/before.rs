@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bson::{Timestamp, rawdoc};
-use tandem::change::{Pair, PipelineId, Side};
+use tandem::change::{HeldDocument, Pair, PipelineId, Side};
 use tandem::resolve::{Copied, SettleRequest, Settlement, Ticket};
 
 use crate::cluster::{Cluster, Document};
@@ -23,7 +23,7 @@ impl Link {
         for (index, key) in self.keys.iter().enumerate() {
             let was = self.clusters.a.read_at(index, at.time);
             let read_at = rawdoc! { "read_at": i64::from(at.time) };
-            let document = was.document.map(|_| Arc::new(read_at));
+            let document = was.document.map(|_| HeldDocument::alone(read_at));
             let copied = Copied {
                 key: key.clone(),
                 bytes: 1,

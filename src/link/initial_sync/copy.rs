@@ -6,10 +6,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bson::Timestamp;
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::progress::{Progress, StoredRange, save_range};
-use crate::change::{DocumentKey, Namespace, PipelineId};
+use crate::change::{DocumentKey, HeldDocument, Namespace, PipelineId};
 use crate::cluster::{Batch, Cluster};
 use crate::error::{Error, Result};
 use crate::fault::Fault;
@@ -23,9 +24,13 @@ use crate::resolve::{Copied, Ticket};
 const PART_DOCUMENTS_MAX: u32 = 2000;
 const PARTS_MAX: usize = 3;
 
-/// Bytes of documents that all ranges keep in memory until their lanes have sent them. A document
-/// beyond that is read again by its lane.
+/// Bytes of documents that all ranges keep in memory until their lanes have sent them. Where there is
+/// no room for a batch more, it is read later. One that is larger than the one before it may go past
+/// that.
 const KEPT_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// What the first batch of a range may have: the server's limit.
+const BATCH_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// How long a range is read at one moment of the source's history: servers keep the last 300 s
 /// (`minSnapshotHistoryWindowInSeconds`), and what was written to since is read again.
@@ -46,6 +51,8 @@ pub(super) struct Copier {
     pub own: Own,
     pub pipeline: PipelineId,
     pub progress: Arc<Progress>,
+    /// Has a permit for each range that may be read at the same time.
+    pub reading: Arc<Semaphore>,
     pub kept: Kept,
 }
 
@@ -60,24 +67,23 @@ struct KeptBytes {
 }
 
 impl Kept {
-    fn nothing(&self) -> KeptBytes {
-        KeptBytes {
+    /// Room for so many bytes, if there is.
+    fn room(&self, bytes: usize) -> Option<KeptBytes> {
+        let before = self.0.fetch_add(bytes, Ordering::Relaxed);
+        let room = KeptBytes {
             of: self.clone(),
-            bytes: 0,
-        }
+            bytes,
+        };
+        (before == 0 || before + bytes <= KEPT_BYTES_MAX).then_some(room)
     }
 }
 
 impl KeptBytes {
-    /// Whether there is room for a document, which is kept then.
-    fn add(&mut self, bytes: usize) -> bool {
-        let before = self.of.0.fetch_add(bytes, Ordering::Relaxed);
-        let fits = before + bytes <= KEPT_BYTES_MAX;
-        match fits {
-            true => self.bytes += bytes,
-            false => drop(self.of.0.fetch_sub(bytes, Ordering::Relaxed)),
-        }
-        fits
+    /// So many it has become.
+    fn hold(&mut self, bytes: usize) {
+        self.of.0.fetch_add(bytes, Ordering::Relaxed);
+        self.of.0.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.bytes = bytes;
     }
 }
 
@@ -135,6 +141,7 @@ impl Copier {
         let source = self.pipeline.source();
         let collections = &self.shared.collections;
         let lasting = collections.identify(source, scanned.uuid, &scanned.namespace);
+        let reading = self.reading.acquire().await;
         let at = self.shared.exchange.ledger().begin_copying(source);
         let mut reader = ranges::read(
             &self.source,
@@ -148,13 +155,16 @@ impl Copier {
         let began = Instant::now();
         let mut saved = began;
         let mut is_at_end = false;
+        let mut batch_bytes = BATCH_BYTES_MAX;
         while began.elapsed() < MOMENT_TIME_MAX {
+            let mut kept = self.make_room(batch_bytes, &mut parts, range).await;
             let Some(batch) = reader.next().await? else {
                 is_at_end = true;
                 break;
             };
-            let mut kept = self.kept.nothing();
-            let wanted = found(&lasting, range, &batch, at, &mut kept)?;
+            let wanted = found(&lasting, range, &batch, at)?;
+            batch_bytes = wanted.iter().map(|copied| copied.bytes).sum();
+            kept.hold(batch_bytes);
             parts.extend(self.ask_for(wanted, kept));
             while parts.len() >= PARTS_MAX {
                 self.finish_first(&mut parts, range).await;
@@ -164,11 +174,31 @@ impl Copier {
                 self.save(range).await?;
             }
         }
+        drop((reader, reading));
         while !parts.is_empty() {
             self.finish_first(&mut parts, range).await;
         }
         range.is_done = is_at_end;
         Ok(())
+    }
+
+    /// Returns once so many bytes more can be kept. Whoever keeps some gives them back when his lanes
+    /// have sent them, whatever others wait for.
+    async fn make_room(
+        &self,
+        bytes: usize,
+        parts: &mut VecDeque<Part>,
+        range: &mut StoredRange,
+    ) -> KeptBytes {
+        loop {
+            if let Some(room) = self.kept.room(bytes) {
+                return room;
+            }
+            match parts.is_empty() {
+                false => self.finish_first(parts, range).await,
+                true => tokio::time::sleep(LOOK_INTERVAL).await,
+            }
+        }
     }
 
     fn ask_for(&self, wanted: Vec<Copied>, kept: KeptBytes) -> Option<Part> {
@@ -217,25 +247,45 @@ fn found(
     range: &StoredRange,
     batch: &Batch,
     at: Timestamp,
-    kept: &mut KeptBytes,
 ) -> Result<Vec<Copied>> {
     let ticket = Ticket::default();
+    // In one piece: a copy of each would cost as much as all else that is done with it here.
+    let original = batch.as_raw_document();
+    let copy = Arc::new(original.to_owned());
     let mut found = Vec::new();
     for document in ranges::documents(batch, &format!("copy {lasting}"))? {
         let document = document?;
-        if range.documents > 0 && range.starts_with(document) {
+        let may_be_it = found.is_empty() && range.documents > 0;
+        if may_be_it && range.starts_with(document) {
             continue;
         }
-        let bytes = document.as_bytes().len();
-        let is_kept = kept.add(bytes);
         found.push(Copied {
             key: DocumentKey::of(lasting, document)
                 .ok_or_else(|| Error::bug("a document without _id"))?,
-            bytes,
-            document: is_kept.then(|| Arc::new(document.to_owned())),
+            bytes: document.as_bytes().len(),
+            document: HeldDocument::in_copy(&copy, original, document),
             at,
             ticket: ticket.clone(),
         });
     }
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_is_room_for_what_fits_and_for_anything_where_nothing_is_kept() {
+        let kept = Kept::default();
+        let mut large = kept.room(KEPT_BYTES_MAX + 1).expect("nothing is kept");
+        assert!(kept.room(1).is_none());
+        large.hold(KEPT_BYTES_MAX - 10);
+        let small = kept.room(10).expect("as much as is left");
+        assert!(kept.room(1).is_none());
+        drop(large);
+        assert!(kept.room(KEPT_BYTES_MAX - 10).is_some());
+        drop(small);
+        assert_eq!(kept.0.load(Ordering::Relaxed), 0);
+    }
 }

@@ -46,6 +46,21 @@ pub async fn build(
     built
 }
 
+/// Whether the other side has any index besides that of `_id`: without one there is nothing to build.
+///
+/// # Errors
+/// As [`build`].
+pub async fn are_wanted(
+    shared: &Shared,
+    own: &Pair<Own>,
+    side: Side,
+    lasting: &Namespace,
+) -> Result<bool> {
+    let place = shared.collections.place(lasting, side.other());
+    let wanted = indexes_of(&own[side.other()].cluster, &place).await?;
+    Ok(!wanted.is_empty())
+}
+
 /// What the other side has, and `side` has none of that name. What is the same on both is no problem
 /// any more.
 async fn missing(

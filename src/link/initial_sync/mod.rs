@@ -17,6 +17,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bson::doc;
+use futures_util::future::try_join_all;
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use super::lease::Lease;
@@ -38,7 +40,13 @@ pub use plan::{drop_included, dry_run, must_be_empty};
 pub use progress::{Progress, SyncState};
 
 /// Ranges that are read at the same time. The lanes do the work, so a few keep all of them busy.
-const RANGES_AT_ONCE: usize = 4;
+const RANGES_READ_AT_ONCE: usize = 4;
+
+/// Ranges that are under way: most of small ones are read, and wait for their lanes.
+const RANGES_AT_ONCE: usize = 16;
+
+/// Collections that are cut into ranges, or whose indexes are looked at, together.
+const LOOKED_AT_ONCE: usize = 16;
 
 /// Collections that are paired together.
 const PAIRED_AT_ONCE: usize = 200;
@@ -87,9 +95,7 @@ impl InitialSync {
         self.progress.enter(SyncState::CatchingUp);
         self.catch_up().await?;
         self.progress.enter(SyncState::BuildingIndexes);
-        for lasting in &collections {
-            self.build_indexes(lasting).await?;
-        }
+        self.build_all_indexes(&collections).await?;
         self.create_views(&found).await?;
         self.finish().await
     }
@@ -118,10 +124,12 @@ impl InitialSync {
         for some in followed.chunks(PAIRED_AT_ONCE) {
             insist(|| self.pair_all(some)).await?;
         }
-        for one in followed {
-            let Some((name, scanned, ranges)) = self.split(one).await? else {
-                continue;
-            };
+        let mut split = Vec::with_capacity(followed.len());
+        for some in followed.chunks(LOOKED_AT_ONCE) {
+            let some = some.iter().map(|one| self.split(one));
+            split.extend(try_join_all(some).await?.into_iter().flatten());
+        }
+        for (name, scanned, ranges) in split {
             lasting.push(name);
             for range in &ranges {
                 let mut numbers = self.progress.numbers();
@@ -154,6 +162,7 @@ impl InitialSync {
             own: self.own.b.clone(),
             pipeline: PipelineId::AToB,
             progress: self.progress.clone(),
+            reading: Arc::new(Semaphore::new(RANGES_READ_AT_ONCE)),
             kept: Kept::default(),
         };
         let mut left = left.into_iter();
@@ -305,6 +314,21 @@ impl InitialSync {
             }
             tokio::time::sleep(LOOK_INTERVAL).await;
         }
+    }
+
+    /// One collection after the other, but for those that have none besides that of `_id`.
+    async fn build_all_indexes(&self, collections: &[Namespace]) -> Result<()> {
+        let (shared, own) = (&self.shared, &self.own);
+        for some in collections.chunks(LOOKED_AT_ONCE) {
+            let looks = some
+                .iter()
+                .map(|lasting| insist(|| indexes::are_wanted(shared, own, Side::B, lasting)));
+            let wanted = try_join_all(looks).await?;
+            for (lasting, _) in some.iter().zip(wanted).filter(|(_, wanted)| *wanted) {
+                self.build_indexes(lasting).await?;
+            }
+        }
+        Ok(())
     }
 
     async fn build_indexes(&self, lasting: &Namespace) -> Result<()> {

@@ -159,7 +159,8 @@ impl StoredRange {
     }
 }
 
-/// The ranges of a namespace, where an earlier process has split it.
+/// The ranges of a namespace, where an earlier process has split it. One that did not come to the end
+/// of that leaves nothing behind.
 ///
 /// # Errors
 /// As the cluster says.
@@ -173,10 +174,11 @@ pub async fn stored_ranges(
     let whole = found
         .iter()
         .all(|range| range.get_i64("of").is_ok_and(|of| of == found.len() as i64));
-    match whole {
-        true => found.iter().map(stored_range).collect(),
-        false => Ok(Vec::new()),
+    if !whole {
+        forget_ranges(own, doc! { "link": link, "namespace": namespace.as_str() }).await?;
+        return Ok(Vec::new());
     }
+    found.iter().map(stored_range).collect()
 }
 
 fn stored_range(found: &Document) -> Result<StoredRange> {
@@ -208,7 +210,6 @@ pub async fn store_ranges(
     namespace: &Namespace,
     ranges: Vec<Range>,
 ) -> Result<Vec<StoredRange>> {
-    forget_ranges(own, doc! { "link": link, "namespace": namespace.as_str() }).await?;
     let mut stored = Vec::new();
     let mut statements = Vec::new();
     let (of, made) = (ranges.len() as i64, Uuid::new());

@@ -3,11 +3,15 @@
 use std::collections::BTreeMap;
 
 use bson::{Bson, Document, RawDocument, Uuid, doc, rawdoc};
+use futures_util::future::try_join_all;
 
 use crate::change::{Mode, Namespace, NamespaceFilter, Side};
 use crate::cluster::Cluster;
 use crate::error::Result;
 use crate::pipeline::{self, unsupported, uuid_in};
+
+/// Collections that are looked at at once.
+const AT_ONCE_MAX: usize = 8;
 
 /// One included collection or view.
 #[derive(Debug, Clone)]
@@ -60,9 +64,13 @@ pub async fn survey(
     filter: &NamespaceFilter,
     mode: Mode,
 ) -> Result<Vec<Surveyed>> {
-    let mut found = Vec::new();
-    for (namespace, entry) in included(cluster, filter).await? {
-        found.push(look_at(cluster, filter, namespace, &entry, mode).await?);
+    let included: Vec<_> = included(cluster, filter).await?.into_iter().collect();
+    let mut found = Vec::with_capacity(included.len());
+    for some in included.chunks(AT_ONCE_MAX) {
+        let looks = some
+            .iter()
+            .map(|(namespace, entry)| look_at(cluster, filter, namespace, entry, mode));
+        found.extend(try_join_all(looks).await?);
     }
     Ok(found)
 }
@@ -106,12 +114,12 @@ pub async fn everything(
 async fn look_at(
     cluster: &Cluster,
     filter: &NamespaceFilter,
-    namespace: Namespace,
+    namespace: &Namespace,
     entry: &Document,
     mode: Mode,
 ) -> Result<Surveyed> {
     const TOO_LONG: &str = "its name would be too long on the other cluster";
-    let counterpart = filter.renames().on_other(cluster.side, &namespace);
+    let counterpart = filter.renames().on_other(cluster.side, namespace);
     let counterpart = counterpart.unwrap_or_else(|| namespace.clone());
     let too_long = counterpart.is_too_long().then_some(TOO_LONG);
     let kind = entry.get_str("type").unwrap_or("collection");
@@ -120,7 +128,7 @@ async fn look_at(
     let uuid = info.and_then(|info| uuid_in(info, "uuid"));
     let mut found = Surveyed {
         unsupported: unsupported(kind, &options, mode).or(too_long),
-        namespace,
+        namespace: namespace.clone(),
         counterpart,
         kind: kind.to_owned(),
         uuid,
