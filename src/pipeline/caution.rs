@@ -68,7 +68,7 @@ impl Trouble {
     }
 
     /// A batch was committed whose statements took `time` of `time_max`: forget its keys, take more
-    /// next time where that will fit too. One that does not is all for nothing.
+    /// next time.
     pub fn passed(&mut self, plan: &Plan, time: Duration, time_max: Duration) {
         for decision in &plan.decisions {
             self.caution.full_state.remove(&decision.key);
@@ -81,14 +81,18 @@ impl Trouble {
         self.resize(plan.size(), time, time_max);
     }
 
+    /// Where half of the time was enough, twice as much will fit too. A short batch grows in any case,
+    /// if slowly: what takes long may be the way to the server, whatever goes there at once.
     fn resize(&mut self, size: usize, time: Duration, time_max: Duration) {
-        let is_short = self.operations_max < self.limits.operations_max;
-        if time > time_max * 3 / 4 && size > 1 {
-            self.operations_max = (size / 2).min(self.operations_max);
-        } else if time < time_max / 2 && (is_short || size >= self.operations_max) {
-            let most = self.limits.operations_max.saturating_mul(SPREAD_MAX);
-            self.operations_max = self.operations_max.saturating_mul(2).min(most);
-        }
+        let (usual, took_long) = (self.limits.operations_max, time >= time_max / 2);
+        let most = usual.saturating_mul(SPREAD_MAX);
+        self.operations_max = match self.operations_max {
+            short if short < usual && took_long => (short + short / 8 + 1).min(usual),
+            short if short < usual => short.saturating_mul(2).min(usual),
+            _ if took_long => usual,
+            full if size >= full => full.saturating_mul(2).min(most),
+            enough => enough,
+        };
     }
 
     /// A document of the batch was changed after the fence, or there were too many for one
@@ -246,22 +250,26 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_grows_only_where_twice_the_time_would_do() {
+    fn a_short_batch_grows_slowly_where_twice_its_time_would_be_too_long() {
         let mut trouble = of_a_thousand();
         trouble.operations_max = 64;
         trouble.resize(64, TIME_MAX * 6 / 10, TIME_MAX);
-        assert_eq!(sizes(&trouble), (64, 64));
-        trouble.resize(64, TIME_MAX * 4 / 10, TIME_MAX);
-        assert_eq!(sizes(&trouble), (128, 128));
+        assert_eq!(sizes(&trouble), (73, 73));
+        trouble.resize(73, TIME_MAX * 4 / 10, TIME_MAX);
+        assert_eq!(sizes(&trouble), (146, 146));
+        trouble.operations_max = 1;
+        for _ in 0..100 {
+            trouble.resize(1, TIME_MAX, TIME_MAX);
+        }
+        assert_eq!(sizes(&trouble), (1000, 1000));
     }
 
     #[test]
-    fn a_batch_that_nearly_took_too_long_is_followed_by_a_smaller_one() {
+    fn a_large_batch_that_took_long_is_followed_by_a_usual_one() {
         let mut trouble = of_a_thousand();
-        trouble.resize(1000, TIME_MAX * 8 / 10, TIME_MAX);
-        assert_eq!(sizes(&trouble), (500, 500));
-        trouble.resize(1, TIME_MAX * 8 / 10, TIME_MAX);
-        assert_eq!(sizes(&trouble), (500, 500));
+        trouble.operations_max = 8000;
+        trouble.resize(8000, TIME_MAX / 2, TIME_MAX);
+        assert_eq!(sizes(&trouble), (1000, 1000));
     }
 
     #[test]

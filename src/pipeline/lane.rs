@@ -172,29 +172,6 @@ impl Lane {
         )
     }
 
-    /// What one transaction may take.
-    fn limits(&self) -> BatchLimits {
-        let limits = self.trouble.limits();
-        BatchLimits {
-            operations_max: self.within_rate(limits.operations_max),
-            ..limits
-        }
-    }
-
-    /// Under a limit for a second, no more than that second's, so that a lane never rests for much
-    /// longer, and a new limit is soon kept.
-    fn within_rate(&self, operations: usize) -> usize {
-        let rate = self.operations_per_second_max();
-        let rate = rate.and_then(|rate| usize::try_from(rate).ok());
-        operations.min(rate.unwrap_or(usize::MAX))
-    }
-
-    /// This lane's part of what the pipeline may do; none: no limit.
-    fn operations_per_second_max(&self) -> Option<u64> {
-        let rate = self.shared.adjustable().operations_per_second_max;
-        rate.map(|rate| (rate / self.settings.lanes as u64).max(1))
-    }
-
     async fn rest(&self, reason: &str) {
         self.waits_on(Some(reason));
         self.look_around().await;
@@ -387,14 +364,6 @@ impl Lane {
                 "a transaction of one document took longer than apply.transaction_time_max"
             );
         }
-    }
-
-    async fn keep_rate(&self, operations: usize, started: Instant) {
-        let Some(rate) = self.operations_per_second_max() else {
-            return;
-        };
-        let due = Duration::from_secs_f64(operations as f64 / rate as f64);
-        tokio::time::sleep(due.saturating_sub(started.elapsed())).await;
     }
 
     pub(super) fn waits_on(&self, reason: Option<&str>) {

@@ -9,6 +9,7 @@ mod exchange;
 mod lane;
 pub mod log_room;
 mod outlook;
+mod rate;
 mod records;
 mod refusals;
 mod retry;
@@ -135,9 +136,8 @@ impl Lane {
         exchange.wait_landed(plan.pipeline, plan.lane).await;
         stopwatch.lap(Step::Echo);
         stopwatch.tell(plan);
-        let time_max = self.settings.transaction_time_max;
-        self.trouble
-            .passed(plan, stopwatch.took(Step::Write), time_max);
+        let took = stopwatch.took(Step::Write);
+        self.trouble.passed(plan, took, self.transaction_time_max);
         self.after_commit(plan, applied).map_err(Refusal::Failed)
     }
 
