@@ -46,7 +46,11 @@ pub async fn settle(
     let mut newer = Transaction::begin(session, Snapshot::Latest);
     let statement = rawdoc! {
         "q": { "_id": from.id.as_str() },
-        "u": { "$set": { "kind": "settle", "at": DateTime::now(), "sequence": from.sequence } },
+        "u": {
+            "$set": { "kind": "settle", "at": DateTime::now(), "sequence": from.sequence },
+            // A second question within a millisecond writes something too.
+            "$inc": { "count": 1_i64 },
+        },
         "upsert": true,
     };
     let written = newer.own_update(database, "markers", &[statement]).await;

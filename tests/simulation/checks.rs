@@ -47,6 +47,13 @@ pub fn check_brought_back(world: &mut World, side: Side) {
     world.problems.extend(brought_back.into_iter().map(problem));
 }
 
+/// A commit that writes nothing proves nothing about the cluster that has taken it.
+pub fn check_commits_write(world: &mut World, side: Side) {
+    let empty = std::mem::take(&mut world.replicas[side].empty_commits);
+    let problem = |_| format!("tandem has committed nothing on {}", side.as_str());
+    world.problems.extend((0..empty).map(problem));
+}
+
 /// tandem drops nothing that it has given up: nobody has told it that it may go.
 pub fn check_given_up_stays(world: &mut World, side: Side, command: &Document) {
     let uuid = match command.keys().next().map(String::as_str) {

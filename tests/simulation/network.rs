@@ -15,7 +15,8 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep};
 
 use crate::checks::{
-    check_brought_back, check_charge, check_given_up_stays, check_record, check_write,
+    check_brought_back, check_charge, check_commits_write, check_given_up_stays, check_record,
+    check_write,
 };
 use crate::commands::{Outcome, run};
 use crate::deaths::{kill, outlive_reply, outlive_sending};
@@ -161,6 +162,7 @@ impl Line {
                 world.note(self.side, name, code);
                 check_record(&mut world, name, session, code);
                 check_brought_back(&mut world, self.side);
+                check_commits_write(&mut world, self.side);
                 if let Outcome::Reply(reply) = &outcome {
                     check_charge(&mut world, self.side, self.process, command, reply, entries);
                 }

@@ -108,6 +108,8 @@ pub struct Replica {
     pub next_uuid: crate::random::Random,
     /// Collections that a transaction has created by writing into them.
     pub brought_back: Vec<String>,
+    /// How many transactions were committed that had written nothing.
+    pub empty_commits: u32,
     /// How large it says that a document is, so that a few of them are several ranges.
     pub document_bytes: i64,
     pub batch_documents_max: usize,
@@ -133,6 +135,7 @@ impl Replica {
             sessions: HashMap::new(),
             next_uuid,
             brought_back: Vec::new(),
+            empty_commits: 0,
             document_bytes: 1000,
             batch_documents_max: usize::MAX,
             cursors: HashMap::new(),

@@ -98,6 +98,7 @@ impl Replica {
             panic!("only an open transaction commits");
         };
         if open.operations.is_empty() {
+            self.empty_commits += 1;
             return Ok(());
         }
         if state.written > open.snapshot {

@@ -1,6 +1,6 @@
 //! From collections that were seen on one cluster to pairs, many of them at once.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 
 use bson::{Document, Uuid, doc};
 
@@ -40,7 +40,8 @@ enum Miss {
     Unclear,
 }
 
-type Pairings = HashMap<Namespace, Pairing>;
+/// In the order of their names, so that it is no chance which one is met first.
+type Pairings = BTreeMap<Namespace, Pairing>;
 
 impl Collections {
     /// The pair of a namespace. Where the collection is missing on the other side, it is created
