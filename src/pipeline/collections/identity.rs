@@ -5,7 +5,7 @@
 //! behind it. So a rename moves no key, and what was written into a dropped collection never mixes
 //! with its successor's.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use bson::{Timestamp, Uuid};
 
@@ -47,7 +47,8 @@ pub struct Entry {
 #[derive(Debug, Default)]
 pub struct Identities {
     renames: Renames,
-    entries: HashMap<Namespace, Entry>,
+    /// In order: of several that would do, it is no chance which one is taken.
+    entries: BTreeMap<Namespace, Entry>,
     by_uuid: Pair<HashMap<Uuid, Namespace>>,
 }
 
