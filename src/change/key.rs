@@ -4,13 +4,14 @@ use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hash, Hasher};
 use std::sync::Arc;
 
-use bson::{RawDocument, RawDocumentBuf};
+use bson::RawDocument;
 use sha2::{Digest, Sha256};
+use smallvec::SmallVec;
 
 use super::Namespace;
 use super::canonical::{Canonical, canonical};
 use super::event::ALLOCATION_BYTES;
-use super::raw::{document_of, each_element, elements, renamed};
+use super::raw::{each_element, elements, renamed};
 
 /// One document of one collection. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -19,8 +20,9 @@ pub struct DocumentKey(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     namespace: Namespace,
-    /// `{ _id: … }` as the event carried it: the type of the number is kept.
-    raw: RawDocumentBuf,
+    /// `{ _id: … }` as the event carried it: the type of the number is kept. Those of numbers,
+    /// ObjectIds and UUIDs take no allocation.
+    raw: SmallVec<[u8; 32]>,
     canonical: Canonical,
     hash: u64,
 }
@@ -62,7 +64,7 @@ impl DocumentKey {
         let hash = stable_hash(namespace.as_str().as_bytes(), &canonical);
         Some(Self(Arc::new(Inner {
             namespace: namespace.clone(),
-            raw: document_of([id.bytes]),
+            raw: framed(id.bytes),
             canonical,
             hash,
         })))
@@ -85,12 +87,12 @@ impl DocumentKey {
 
     /// `{ _id: … }`, byte for byte as the cluster has it.
     pub fn raw(&self) -> &RawDocument {
-        &self.0.raw
+        RawDocument::from_bytes(&self.0.raw).expect("a key is a whole document")
     }
 
     /// The `_id` element under another name, as bytes of an element.
     pub fn element_named(&self, name: &str) -> Vec<u8> {
-        let parts = elements(&self.0.raw).expect("a key is a whole document");
+        let parts = elements(self.raw()).expect("a key is a whole document");
         renamed(&parts[0], name)
     }
 
@@ -115,7 +117,7 @@ impl DocumentKey {
     pub fn memory_bytes(&self) -> usize {
         const ALLOCATIONS: usize = 3;
         size_of::<Inner>()
-            + self.0.raw.as_bytes().len()
+            + self.0.raw.len()
             + self.0.canonical.len()
             + ALLOCATIONS * ALLOCATION_BYTES
     }
@@ -147,6 +149,17 @@ impl Hash for DocumentKey {
     }
 }
 
+/// The document of one element.
+fn framed(element: &[u8]) -> SmallVec<[u8; 32]> {
+    const FRAME_BYTES: usize = 5;
+    let bytes = element.len() + FRAME_BYTES;
+    let mut framed = SmallVec::with_capacity(bytes);
+    framed.extend_from_slice(&(bytes as u32).to_le_bytes());
+    framed.extend_from_slice(element);
+    framed.push(0);
+    framed
+}
+
 /// FNV-1a over both parts, then the finisher of MurmurHash3, since lanes take the low bits.
 pub(super) fn stable_hash(namespace: &[u8], key: &[u8]) -> u64 {
     const FNV_OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
@@ -165,6 +178,7 @@ pub(super) fn stable_hash(namespace: &[u8], key: &[u8]) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bson::RawDocumentBuf;
     use bson::rawdoc;
 
     fn key(document: &RawDocument) -> DocumentKey {

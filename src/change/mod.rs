@@ -13,6 +13,7 @@ mod policy;
 mod position;
 mod raw;
 mod raw_event;
+mod raw_writer;
 mod record;
 mod redact;
 mod renames;
@@ -36,6 +37,7 @@ pub use raw::{
     is_deeper_than, renamed, with_list, with_room,
 };
 pub use raw_event::RawEvent;
+pub use raw_writer::RawWriter;
 pub use record::{
     ConflictKind, ConflictRecord, LASTING_NAMESPACE, Losing, Reason, RecordStatus, Winning,
     lasting_key, record_id,

@@ -148,7 +148,7 @@ pub fn with_list<D: Deref<Target = RawDocument>>(
     RawDocumentBuf::from_bytes(bytes).expect("a document and a list make a document")
 }
 
-fn set_length(document: &mut [u8]) {
+pub(super) fn set_length(document: &mut [u8]) {
     let length = document.len() as i32;
     document[..4].copy_from_slice(&length.to_le_bytes());
 }

@@ -20,6 +20,7 @@ pub mod runs;
 pub mod status;
 pub mod verify;
 
+use std::num::NonZero;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
@@ -137,6 +138,7 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
     };
     logs::start(format, cli.common.verbose);
     let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(workers())
         .enable_all()
         .build()
         .map_err(|error| Error::bug("cannot start the runtime").caused_by(error))?;
@@ -145,6 +147,14 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
     // its own tasks, one of which may panic then.
     std::mem::forget(runtime);
     outcome
+}
+
+/// Threads for what tandem does itself: far less than what both servers do meanwhile, perhaps on the
+/// same machine. More threads than there is work for wake each other all the time.
+fn workers() -> usize {
+    const WORKERS_MAX: usize = 4;
+    let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+    (cores / 2).clamp(1, WORKERS_MAX)
 }
 
 async fn dispatch(cli: Cli) -> Result<ExitCode> {

@@ -32,6 +32,20 @@ pub struct LinkObserver {
 /// An application with a wrong clock writes on and on.
 const WARN_INTERVAL: Duration = Duration::from_secs(60);
 
+/// A collection as events name it.
+struct Lasting {
+    uuid: Uuid,
+    name: Namespace,
+    /// Its lasting name, where that is another one.
+    lasting: Option<Namespace>,
+}
+
+impl Lasting {
+    fn is_of(&self, uuid: Uuid, name: &Namespace) -> bool {
+        self.uuid == uuid && self.name == *name
+    }
+}
+
 impl LinkObserver {
     pub fn new(
         shared: Arc<Shared>,
@@ -65,6 +79,7 @@ impl LinkObserver {
         side: Side,
         moment: Moment,
         now_ms: i64,
+        known: &mut Option<Lasting>,
         ddl: &mut Vec<DdlEvent>,
     ) -> Result<HandedOver> {
         let mut handed = HandedOver {
@@ -75,11 +90,11 @@ impl LinkObserver {
             let collection = event.collection;
             match event.observed {
                 Observed::Local(event) => {
-                    let event = self.identified(side, event, collection);
+                    let event = self.identified(side, event, collection, known);
                     self.check_version(side, event.version.wall_time_ms, now_ms)?;
                     handed.local.push(event);
                 }
-                Observed::Ddl(event) => ddl.push(event),
+                Observed::Ddl(event) => ddl.push(*event),
                 Observed::Own(_) | Observed::Passing => {}
             }
         }
@@ -95,8 +110,8 @@ impl LinkObserver {
     }
 
     /// The collection's lasting name, where it is not the one of the event.
-    fn lasting(&self, side: Side, name: &Namespace, uuid: Option<Uuid>) -> Option<Namespace> {
-        let lasting = self.shared.collections.identify(side, uuid?, name);
+    fn lasting(&self, side: Side, name: &Namespace, uuid: Uuid) -> Option<Namespace> {
+        let lasting = self.shared.collections.identify(side, uuid, name);
         (lasting != *name).then_some(lasting)
     }
 
@@ -107,17 +122,34 @@ impl LinkObserver {
         key: DocumentKey,
         uuid: Option<Uuid>,
     ) -> DocumentKey {
-        match self.lasting(side, key.namespace(), uuid) {
+        match uuid.and_then(|uuid| self.lasting(side, key.namespace(), uuid)) {
             Some(name) => key.within(&name),
             None => key,
         }
     }
 
-    fn identified(&self, side: Side, event: SharedEvent, uuid: Option<Uuid>) -> SharedEvent {
-        match self.lasting(side, event.key.namespace(), uuid) {
-            Some(name) => {
+    /// `known` is what the event before was about, mostly the same.
+    fn identified(
+        &self,
+        side: Side,
+        event: SharedEvent,
+        uuid: Option<Uuid>,
+        known: &mut Option<Lasting>,
+    ) -> SharedEvent {
+        let (Some(uuid), name) = (uuid, event.key.namespace()) else {
+            return event;
+        };
+        if known.as_ref().is_none_or(|known| !known.is_of(uuid, name)) {
+            *known = Some(Lasting {
+                uuid,
+                name: name.clone(),
+                lasting: self.lasting(side, name, uuid),
+            });
+        }
+        match known.as_ref().and_then(|known| known.lasting.as_ref()) {
+            Some(lasting) => {
                 let mut event = Arc::unwrap_or_clone(event);
-                event.key = event.key.within(&name);
+                event.key = event.key.within(lasting);
                 Arc::new(event)
             }
             None => event,
@@ -259,11 +291,11 @@ impl Observer for LinkObserver {
     async fn observe(&self, side: Side, moments: Vec<Moment>) -> Result<()> {
         let mut ready = Vec::with_capacity(moments.len());
         let now_ms = DateTime::now().timestamp_millis();
-        let (mut events, mut wall_time_ms) = (0, None);
+        let (mut events, mut wall_time_ms, mut known) = (0, None, None);
         for moment in moments {
             let mut ddl = Vec::new();
             wall_time_ms = moment.wall_time_ms.or(wall_time_ms);
-            let handed = self.take(side, moment, now_ms, &mut ddl)?;
+            let handed = self.take(side, moment, now_ms, &mut known, &mut ddl)?;
             events += handed.local.len();
             if !ddl.is_empty() {
                 // What came before must not wait for the record of the change.
@@ -272,6 +304,7 @@ impl Observer for LinkObserver {
                 for event in &ddl {
                     insist(|| self.take_ddl(side, event)).await?;
                 }
+                known = None;
             }
             ready.push(handed);
         }

@@ -147,7 +147,7 @@ pub(super) fn decide(
     if decision.postponed {
         return Ok(decision);
     }
-    if copied && (state.owed[target].is_some() || is_on_top(source, known, &theirs)?) {
+    if copied && (state.noted().owed[target].is_some() || is_on_top(source, known, &theirs)?) {
         return Ok(decision);
     }
     let unread = known.pending_since(source, taken);
@@ -169,9 +169,10 @@ pub(super) fn decide(
         }
         decision.conflict = Some(conflict);
     }
+    let noted = state.noted();
     let is_owed =
-        (state.owed[source].is_some() || !state.lost[source].is_empty()) && !Fault::NoOwed.is_on();
-    let nothing_is_left = !is_owed && !state.dead[source];
+        (noted.owed[source].is_some() || !noted.lost[source].is_empty()) && !Fault::NoOwed.is_on();
+    let nothing_is_left = !is_owed && !noted.dead[source];
     if decision.conflict.is_none() && nothing_is_left && !full_state_wanted {
         decision.action = Action::Deltas;
         return Ok(decision);
@@ -195,10 +196,11 @@ pub(super) fn full_state(
     source: Side,
     read_at: Timestamp,
 ) {
-    let note = state.owed[source].as_ref();
-    let lost = &state.lost[source];
+    let noted = state.noted();
+    let note = noted.owed[source].as_ref();
+    let lost = &noted.lost[source];
     decision.action = Action::FullState;
-    decision.revives = state.dead[source];
+    decision.revives = noted.dead[source];
     let held = lost.iter().filter(|write| write.at <= read_at);
     decision.overturned = held.map(|write| write.record.clone()).collect();
     match decision.overturned.len() == lost.len() {

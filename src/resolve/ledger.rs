@@ -19,7 +19,7 @@ use super::state::KeyState;
 use super::tally::SettleRequest;
 use super::{Action, Decision};
 use crate::change::{
-    AppliedThrough, DocumentKey, KeyMap, Namespace, Pair, PipelineId, Position, SharedEvent, Side,
+    AppliedThrough, KeyMap, Namespace, Pair, PipelineId, Position, SharedEvent, Side,
 };
 use crate::error::Result;
 
@@ -166,17 +166,6 @@ impl Ledger {
         self.after_progress(side, was_recovered);
     }
 
-    /// Restored notes may name keys that nothing waits for any more.
-    pub(super) fn forget_all_settled(&mut self) {
-        let known = self.known_through();
-        let tails = self.clusters.as_ref().map(|cluster| &cluster.tail);
-        self.keys.retain(|key, state| {
-            let spooled = tails.as_ref().map(|tail| tail.first_time(key));
-            state.drop_what_is_settled(known, spooled);
-            !state.is_settled()
-        });
-    }
-
     pub fn complete_of(&self, side: Side) -> &Position {
         &self.clusters[side].complete
     }
@@ -304,18 +293,21 @@ impl Ledger {
         let (source, target) = (plan.pipeline.source(), plan.pipeline.target());
         let state = self.keys.entry(decision.key.clone()).or_default();
         if let Some(value) = &decision.leave_note {
-            state.owed[target] = Some(value.clone());
             let gone = state.last_applied[source];
             let lost = plan.records_of(decision).iter();
             let lost = lost.filter(|write| Some(write.at) > gone).cloned();
-            state.lost[source].extend(lost);
+            let noted = state.noted_mut();
+            noted.owed[target] = Some(value.clone());
+            noted.lost[source].extend(lost);
         }
         if decision.includes_source() {
-            state.included[target] = Some(plan.read_at.time);
+            state.noted_mut().included[target] = Some(plan.read_at.time);
         }
         match decision.action {
             Action::Skip => {
-                state.dead[source] |= plan.dead_letters.contains(&decision.key);
+                if plan.dead_letters.contains(&decision.key) {
+                    state.noted_mut().dead[source] = true;
+                }
                 None
             }
             Action::Deltas => {
@@ -324,35 +316,16 @@ impl Ledger {
             }
             Action::FullState => {
                 state.applied_on(target, at);
-                state.lost[source].retain(|write| write.at > plan.read_at.time);
-                state.dead[source] = false;
+                if let Some(noted) = state.if_noted() {
+                    noted.lost[source].retain(|write| write.at > plan.read_at.time);
+                    noted.dead[source] = false;
+                }
                 decision.replaces_lost().then(|| NoteToClear {
                     side: source,
                     key: decision.key.clone(),
                     value: decision.pays_note.clone(),
                     replaced_through: plan.fence.time,
                 })
-            }
-        }
-    }
-
-    pub(super) fn forget_if_settled(&mut self, key: &DocumentKey) {
-        if !self.keys.contains_key(key) {
-            return;
-        }
-        let kept = Side::BOTH.map(|side| self.keeps_pending(side).then_some(side));
-        let known = self.known_through();
-        let spooled = self
-            .clusters
-            .as_ref()
-            .map(|cluster| cluster.tail.first_time(key));
-        if let Some(state) = self.keys.get_mut(key) {
-            for side in kept.into_iter().flatten() {
-                state.drop_beaten(side);
-            }
-            state.drop_what_is_settled(known, spooled);
-            if state.is_settled() {
-                self.keys.remove(key);
             }
         }
     }

@@ -3,6 +3,7 @@
 mod copies;
 mod decide;
 mod documents;
+mod forget;
 mod gate;
 mod joined;
 mod ledger;

@@ -46,10 +46,11 @@ impl Ledger {
     /// What a former process left on the clusters.
     pub fn restore_notes(&mut self, side: Side, key: DocumentKey, notes: StoredNotes) {
         let state = self.keys.entry(key.clone()).or_default();
-        state.owed[side] = notes.owed;
-        state.lost[side.other()] = notes.lost;
-        state.included[side] = notes.included;
-        state.dead[side.other()] = notes.dead;
+        let noted = state.noted_mut();
+        noted.owed[side] = notes.owed;
+        noted.lost[side.other()] = notes.lost;
+        noted.included[side] = notes.included;
+        noted.dead[side.other()] = notes.dead;
         if notes.dead {
             let pipeline = PipelineId::from_source(side.other());
             self.request_full_state(pipeline, key);
@@ -68,8 +69,11 @@ impl Ledger {
     /// The note is gone from the cluster.
     pub fn note_cleared(&mut self, note: &NoteToClear) {
         if let Some(state) = self.keys.get_mut(&note.key) {
-            if note.value.is_some() && state.owed[note.side] == note.value {
-                state.owed[note.side] = None;
+            if let Some(noted) = state.if_noted()
+                && note.value.is_some()
+                && noted.owed[note.side] == note.value
+            {
+                noted.owed[note.side] = None;
             }
             self.forget_if_settled(&note.key);
         }

@@ -71,7 +71,7 @@ impl Ledger {
 
     /// To be called where a side may have passed its start.
     pub(super) fn after_progress(&mut self, side: Side, was_recovered: bool) {
-        if self.has_passed_start(side) {
+        if !self.clusters[side].foreseen.is_empty() && self.has_passed_start(side) {
             self.clusters[side].foreseen = Default::default();
         }
         if self.is_recovered() && !was_recovered {

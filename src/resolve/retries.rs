@@ -33,7 +33,9 @@ impl Ledger {
     /// The dead letter of a document has been discarded: it is no longer tried again.
     pub fn forget_dead_letter(&mut self, pipeline: PipelineId, key: &DocumentKey) {
         if let Some(state) = self.keys.get_mut(key) {
-            state.dead[pipeline.source()] = false;
+            if let Some(noted) = state.if_noted() {
+                noted.dead[pipeline.source()] = false;
+            }
             self.forget_if_settled(key);
         }
     }
@@ -92,6 +94,6 @@ impl Ledger {
     /// It has not been sent as full state since, nor been discarded.
     fn is_dead(&self, pipeline: PipelineId, key: &DocumentKey) -> bool {
         let state = self.keys.get(key);
-        state.is_some_and(|state| state.dead[pipeline.source()])
+        state.is_some_and(|state| state.noted().dead[pipeline.source()])
     }
 }

@@ -167,7 +167,7 @@ impl Ledger {
             request: request.clone(),
             outcome,
             newer_since: mine.first().map(|event| event.position.time),
-            lost_since: known.state.lost[target].iter().map(|one| one.at).min(),
+            lost_since: known.state.lost_since(target),
             mine,
             theirs,
             may_insert: true,

@@ -1,7 +1,7 @@
 //! What is known about one document with writes under way.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use bson::Timestamp;
 
@@ -16,9 +16,16 @@ use crate::fault::Fault;
 pub(super) struct KeyState {
     /// Local writes observed on a cluster and not yet applied on the other one.
     /// Those behind the queues are not among them: a spool keeps them.
-    pub pending: Pair<VecDeque<SharedEvent>>,
+    pub pending: Pair<Pending>,
     /// The time of tandem's last commit on a cluster, while an older write is still pending there.
     pub last_applied: Pair<Option<Timestamp>>,
+    /// There for few documents.
+    noted: Option<Box<Noted>>,
+}
+
+/// What transactions under way and those to come have to know of a document, mostly from notes.
+#[derive(Debug, Default)]
+pub(super) struct Noted {
     /// On Y: the time through which Y's document already holds X's history.
     pub included: Pair<Option<Timestamp>>,
     /// On X: the pipeline from X must send full state next.
@@ -29,10 +36,83 @@ pub(super) struct KeyState {
     pub dead: Pair<bool>,
 }
 
+impl Noted {
+    fn is_nothing(&self) -> bool {
+        Side::BOTH.iter().all(|side| {
+            self.included[*side].is_none()
+                && self.owed[*side].is_none()
+                && self.lost[*side].is_empty()
+                && !self.dead[*side]
+        })
+    }
+}
+
+/// Events in the order of their history, mostly one.
+#[derive(Debug, Default)]
+pub(super) struct Pending {
+    first: Option<SharedEvent>,
+    others: VecDeque<SharedEvent>,
+}
+
+impl Pending {
+    pub fn push_back(&mut self, event: SharedEvent) {
+        match self.first {
+            None => self.first = Some(event),
+            Some(_) => self.others.push_back(event),
+        }
+    }
+
+    pub fn pop_front(&mut self) {
+        self.first = self.others.pop_front();
+    }
+
+    pub fn front(&self) -> Option<&SharedEvent> {
+        self.first.as_ref()
+    }
+
+    pub fn back(&self) -> Option<&SharedEvent> {
+        self.others.back().or(self.first.as_ref())
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &SharedEvent> {
+        self.first.iter().chain(&self.others)
+    }
+
+    pub fn get(&self, index: usize) -> Option<&SharedEvent> {
+        match index.checked_sub(1) {
+            None => self.first.as_ref(),
+            Some(index) => self.others.get(index),
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.first.is_none()
+    }
+}
+
 impl KeyState {
+    pub fn noted(&self) -> &Noted {
+        static NOTHING: LazyLock<Noted> = LazyLock::new(Noted::default);
+        self.noted.as_deref().unwrap_or(&NOTHING)
+    }
+
+    pub fn noted_mut(&mut self) -> &mut Noted {
+        self.noted.get_or_insert_default()
+    }
+
+    /// Where anything is noted at all.
+    pub fn if_noted(&mut self) -> Option<&mut Noted> {
+        self.noted.as_deref_mut()
+    }
+
+    /// The first losing write of `side` that its own document still holds.
+    pub fn lost_since(&self, side: Side) -> Option<Timestamp> {
+        self.noted().lost[side].iter().map(|write| write.at).min()
+    }
+
     /// Writes of `side` up to here are beaten, or already on the other cluster.
     pub fn settled_through(&self, side: Side) -> Option<Timestamp> {
-        let included = self.included[side.other()].filter(|_| !Fault::NoIncluded.is_on());
+        let included = self.noted().included[side.other()].filter(|_| !Fault::NoIncluded.is_on());
         self.last_applied[side].max(included)
     }
 
@@ -50,10 +130,13 @@ impl KeyState {
             if first.is_none() || first > self.last_applied[side] {
                 self.last_applied[side] = None;
             }
-            let included = self.included[side.other()];
+            let Some(noted) = self.noted.as_deref_mut() else {
+                continue;
+            };
+            let included = noted.included[side.other()];
             let is_known = known_through[side].is_none_or(|known| included <= Some(known));
             if is_known && (first.is_none() || first > included) {
-                self.included[side.other()] = None;
+                noted.included[side.other()] = None;
             }
         }
     }
@@ -69,21 +152,19 @@ impl KeyState {
     }
 
     pub fn is_settled(&self) -> bool {
-        Side::BOTH.iter().all(|side| {
-            self.pending[*side].is_empty()
-                && self.last_applied[*side].is_none()
-                && self.included[*side].is_none()
-                && self.owed[*side].is_none()
-                && self.lost[*side].is_empty()
-                && !self.dead[*side]
-        })
+        let is_noted = self.noted.as_ref().is_some_and(|noted| !noted.is_nothing());
+        let is_open =
+            |side: &Side| !self.pending[*side].is_empty() || self.last_applied[*side].is_some();
+        !is_noted && !Side::BOTH.iter().any(is_open)
     }
 
     /// tandem committed on `side` at `at`. Older writes pending there have lost; the records of
     /// older losing writes stand for good.
     pub fn applied_on(&mut self, side: Side, at: Timestamp) {
         self.last_applied[side] = self.last_applied[side].max(Some(at));
-        self.lost[side].retain(|write| write.at > at);
+        if let Some(noted) = self.if_noted() {
+            noted.lost[side].retain(|write| write.at > at);
+        }
     }
 }
 

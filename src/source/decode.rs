@@ -20,8 +20,8 @@ pub enum Observed {
     Local(SharedEvent),
     /// A write of tandem itself; only seen without the origin filter.
     Own(DocumentKey),
-    /// A change of an included collection itself.
-    Ddl(DdlEvent),
+    /// A change of an included collection itself; rare, and large.
+    Ddl(Box<DdlEvent>),
     /// Anything else; it only tells how far the stream has come.
     Passing,
 }
@@ -206,7 +206,7 @@ impl Decoder {
         let Some(namespace) = namespace.or(to.clone()) else {
             return Ok(Observed::Passing);
         };
-        Ok(Observed::Ddl(DdlEvent {
+        Ok(Observed::Ddl(Box::new(DdlEvent {
             operation: operation.to_owned(),
             namespace,
             to,
@@ -214,7 +214,7 @@ impl Decoder {
             position: position.clone(),
             wall_time_ms,
             raw: raw.to_owned(),
-        }))
+        })))
     }
 
     fn included(&mut self, names: &RawDocument) -> Option<Namespace> {

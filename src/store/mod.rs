@@ -4,6 +4,7 @@
 //! the disk within 500 ms, or at [`Store::flush`].
 
 mod checkpoint;
+mod disk;
 mod filter;
 mod generation;
 mod index;
@@ -30,6 +31,7 @@ use crate::change::{Pair, PipelineId, Side};
 use crate::error::{Error, Result};
 
 pub use checkpoint::StoredCheckpoint;
+use disk::waiting_for_disk;
 pub use filter::RecordFilter;
 use index::Index;
 use open::Lasting;
@@ -290,7 +292,9 @@ impl Store {
         put.map_err(|cause| self.sled_error(cause))?;
         self.flush()?;
         match inner.lasting {
-            Lasting::OnDisk => open::remember_generation(&inner.dir, &inner.store_id, next),
+            Lasting::OnDisk => {
+                waiting_for_disk(|| open::remember_generation(&inner.dir, &inner.store_id, next))
+            }
             Lasting::WhileOpen => Ok(()),
         }
     }
@@ -300,7 +304,7 @@ impl Store {
         if self.0.lasting == Lasting::WhileOpen {
             return Ok(());
         }
-        let flushed = self.0.db.flush();
+        let flushed = waiting_for_disk(|| self.0.db.flush());
         flushed.map_err(|cause| self.sled_error(cause))?;
         Ok(())
     }

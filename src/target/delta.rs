@@ -10,39 +10,34 @@ use std::cmp::Ordering;
 use std::collections::BTreeSet;
 use std::ops::Bound;
 
-use bson::{RawArrayBuf, RawDocument, RawDocumentBuf, cstr, rawdoc};
+use bson::{RawArrayBuf, RawDocument, RawDocumentBuf, rawdoc};
 use smallvec::SmallVec;
 
-use super::statements::{FRAME_BYTES, update};
-use crate::change::{
-    ChangeEvent, DEPTH_MAX, RawElement, document_of, each_element, renamed, with_room,
-};
+use super::statements::FRAME_BYTES;
+use crate::change::{ChangeEvent, DEPTH_MAX, DocumentKey, RawElement, RawWriter, each_element};
 
 /// The statements of an update event, to be run in order; none where only full state will do.
 pub fn update_statements(event: &ChangeEvent) -> Option<SmallVec<[RawDocumentBuf; 1]>> {
     let mut delta = Delta::default();
     delta.read(event.difference()?, "", 0)?;
     let steps = delta.steps();
-    let statements = steps
-        .iter()
-        .map(|step| update(&event.key, &step.absent, &step.operators));
+    let statements = steps.iter().map(|step| step.statement(&event.key));
     (!steps.is_empty()).then(|| statements.collect())
 }
 
-/// One statement to come.
-#[derive(Debug, PartialEq)]
-struct Step {
-    operators: RawDocumentBuf,
-    /// Paths that must not be there yet. Where one is, the field has moved to the end, which no
-    /// operator does: the statement matches nothing and full state is sent instead.
-    absent: RawDocumentBuf,
+/// One statement to come: fields removed and then set, or a list cut.
+#[derive(Debug, Clone, Copy, Default)]
+struct Step<'d, 'a> {
+    removed: &'d [Cow<'a, str>],
+    cut: Option<(&'d str, i32)>,
+    set: &'d [Field<'a>],
 }
 
-/// A field under its whole path, as bytes of an element.
+/// A field under its whole path.
 #[derive(Debug)]
 struct Field<'a> {
     path: Cow<'a, str>,
-    bytes: Cow<'a, [u8]>,
+    element: RawElement<'a>,
     is_new: bool,
 }
 
@@ -50,7 +45,7 @@ struct Field<'a> {
 struct Delta<'a> {
     removed: Vec<Cow<'a, str>>,
     truncated: Vec<(Cow<'a, str>, i32)>,
-    set: Vec<Field<'a>>,
+    set: SmallVec<[Field<'a>; 4]>,
 }
 
 impl<'a> Delta<'a> {
@@ -104,63 +99,86 @@ impl<'a> Delta<'a> {
         Some(())
     }
 
-    fn push(&mut self, path: Cow<'a, str>, field: &RawElement<'a>, is_new: bool) {
-        let bytes = match path == field.name {
-            true => Cow::Borrowed(field.bytes),
-            false => Cow::Owned(renamed(field, &path)),
-        };
+    fn push(&mut self, path: Cow<'a, str>, element: &RawElement<'a>, is_new: bool) {
         self.set.push(Field {
             path,
-            bytes,
+            element: *element,
             is_new,
         });
     }
 
-    fn steps(&self) -> Vec<Step> {
-        let mut runs: Vec<&[Field<'_>]> = self.set.chunk_by(in_order).collect();
-        let mut steps = Vec::new();
-        let mut first = self.unset();
-        if self.truncated.is_empty()
-            && let Some((run, rest)) = runs.split_first()
-            && let removed = self.removed.iter().map(AsRef::as_ref).collect()
-            && run.iter().all(|field| !overlaps_any(&field.path, &removed))
-        {
-            let fields = set(run);
-            let operators =
-                first.get_or_insert_with(|| with_room(fields.as_bytes().len() + FRAME_BYTES));
-            operators.append(cstr!("$set"), fields);
-            steps.push(step(first.take(), run));
-            runs = rest.to_vec();
+    fn steps(&self) -> SmallVec<[Step<'_, 'a>; 1]> {
+        let mut runs = self.set.chunk_by(in_order).peekable();
+        let mut steps = SmallVec::new();
+        let mut first = Step {
+            removed: &self.removed,
+            ..Step::default()
+        };
+        if self.truncated.is_empty() {
+            let removed: BTreeSet<&str> = self.removed.iter().map(AsRef::as_ref).collect();
+            let stays =
+                |field: &Field<'_>| removed.is_empty() || !overlaps_any(&field.path, &removed);
+            let together = runs.next_if(|run| run.iter().all(stays));
+            first.set = together.unwrap_or_default();
         }
-        if let Some(operators) = first {
-            steps.push(step(Some(operators), &[]));
+        if !first.removed.is_empty() || !first.set.is_empty() {
+            steps.push(first);
         }
-        for (path, length) in &self.truncated {
-            steps.push(step(Some(truncate(path, *length)), &[]));
-        }
-        for run in runs {
-            steps.push(step(Some(rawdoc! { "$set": set(run) }), run));
-        }
+        steps.extend(self.truncated.iter().map(|(path, length)| Step {
+            cut: Some((path, *length)),
+            ..Step::default()
+        }));
+        steps.extend(runs.map(|set| Step {
+            set,
+            ..Step::default()
+        }));
         steps
-    }
-
-    fn unset(&self) -> Option<RawDocumentBuf> {
-        let mut fields = RawDocumentBuf::new();
-        for path in &self.removed {
-            fields.append(name(path), "");
-        }
-        (!fields.is_empty()).then(|| rawdoc! { "$unset": fields })
     }
 }
 
-fn step(operators: Option<RawDocumentBuf>, run: &[Field<'_>]) -> Step {
-    let mut absent = RawDocumentBuf::new();
-    for field in run.iter().filter(|field| field.is_new) {
-        absent.append(name(&field.path), rawdoc! { "$exists": false });
+impl Step<'_, '_> {
+    /// An update by operators. It matches nothing where a new field is there already: that one has
+    /// moved to the end, which no operator does, and full state is sent instead.
+    fn statement(&self, key: &DocumentKey) -> RawDocumentBuf {
+        let room = |field: &Field<'_>| 2 * field.path.len() + field.element.bytes.len();
+        let fields: usize = self.set.iter().map(room).sum();
+        let mut statement =
+            RawWriter::with_room(key.raw().as_bytes().len() + fields + 2 * FRAME_BYTES);
+        statement.open("q");
+        statement.elements_of(key.raw());
+        for field in self.set.iter().filter(|field| field.is_new) {
+            statement.open(&field.path);
+            statement.flag("$exists", false);
+            statement.close();
+        }
+        statement.close();
+        statement.open("u");
+        self.write_operators(&mut statement);
+        statement.close();
+        statement.finish()
     }
-    Step {
-        operators: operators.unwrap_or_default(),
-        absent,
+
+    fn write_operators(&self, statement: &mut RawWriter) {
+        if !self.removed.is_empty() {
+            statement.open("$unset");
+            for path in self.removed {
+                statement.empty_text(path);
+            }
+            statement.close();
+        }
+        if let Some((path, length)) = self.cut {
+            statement.open("$push");
+            let slice = rawdoc! { "$each": RawArrayBuf::new(), "$slice": length };
+            statement.document(path, &slice);
+            statement.close();
+        }
+        if !self.set.is_empty() {
+            statement.open("$set");
+            for field in self.set {
+                statement.element(&field.path, &field.element);
+            }
+            statement.close();
+        }
     }
 }
 
@@ -173,22 +191,6 @@ fn join<'a>(above: &str, below: &'a str) -> Option<Cow<'a, str>> {
         "" => below.into(),
         _ => format!("{above}.{below}").into(),
     })
-}
-
-fn name(path: &str) -> &bson::raw::CStr {
-    path.try_into()
-        .expect("a name out of a document has no zero byte")
-}
-
-fn set(run: &[Field<'_>]) -> RawDocumentBuf {
-    document_of(run.iter().map(|field| field.bytes.as_ref()))
-}
-
-fn truncate(path: &str, length: i32) -> RawDocumentBuf {
-    let slice = rawdoc! { "$each": RawArrayBuf::new(), "$slice": length };
-    let mut push = RawDocumentBuf::new();
-    push.append(name(path), slice);
-    rawdoc! { "$push": push }
 }
 
 /// Whether one path is the other one, or leads through it.
@@ -246,40 +248,47 @@ fn compare_components(one: &str, other: &str) -> Ordering {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::change::Namespace;
 
-    fn steps(difference: RawDocumentBuf) -> Option<Vec<Step>> {
+    /// What the statements do (`u`) where (`q`).
+    fn steps(difference: RawDocumentBuf) -> Option<Vec<(RawDocumentBuf, RawDocumentBuf)>> {
+        let key = DocumentKey::of(&Namespace::new("shop", "orders"), &rawdoc! { "_id": 1 });
         let mut delta = Delta::default();
         delta.read(&difference, "", 0)?;
-        Some(delta.steps())
+        let statement = |step: &Step<'_, '_>| {
+            let statement = step.statement(key.as_ref().expect("a key"));
+            let part = |name| statement.get_document(name).expect("a part").to_owned();
+            (part("u"), part("q"))
+        };
+        Some(delta.steps().iter().map(statement).collect())
     }
 
-    fn step(operators: RawDocumentBuf, absent: RawDocumentBuf) -> Step {
-        Step { operators, absent }
+    fn operators(difference: RawDocumentBuf) -> Vec<RawDocumentBuf> {
+        let steps = steps(difference).expect("statements");
+        steps.into_iter().map(|(operators, _)| operators).collect()
     }
 
     #[test]
     fn a_simple_update_is_one_statement() {
         let found = steps(rawdoc! { "d": { "c": false }, "u": { "a": 1, "b": 2 } });
         let operators = rawdoc! { "$unset": { "c": "" }, "$set": { "a": 1, "b": 2 } };
-        assert_eq!(found.unwrap(), [step(operators, rawdoc! {})]);
+        assert_eq!(found.unwrap(), [(operators, rawdoc! { "_id": 1 })]);
     }
 
     #[test]
     fn a_new_field_must_not_be_there_yet() {
         let found = steps(rawdoc! { "i": { "n": 1 }, "so": { "i": { "m": 2 } } });
-        let absent = rawdoc! { "n": { "$exists": false }, "o.m": { "$exists": false } };
+        let absent = rawdoc! { "_id": 1, "n": { "$exists": false }, "o.m": { "$exists": false } };
         assert_eq!(
             found.unwrap(),
-            [step(rawdoc! { "$set": { "n": 1, "o.m": 2 } }, absent)]
+            [(rawdoc! { "$set": { "n": 1, "o.m": 2 } }, absent)]
         );
     }
 
     #[test]
     fn new_fields_out_of_order_are_set_one_after_the_other() {
-        let found = steps(rawdoc! { "i": { "z": 1, "a": 2, "b": 3 } }).unwrap();
-        let operators: Vec<_> = found.into_iter().map(|step| step.operators).collect();
         assert_eq!(
-            operators,
+            operators(rawdoc! { "i": { "z": 1, "a": 2, "b": 3 } }),
             [
                 rawdoc! { "$set": { "z": 1 } },
                 rawdoc! { "$set": { "a": 2, "b": 3 } }
@@ -307,15 +316,10 @@ mod tests {
 
     #[test]
     fn an_array_is_cut_before_its_elements_are_set() {
-        let found =
-            steps(rawdoc! { "slist": { "a": true, "l": 2, "u0": 1, "s1": { "u": { "k": 5 } } } });
-        let operators: Vec<_> = found
-            .unwrap()
-            .into_iter()
-            .map(|step| step.operators)
-            .collect();
+        let difference =
+            rawdoc! { "slist": { "a": true, "l": 2, "u0": 1, "s1": { "u": { "k": 5 } } } };
         assert_eq!(
-            operators,
+            operators(difference),
             [
                 rawdoc! { "$push": { "list": { "$each": [], "$slice": 2 } } },
                 rawdoc! { "$set": { "list.0": 1, "list.1.k": 5 } },
@@ -327,7 +331,7 @@ mod tests {
     fn names_that_operators_cannot_reach_need_full_state() {
         for name in ["$price", "", "p.q"] {
             let mut fields = RawDocumentBuf::new();
-            fields.append(super::name(name), 1);
+            fields.append(<&bson::raw::CStr>::try_from(name).unwrap(), 1);
             assert_eq!(steps(rawdoc! { "u": fields.clone() }), None, "{name:?}");
             assert_eq!(steps(rawdoc! { "so": { "i": fields } }), None, "o.{name:?}");
         }
@@ -340,8 +344,8 @@ mod tests {
         let documents = prop_oneof![any_bytes(), any_document()];
         for_any((documents, any_damage()), |(document, (changes, cut))| {
             let found = steps(broken(document, &changes, cut));
-            for step in found.into_iter().flatten() {
-                prop_assert!(step.operators.iter().all(|part| part.is_ok()));
+            for (operators, _) in found.into_iter().flatten() {
+                prop_assert!(operators.iter().all(|part| part.is_ok()));
             }
             Ok(())
         });
