@@ -15,6 +15,7 @@ use sled::IVec;
 use sled::transaction::{TransactionalTree, UnabortableTransactionError};
 
 use super::RecordFilter;
+use super::ids::Ids;
 use super::page::Direction;
 use super::reading::Reading;
 use block::{Block, Row, document_of, facets_of, rows};
@@ -36,11 +37,14 @@ pub(super) struct Index {
     writing: Mutex<State>,
 }
 
-/// Held by whoever changes the log, so that blocks are not changed between reading and writing.
+/// Held by whoever changes the log, so that blocks are not changed between reading and writing, and
+/// by whoever looks for a record by its id.
 pub(super) struct State {
     /// Whether each record has its row. Without that nothing is written, and nobody asks.
     whole: bool,
     facets_stored: HashSet<u64>,
+    /// None until somebody asks for a record by its id.
+    pub ids: Option<Ids>,
 }
 
 /// What becomes of the index, to be written in one transaction with what becomes of the records.
@@ -58,6 +62,7 @@ impl Index {
             writing: Mutex::new(State {
                 whole,
                 facets_stored: HashSet::new(),
+                ids: None,
             }),
         })
     }
@@ -66,7 +71,7 @@ impl Index {
         (&self.blocks, &self.facets)
     }
 
-    /// Whoever changes the log holds this meanwhile.
+    /// Whoever changes the log, or looks for a record by its id, holds this meanwhile.
     pub fn writing(&self) -> MutexGuard<'_, State> {
         self.writing.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -75,29 +80,31 @@ impl Index {
         self.writing().whole
     }
 
-    /// Empties it, of all or as a beginning.
-    pub fn clear(&self, state: &mut State, whole: bool) -> sled::Result<()> {
-        state.whole = whole;
+    /// Empties it; not whole from now on.
+    pub fn clear(&self, state: &mut State) -> sled::Result<()> {
+        state.whole = false;
         state.facets_stored.clear();
+        state.ids = None;
         self.blocks.clear()?;
         self.facets.clear()
-    }
-
-    /// From now on each record has its row.
-    pub fn completed(&self, state: &mut State) {
-        state.whole = true;
     }
 
     /// Records that have a row.
     pub fn len(&self) -> sled::Result<usize> {
         let mut count = 0;
+        self.each_key(|_| count += 1)?;
+        Ok(count)
+    }
+
+    /// The keys of those records.
+    pub fn each_key(&self, mut visit: impl FnMut(&[u8])) -> sled::Result<()> {
         let mut reading = Reading::of(&self.blocks);
         for block in &self.blocks {
             let (start, block) = block?;
             reading.has_read(&start, block.len())?;
-            count += rows(&block).flatten().count();
+            rows(&block).flatten().for_each(|row| visit(row.key));
         }
-        Ok(count)
+        Ok(())
     }
 
     /// Adds the row of a record, or puts it in the place of the one that has its key.
@@ -194,6 +201,10 @@ impl State {
     /// What was written is known to be there.
     pub fn written(&mut self, edit: &Edit) {
         self.facets_stored.extend(edit.facets.keys());
+    }
+
+    pub fn completed(&mut self) {
+        self.whole = true;
     }
 
     pub fn is_whole(&self) -> bool {

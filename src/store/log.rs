@@ -7,6 +7,7 @@ use bson::{DateTime, RawDocument, RawDocumentBuf};
 use sled::Transactional;
 use sled::transaction::{ConflictableTransactionError, TransactionError};
 
+use super::ids::Ids;
 use super::index::{Edit, State};
 use super::reading::Reading;
 use super::{RecordFilter, Store, generation};
@@ -15,6 +16,8 @@ use crate::change::{
 };
 use crate::error::{Error, Result};
 
+/// Of a record's key those that are its time.
+pub(super) const TIME_BYTES: usize = 8;
 /// Bounds what one sled transaction holds in memory.
 const RECORDS_PER_TRANSACTION_MAX: usize = 128;
 /// Bounds what the newest records hold in memory, but for a single large one.
@@ -38,23 +41,21 @@ impl Store {
 
     fn put_part(&self, part: &[(&str, Vec<u8>, &RawDocumentBuf)]) -> Result<usize> {
         let mut writing = self.0.index.writing();
-        let (new, edit) = self
-            .new_of(part, &writing)
-            .map_err(|cause| self.sled_error(cause))?;
-        let put = self
-            .log_trees()
-            .transaction(|(records, keys, blocks, facets)| {
-                for (id, new) in &new {
-                    keys.insert(id.as_bytes(), new.key.as_slice())?;
-                    if let Some(record) = new.record {
-                        records.insert(new.key.as_slice(), record.as_bytes())?;
-                    }
+        let failed = |cause| self.sled_error(cause);
+        let (new, edit) = self.new_of(part, &mut writing).map_err(failed)?;
+        let put = self.log_trees().transaction(|(records, blocks, facets)| {
+            for new in new.values() {
+                if let Some(record) = new.record {
+                    records.insert(new.key.as_slice(), record.as_bytes())?;
                 }
-                edit.write(blocks, facets)?;
-                Ok::<(), ConflictableTransactionError<()>>(())
-            });
+            }
+            edit.write(blocks, facets)?;
+            Ok::<(), ConflictableTransactionError<()>>(())
+        });
         put.map_err(|cause| self.transaction_error(cause))?;
         writing.written(&edit);
+        let ids = self.ids(&mut writing).map_err(failed)?;
+        new.values().for_each(|new| ids.add(&new.key));
         let records = || new.values().filter_map(|new| new.record);
         let bytes: usize = records().map(|record| record.as_bytes().len()).sum();
         let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
@@ -67,21 +68,22 @@ impl Store {
     fn new_of<'a>(
         &self,
         part: &[(&'a str, Vec<u8>, &'a RawDocumentBuf)],
-        writing: &State,
+        writing: &mut State,
     ) -> sled::Result<(BTreeMap<&'a str, New<'a>>, Edit)> {
         let (mut new, mut edit) = (BTreeMap::new(), Edit::default());
         for (id, key, record) in part {
             if new.contains_key(id) {
                 continue;
             }
-            let known = self.0.record_keys.get(id)?;
-            let key = known.as_deref().unwrap_or(key).to_vec();
-            // sled may have lost one of the two in an abrupt stop.
+            let known = self.key_of(writing, id)?;
+            let is_known = known.is_some();
+            let key = known.unwrap_or_else(|| key.clone());
+            // sled may have lost a record or its row in an abrupt stop.
             let is_there = self.0.records.contains_key(&key)?;
-            if known.is_some() && is_there {
+            if is_known && is_there {
                 continue;
             }
-            if writing.is_whole() && !is_there {
+            if writing.is_whole() {
                 self.0.index.put(writing, &mut edit, &key, record)?;
             }
             let record = (!is_there).then_some(*record);
@@ -91,9 +93,9 @@ impl Store {
     }
 
     /// What is changed together.
-    fn log_trees(&self) -> (&sled::Tree, &sled::Tree, &sled::Tree, &sled::Tree) {
+    fn log_trees(&self) -> (&sled::Tree, &sled::Tree, &sled::Tree) {
         let (blocks, facets) = self.0.index.trees();
-        (&self.0.records, &self.0.record_keys, blocks, facets)
+        (&self.0.records, blocks, facets)
     }
 
     /// Bytes of all records, as of [`Store::check_log`] and what was put and removed since.
@@ -112,29 +114,32 @@ impl Store {
     }
 
     fn remove_part(&self, ids: &[String]) -> Result<u64> {
-        let writing = self.0.index.writing();
-        let mut edit = Edit::default();
-        for id in ids.iter().filter(|_| writing.is_whole()) {
-            let key = self.0.record_keys.get(id);
-            if let Some(key) = key.map_err(|cause| self.sled_error(cause))? {
-                let removed = self.0.index.remove(&mut edit, &key);
-                removed.map_err(|cause| self.sled_error(cause))?;
+        let mut writing = self.0.index.writing();
+        let failed = |cause| self.sled_error(cause);
+        self.forget_former_keys(ids).map_err(failed)?;
+        let (mut keys, mut edit) = (Vec::new(), Edit::default());
+        for id in ids {
+            let Some(key) = self.key_of(&mut writing, id).map_err(failed)? else {
+                continue;
+            };
+            if writing.is_whole() {
+                self.0.index.remove(&mut edit, &key).map_err(failed)?;
             }
+            keys.push(key);
         }
-        let removed = self
-            .log_trees()
-            .transaction(|(records, keys, blocks, facets)| {
-                let mut bytes = 0;
-                for id in ids {
-                    if let Some(key) = keys.remove(id.as_bytes())? {
-                        let record = records.remove(key)?;
-                        bytes += record.map_or(0, |record| record.len() as u64);
-                    }
-                }
-                edit.write(blocks, facets)?;
-                Ok::<u64, ConflictableTransactionError<()>>(bytes)
-            });
-        removed.map_err(|cause| self.transaction_error(cause))
+        let removed = self.log_trees().transaction(|(records, blocks, facets)| {
+            let mut bytes = 0;
+            for key in &keys {
+                let record = records.remove(key.as_slice())?;
+                bytes += record.map_or(0, |record| record.len() as u64);
+            }
+            edit.write(blocks, facets)?;
+            Ok::<u64, ConflictableTransactionError<()>>(bytes)
+        });
+        let bytes = removed.map_err(|cause| self.transaction_error(cause))?;
+        let ids = self.ids(&mut writing).map_err(failed)?;
+        keys.iter().for_each(|key| ids.remove(key));
+        Ok(bytes)
     }
 
     /// Whether the log is whole, as far as it can tell itself: sled may read less than was written
@@ -144,19 +149,24 @@ impl Store {
     /// # Errors
     /// Exit 7 where records are missing.
     pub fn check_log(&self) -> Result<()> {
-        let (records, keys) = (&self.0.records, &self.0.record_keys);
-        let (records, bytes) = self.counted(records)?;
+        let failed = |cause| self.sled_error(cause);
+        let mut former = self.former_ids().map_err(failed)?;
+        let (records, bytes) = self.counted_records(former.as_mut())?;
         self.0.records_bytes.store(bytes, Ordering::Relaxed);
-        let (keys, _) = self.counted(keys)?;
-        if records != keys {
-            let what = format!("the conflict log has {records} records and {keys} keys: it");
+        let rows = self.0.index.len().map_err(failed)?;
+        let missing = match former {
+            Some(without_record) => without_record.len(),
+            None if self.0.index.is_whole() => rows.saturating_sub(records),
+            None => 0,
+        };
+        if missing > 0 {
+            let what = format!("{missing} records of the conflict log are missing: it");
             return Err(self.damaged(&what));
         }
-        let rows = self.0.index.len().map_err(|cause| self.sled_error(cause))?;
         if rows != records {
             self.make_index()?;
         }
-        Ok(())
+        self.drop_former_keys().map_err(failed)
     }
 
     /// Makes the index where the log was written without one; meant for a start, before anything
@@ -171,18 +181,21 @@ impl Store {
         }
     }
 
-    /// Entries of a tree, and the bytes of their values.
-    fn counted(&self, tree: &sled::Tree) -> Result<(usize, u64)> {
-        let (mut entries, mut bytes) = (0, 0);
-        let mut reading = Reading::of(tree);
-        for entry in tree {
-            let (key, value) = entry.map_err(|cause| self.sled_error(cause))?;
-            let read = reading.has_read(&key, key.len() + value.len());
+    /// How many there are, and their bytes. Of ids, those that no record has are left.
+    fn counted_records(&self, mut ids: Option<&mut Ids>) -> Result<(usize, u64)> {
+        let (mut count, mut bytes) = (0, 0);
+        let mut reading = Reading::of(&self.0.records);
+        for entry in &self.0.records {
+            let (key, record) = entry.map_err(|cause| self.sled_error(cause))?;
+            let read = reading.has_read(&key, key.len() + record.len());
             read.map_err(|cause| self.sled_error(cause))?;
-            entries += 1;
-            bytes += value.len() as u64;
+            count += 1;
+            bytes += record.len() as u64;
+            if let Some(ids) = &mut ids {
+                ids.remove(&key);
+            }
         }
-        Ok((entries, bytes))
+        Ok((count, bytes))
     }
 
     /// Where this is broken off it is begun anew; until the index is there, reports read every record.
@@ -193,7 +206,7 @@ impl Store {
         let failed = |cause| self.sled_error(cause);
         // On record as missing first: what is begun is not whole.
         generation::forget_index(&self.0.db).map_err(failed)?;
-        index.clear(&mut writing, false).map_err(failed)?;
+        index.clear(&mut writing).map_err(failed)?;
         let mut edit = Edit::default();
         let mut reading = Reading::of(&self.0.records);
         for (done, entry) in self.0.records.iter().enumerate() {
@@ -211,9 +224,15 @@ impl Store {
             }
         }
         self.write_index(&mut writing, edit)?;
-        index.completed(&mut writing);
+        self.index_completed(&mut writing)
+    }
+
+    /// From now on each record has its row.
+    pub(super) fn index_completed(&self, writing: &mut State) -> Result<()> {
+        writing.completed();
         let generation = self.0.generation.load(Ordering::SeqCst);
-        generation::put_with_index(&self.0.db, generation).map_err(failed)
+        let put = generation::put_with_index(&self.0.db, generation);
+        put.map_err(|cause| self.sled_error(cause))
     }
 
     fn write_index(&self, writing: &mut State, edit: Edit) -> Result<()> {
@@ -235,7 +254,7 @@ impl Store {
     pub fn set_record_fields(&self, id: &str, fields: &RawDocument) -> Result<bool> {
         let mut writing = self.0.index.writing();
         let failed = |cause| self.sled_error(cause);
-        let Some(key) = self.0.record_keys.get(id).map_err(failed)? else {
+        let Some(key) = self.key_of(&mut writing, id).map_err(failed)? else {
             return Ok(false);
         };
         let Some(record) = self.record_at(&key)? else {
@@ -249,24 +268,14 @@ impl Store {
             let put = self.0.index.put(&writing, &mut edit, &key, &changed);
             put.map_err(failed)?;
         }
-        let set = self
-            .log_trees()
-            .transaction(|(records, _, blocks, facets)| {
-                records.insert(&key, changed.as_bytes())?;
-                edit.write(blocks, facets)?;
-                Ok::<(), ConflictableTransactionError<()>>(())
-            });
+        let set = self.log_trees().transaction(|(records, blocks, facets)| {
+            records.insert(key.as_slice(), changed.as_bytes())?;
+            edit.write(blocks, facets)?;
+            Ok::<(), ConflictableTransactionError<()>>(())
+        });
         set.map_err(|cause| self.transaction_error(cause))?;
         writing.written(&edit);
         Ok(true)
-    }
-
-    pub fn record(&self, id: &str) -> Result<Option<RawDocumentBuf>> {
-        let key = self.0.record_keys.get(id);
-        match key.map_err(|cause| self.sled_error(cause))? {
-            Some(key) => self.record_at(&key),
-            None => Ok(None),
-        }
     }
 
     pub(super) fn record_at(&self, key: &[u8]) -> Result<Option<RawDocumentBuf>> {
@@ -327,7 +336,7 @@ impl Store {
     }
 }
 
-/// What the log lacks of a record: its key, or both.
+/// What the log lacks of a record: its row, or both.
 struct New<'a> {
     key: Vec<u8>,
     record: Option<&'a RawDocumentBuf>,
@@ -350,7 +359,7 @@ pub(super) fn record_key(record: &RawDocument) -> Result<Vec<u8>> {
 }
 
 /// Sorts as the time does, negative ones included.
-pub(super) fn time_key(time: DateTime) -> [u8; 8] {
+pub(super) fn time_key(time: DateTime) -> [u8; TIME_BYTES] {
     let sortable = (time.timestamp_millis() as u64) ^ (1 << 63);
     sortable.to_be_bytes()
 }

@@ -49,8 +49,9 @@ impl Store {
         ids: &[String],
         direction: Direction,
     ) -> impl Iterator<Item = sled::Result<Vec<u8>>> + Send + use<> {
-        let found = |id: &String| self.0.record_keys.get(id).transpose();
-        let keys: sled::Result<Vec<sled::IVec>> = ids.iter().filter_map(found).collect();
+        let mut writing = self.0.index.writing();
+        let found = |id: &String| self.key_of(&mut writing, id).transpose();
+        let keys: sled::Result<Vec<Vec<u8>>> = ids.iter().filter_map(found).collect();
         let (mut keys, failed) = match keys {
             Ok(keys) => (keys, None),
             Err(cause) => (Vec::new(), Some(Err(cause))),
@@ -60,8 +61,7 @@ impl Store {
         if direction == Direction::Descending {
             keys.reverse();
         }
-        let keys = keys.into_iter().map(|key| Ok(key.to_vec()));
-        keys.chain(failed)
+        keys.into_iter().map(Ok).chain(failed)
     }
 
     /// A record that was removed meanwhile is passed over.

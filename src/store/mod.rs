@@ -7,6 +7,7 @@ mod checkpoint;
 mod disk;
 mod filter;
 mod generation;
+mod ids;
 mod index;
 mod log;
 mod matching;
@@ -108,8 +109,6 @@ struct Inner {
     sessions: sled::Tree,
     /// Raw records by (logged at, id).
     records: sled::Tree,
-    /// The key in `records` by id.
-    record_keys: sled::Tree,
     /// Where a filter's records stand in `records`.
     index: Index,
     /// Bytes of `records`, once they have been counted.
@@ -158,7 +157,6 @@ impl Store {
             checkpoints: tree("checkpoints")?,
             sessions: tree("sessions")?,
             records,
-            record_keys: tree("record_keys")?,
             index: index.map_err(|cause| open::sled_error(dir, cause))?,
             records_bytes: AtomicU64::new(0),
             bytes_put: AtomicU64::new(0),
@@ -264,19 +262,22 @@ impl Store {
     /// Forgets the link: everything but the store's id. On disk when it returns.
     pub fn clear_link(&self) -> Result<()> {
         let inner = &self.0;
+        let failed = |cause| self.sled_error(cause);
+        let mut writing = inner.index.writing();
+        // What is broken off must not have rows of records that are gone.
+        generation::forget_index(&inner.db).map_err(failed)?;
+        inner.index.clear(&mut writing).map_err(failed)?;
+        self.drop_former_keys().map_err(failed)?;
         for tree in [
             &inner.checkpoints,
             &inner.sessions,
-            &inner.record_keys,
             &inner.records,
             &inner.runs,
             &inner.link,
         ] {
-            tree.clear().map_err(|cause| self.sled_error(cause))?;
+            tree.clear().map_err(failed)?;
         }
-        // Rows without records do no harm.
-        let cleared = inner.index.clear(&mut inner.index.writing(), true);
-        cleared.map_err(|cause| self.sled_error(cause))?;
+        self.index_completed(&mut writing)?;
         self.flush()
     }
 

@@ -325,6 +325,7 @@ fn a_cleared_link_leaves_an_empty_store_with_its_id() {
         .save_checkpoint(&checkpoint(0, 1, 2, 5), &Pair::default())
         .unwrap();
     store.clear_link().unwrap();
+    assert_eq!(store.record("0a").unwrap(), None);
     drop(store);
     let store = dir.open();
     assert_eq!(store.store_id(), store_id);
@@ -387,9 +388,5 @@ fn a_gap_in_the_conflict_log_is_told_and_filled_up_by_putting_its_records_again(
     assert!(error.hint.unwrap().contains("rebuilds"));
     assert_eq!(store.put_records(&records).unwrap(), 1);
     store.check_log().unwrap();
-    store.0.record_keys.remove("0b").unwrap();
-    assert!(store.check_log().is_err());
-    assert_eq!(store.put_records(&records).unwrap(), 0);
-    store.check_log().unwrap();
-    assert_eq!(store.record("0b").unwrap(), Some(record("0b", 2)));
+    assert_eq!(store.record("0a").unwrap(), Some(record("0a", 1)));
 }

@@ -9,7 +9,7 @@ use bson::{DateTime, RawDocumentBuf, Timestamp, rawdoc};
 use tandem::store::{Store, is_locked};
 
 use crate::report::print_table;
-use crate::resources::Resources;
+use crate::resources::{Resources, own_cpu_seconds};
 use crate::support::env::TestEnv;
 use crate::support::tandem::Tandem;
 
@@ -80,7 +80,7 @@ fn fill(state: &Path, records: usize) -> std::time::SystemTime {
     let first = std::time::SystemTime::now() - SPREAD;
     let mut rows = Vec::new();
     let step = (records / STEPS).next_multiple_of(AT_ONCE).max(AT_ONCE);
-    let mut started = Instant::now();
+    let (mut started, mut cpu) = (Instant::now(), own_cpu_seconds());
     for from in (0..records).step_by(AT_ONCE) {
         let numbers = from..records.min(from + AT_ONCE);
         let some: Vec<RawDocumentBuf> = numbers
@@ -95,12 +95,20 @@ fn fill(state: &Path, records: usize) -> std::time::SystemTime {
         let done = from + some.len();
         if done.is_multiple_of(step) {
             let rate = step as f64 / started.elapsed().as_secs_f64();
-            rows.push(vec![done.to_string(), format!("{rate:.0}")]);
-            started = Instant::now();
+            let taken = own_cpu_seconds() - cpu;
+            rows.push(vec![
+                done.to_string(),
+                format!("{rate:.0}"),
+                format!("{taken:.2}"),
+            ]);
+            (started, cpu) = (Instant::now(), own_cpu_seconds());
         }
     }
     store.flush().expect("the store is on disk");
-    print_table(&["records", "records/s since the row before"], &rows);
+    print_table(
+        &["records", "records/s since the row before", "CPU s"],
+        &rows,
+    );
     first
 }
 

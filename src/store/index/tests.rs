@@ -195,12 +195,9 @@ fn a_filter_reads_only_the_records_that_match() {
     let dir = tempfile::tempdir().unwrap();
     let store = filled(dir.path());
     // What nobody asks for may be unreadable.
-    let other = store
-        .0
-        .record_keys
-        .get(format!("{:024x}", 1))
-        .unwrap()
-        .unwrap();
+    let other = format!("{:024x}", 1);
+    let other = store.key_of(&mut store.0.index.writing(), &other);
+    let other = other.unwrap().unwrap();
     store.0.records.insert(other, b"no record").unwrap();
     let of = |namespace| RecordFilter {
         namespaces: texts(&[namespace]),
