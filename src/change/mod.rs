@@ -23,7 +23,7 @@ mod wall_time;
 
 pub use chunks::{LEVELS_MAX, SplitRecord, chunk_ids, joined_record, split_record};
 pub use event::{ChangeEvent, Operation, SharedEvent};
-pub use held::HeldDocument;
+pub use held::{HeldDocument, Whole};
 pub use key::{DocumentKey, KeyMap, KeySet};
 pub use namespace::{NAMESPACE_BYTES_MAX, Namespace, NamespaceFilter};
 pub use pattern::{

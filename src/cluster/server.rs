@@ -117,3 +117,9 @@ impl Batch {
         }
     }
 }
+
+impl AsRef<RawDocument> for Batch {
+    fn as_ref(&self) -> &RawDocument {
+        self.as_raw_document()
+    }
+}

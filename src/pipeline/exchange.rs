@@ -184,7 +184,7 @@ impl Exchange {
         caution: &Caution,
     ) -> Result<Next> {
         let ledger = self.ledger();
-        let limits = ledger.limits_of_many_collections(pipeline, lane, limits, spread_max);
+        let limits = ledger.limits_of_next(pipeline, lane, limits, spread_max);
         ledger.plan(pipeline, lane, limits, caution)
     }
 

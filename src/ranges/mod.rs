@@ -10,7 +10,7 @@ use crate::change::{Namespace, Selection};
 
 pub use range::Range;
 pub use read::{RangeReader, ReadAt, documents, read};
-pub use split::{RANGE_BYTES_TARGET, split};
+pub use split::{RANGE_BYTES_TARGET, Size, split, split_of_size};
 
 /// How the documents of a collection are walked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -16,11 +16,11 @@ const UNCUT_TARGETS_MAX: f64 = 1.5;
 /// Ranges of one collection at most, since they are all held and kept on record; past that they grow.
 const RANGES_MAX: u64 = 50_000;
 
-/// What `collStats` says; an estimate, which an abrupt stop of the server can put off.
-#[derive(Debug, Clone, Copy, PartialEq)]
-struct Size {
-    documents: u64,
-    bytes: u64,
+/// What `collStats` says of a collection; an estimate, which an abrupt stop of the server can put off.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Size {
+    pub documents: u64,
+    pub bytes: u64,
 }
 
 impl Size {
@@ -46,11 +46,25 @@ impl Size {
 /// # Errors
 /// As the server says; code 361 where the collection is not the one with this UUID any more.
 pub async fn split(cluster: &Cluster, scanned: &Scanned, range_bytes: u64) -> Result<Vec<Range>> {
-    if scanned.order == Order::Natural {
-        return Ok(vec![Range::whole()]);
-    }
-    let size = size_of(cluster, scanned).await?;
-    let Some(step) = size.step(range_bytes) else {
+    let size = match scanned.order {
+        Order::Natural => Size::default(),
+        Order::ById => size_of(cluster, scanned).await?,
+    };
+    split_of_size(cluster, scanned, size, range_bytes).await
+}
+
+/// As [`split`], where somebody has asked for the size already.
+///
+/// # Errors
+/// As [`split`].
+pub async fn split_of_size(
+    cluster: &Cluster,
+    scanned: &Scanned,
+    size: Size,
+    range_bytes: u64,
+) -> Result<Vec<Range>> {
+    let step = size.step(range_bytes);
+    let Some(step) = step.filter(|_| scanned.order == Order::ById) else {
         return Ok(vec![Range::whole()]);
     };
     let mut boundaries: Vec<RawBson> = Vec::new();

@@ -151,10 +151,8 @@ impl Ledger {
         if gates.settling && self.idle_progress(pipeline, lane).is_some() {
             return Ok(nothing_to_do(state));
         }
-        // Full state that no write asks for must not be read before a former process's write.
-        let is_recovered = self.is_recovered();
-        let has_requests = is_recovered && !state.requests.is_empty();
-        let has_settles = is_recovered && !state.settles.is_empty();
+        let has_requests = self.has_requests(state);
+        let has_settles = self.is_recovered() && !state.settles.is_empty();
         let has_events = !state.is_idle(gates);
         if !has_requests && !has_settles && !has_events {
             return Ok(nothing_to_do(state));
@@ -168,7 +166,7 @@ impl Ledger {
         }
         let events_are_next = has_events && state.took_requests && !held;
         let (mut batch, mut requests, mut settles) = (Vec::new(), 0, 0);
-        if has_requests && !events_are_next && !held {
+        if self.takes_requests(pipeline, lane) {
             requests = requests::take(state, limits);
         } else if has_settles && !events_are_next {
             settles = settle::take(state, limits);
@@ -197,6 +195,19 @@ impl Ledger {
             self.decide_settlements(&mut plan, caution)?;
         }
         Ok(Next::Apply(plan))
+    }
+
+    /// Full state that no write asks for must not be read before a former process's write.
+    fn has_requests(&self, lane: &Lane) -> bool {
+        self.is_recovered() && !lane.requests.is_empty()
+    }
+
+    /// Whether a lane that may apply takes requests next. They and events have their turns.
+    pub(super) fn takes_requests(&self, pipeline: PipelineId, lane: usize) -> bool {
+        let cluster = &self.clusters[pipeline.source()];
+        let state = &cluster.lanes[lane];
+        let events_are_next = state.took_requests && !state.is_idle(&cluster.gates);
+        self.has_requests(state) && !events_are_next && !cluster.held
     }
 
     fn decide_each_key(&self, plan: &mut Plan, caution: &Caution) -> Result<()> {

@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet};
 use super::Ledger;
 use super::gate::before;
 use super::plan::{BatchLimits, Plan};
+use super::requests;
 use crate::change::{AppliedThrough, PipelineId, Position};
 
 /// What a command costs beside its operations is a small part of it with so many of them.
@@ -95,10 +96,11 @@ impl Ledger {
         state.queue.len() < limits.operations_max && bytes < limits.bytes_max
     }
 
-    /// What the lane's next batch may take: as usual, and up to `spread_max` operations for as long
-    /// as they are about so many collections that a command, which is about one of them, would carry
-    /// few. There are never more collections in it than a usual one may have.
-    pub fn limits_of_many_collections(
+    /// What the lane's next batch may take: as usual, or more where that pays, up to `spread_max`
+    /// operations. Events do for as long as they are about so many collections that a command, which
+    /// is about one of them, would carry few. There are never more collections in it than a usual one
+    /// may have. Copies do since nobody else has anything to do with most of them yet.
+    pub fn limits_of_next(
         &self,
         pipeline: PipelineId,
         lane: usize,
@@ -106,6 +108,9 @@ impl Ledger {
         spread_max: usize,
     ) -> BatchLimits {
         let state = &self.clusters[pipeline.source()].lanes[lane];
+        if self.takes_requests(pipeline, lane) {
+            return requests::limits(usual, spread_max);
+        }
         if !state.requests.is_empty() || !state.settles.is_empty() {
             return usual;
         }

@@ -40,6 +40,18 @@ pub struct Request {
     pub purpose: Purpose,
 }
 
+/// How many times as many copies a transaction takes at most.
+const COPIES_FACTOR: usize = 4;
+
+/// What a transaction of requests may take. Its bytes are as usual: more of them take the target longer
+/// for each.
+pub(super) fn limits(usual: BatchLimits, spread_max: usize) -> BatchLimits {
+    BatchLimits {
+        operations_max: spread_max.min(usual.operations_max.saturating_mul(COPIES_FACTOR)),
+        ..usual
+    }
+}
+
 /// How many requests the next transaction takes.
 pub(super) fn take(lane: &Lane, limits: BatchLimits) -> usize {
     let mut bytes_taken = 0;

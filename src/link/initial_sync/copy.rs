@@ -9,8 +9,9 @@ use bson::Timestamp;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
+use super::cut::Open;
 use super::progress::{Progress, StoredRange, save_range};
-use crate::change::{DocumentKey, HeldDocument, Namespace, PipelineId};
+use crate::change::{DocumentKey, HeldDocument, Namespace, PipelineId, Whole};
 use crate::cluster::{Batch, Cluster};
 use crate::error::{Error, Result};
 use crate::fault::Fault;
@@ -22,7 +23,7 @@ use crate::resolve::{Copied, Ticket};
 
 /// Documents asked for at once, and of how many such parts the lanes may be behind.
 const PART_DOCUMENTS_MAX: u32 = 2000;
-const PARTS_MAX: usize = 3;
+const PARTS_MAX: usize = 6;
 
 /// Bytes of documents that all ranges keep in memory until their lanes have sent them. Where there is
 /// no room for a batch more, it is read later. One that is larger than the one before it may go past
@@ -103,18 +104,18 @@ struct Part {
 }
 
 impl Copier {
-    /// Copies a range to its end, through outages.
+    /// Copies a range to its end, through outages. That it has come to it is not on record yet.
     ///
     /// # Errors
     /// What no retry helps against.
-    pub async fn copy_range(&self, scanned: &Scanned, mut range: StoredRange) -> Result<()> {
-        let mut scanned = scanned.clone();
+    pub async fn copy_range(&self, mut open: Open) -> Result<Open> {
+        let (scanned, range) = (&mut open.scanned, &mut open.range);
         let mut pause = Pause::of_outages();
         while !range.is_done {
-            match self.copy(&scanned, &mut range).await {
+            match self.copy(scanned, range).await {
                 Ok(()) => {}
                 Err(error) if has_moved(&error) => {
-                    match insist(|| name_now(&self.source, &scanned)).await? {
+                    match insist(|| name_now(&self.source, scanned)).await? {
                         Some(name) => {
                             scanned.namespace = name;
                             tokio::time::sleep(pause.wait()).await;
@@ -132,7 +133,7 @@ impl Copier {
                 Err(error) => return Err(error),
             }
         }
-        self.save(&range).await
+        Ok(open)
     }
 
     /// Copies what is left of a range, or a part of that which takes about as long as the server
@@ -162,7 +163,7 @@ impl Copier {
                 is_at_end = true;
                 break;
             };
-            let wanted = found(&lasting, range, &batch, at)?;
+            let wanted = found(&lasting, range, batch, at)?;
             batch_bytes = wanted.iter().map(|copied| copied.bytes).sum();
             kept.hold(batch_bytes);
             parts.extend(self.ask_for(wanted, kept));
@@ -245,15 +246,15 @@ impl Copier {
 fn found(
     lasting: &Namespace,
     range: &StoredRange,
-    batch: &Batch,
+    batch: Batch,
     at: Timestamp,
 ) -> Result<Vec<Copied>> {
     let ticket = Ticket::default();
-    // In one piece: a copy of each would cost as much as all else that is done with it here.
-    let original = batch.as_raw_document();
-    let copy = Arc::new(original.to_owned());
+    // As it came: a copy of each would cost as much as all else that is done with it here.
+    let batch = Arc::new(batch);
+    let whole: Arc<Whole> = batch.clone();
     let mut found = Vec::new();
-    for document in ranges::documents(batch, &format!("copy {lasting}"))? {
+    for document in ranges::documents(&batch, &format!("copy {lasting}"))? {
         let document = document?;
         let may_be_it = found.is_empty() && range.documents > 0;
         if may_be_it && range.starts_with(document) {
@@ -263,7 +264,7 @@ fn found(
             key: DocumentKey::of(lasting, document)
                 .ok_or_else(|| Error::bug("a document without _id"))?,
             bytes: document.as_bytes().len(),
-            document: HeldDocument::in_copy(&copy, original, document),
+            document: HeldDocument::within(&whole, document),
             at,
             ticket: ticket.clone(),
         });

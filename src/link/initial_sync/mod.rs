@@ -5,6 +5,7 @@
 //! on record like everything else, so it may meet writes of any kind, on either side, at any time.
 
 mod copy;
+mod cut;
 pub(super) mod indexes;
 mod missing;
 mod once;
@@ -12,27 +13,26 @@ mod plan;
 pub(super) mod progress;
 pub(super) mod survey;
 
-use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bson::doc;
-use futures_util::future::try_join_all;
-use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
+use futures_util::future::{try_join, try_join_all};
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::{JoinError, JoinSet};
 
 use super::lease::Lease;
-use super::moved::{has_moved, name_now, tell_first};
 use super::own::Own;
 use crate::change::{Namespace, Pair, PipelineId, Side};
 use crate::cluster::Cluster;
 use crate::config::Config;
 use crate::ddl::Worker;
 use crate::error::{Error, Result};
-use crate::pipeline::{Listed, Pairing, Pause, Shared, insist, list_all};
-use crate::ranges::{self, Order, RANGE_BYTES_TARGET, Scanned};
+use crate::pipeline::{Shared, insist};
 use copy::{Copier, Kept};
-use progress::{NotDone, StoredRange, forget_ranges, store_ranges, stored_ranges};
+use cut::Open;
+use progress::{NotDone, forget_ranges, save_ranges};
 use survey::{Surveyed, survey};
 
 pub use missing::make_missing;
@@ -43,13 +43,13 @@ pub use progress::{Progress, SyncState};
 const RANGES_READ_AT_ONCE: usize = 4;
 
 /// Ranges that are under way: most of small ones are read, and wait for their lanes.
-const RANGES_AT_ONCE: usize = 16;
+const RANGES_AT_ONCE: usize = 32;
 
-/// Collections that are cut into ranges, or whose indexes are looked at, together.
+/// Ranges that wait to be copied: what else is to be cut has its turn when there are fewer.
+const RANGES_WAITING_MAX: usize = 256;
+
+/// Collections whose indexes are looked at together.
 const LOOKED_AT_ONCE: usize = 16;
-
-/// Collections that are paired together.
-const PAIRED_AT_ONCE: usize = 200;
 
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 
@@ -112,50 +112,22 @@ impl InitialSync {
         }
     }
 
-    /// Copies every collection that can be copied; gives their lasting names.
+    /// Copies every collection that can be copied; gives their lasting names. What is cut is copied
+    /// while others are paired and cut.
     async fn copy_all(&self, found: &[Surveyed]) -> Result<Vec<Namespace>> {
-        let mut lasting = Vec::new();
-        let mut left: Vec<(Scanned, StoredRange)> = Vec::new();
-        let mut ranges_of: HashMap<Namespace, usize> = HashMap::new();
         let mode = self.config.link.mode;
         let followed = |one: &&Surveyed| !one.is_view() && !one.is_copied_once(mode);
         let followed: Vec<&Surveyed> = found.iter().filter(followed).collect();
         self.let_views_go(&followed).await?;
-        for some in followed.chunks(PAIRED_AT_ONCE) {
-            insist(|| self.pair_all(some)).await?;
-        }
-        let mut split = Vec::with_capacity(followed.len());
-        for some in followed.chunks(LOOKED_AT_ONCE) {
-            let some = some.iter().map(|one| self.split(one));
-            split.extend(try_join_all(some).await?.into_iter().flatten());
-        }
-        for (name, scanned, ranges) in split {
-            lasting.push(name);
-            for range in &ranges {
-                let mut numbers = self.progress.numbers();
-                numbers.documents_done += range.documents;
-                numbers.bytes_done += range.bytes;
-            }
-            // Another collection may have had the name before.
-            ranges_of.entry(scanned.namespace.clone()).or_default();
-            for range in ranges.into_iter().filter(|range| !range.is_done) {
-                *ranges_of.entry(scanned.namespace.clone()).or_default() += 1;
-                left.push((scanned.clone(), range));
-            }
-        }
-        self.progress.numbers().namespaces_done =
-            ranges_of.values().filter(|left| **left == 0).count() as u64;
         self.progress.start();
-        self.copy_ranges(left, &mut ranges_of).await?;
+        let (cut, left) = mpsc::channel(RANGES_WAITING_MAX);
+        let (mut lasting, ()) =
+            try_join(self.cut_all(&followed, cut), self.copy_ranges(left)).await?;
         lasting.sort();
         Ok(lasting)
     }
 
-    async fn copy_ranges(
-        &self,
-        left: Vec<(Scanned, StoredRange)>,
-        ranges_of: &mut HashMap<Namespace, usize>,
-    ) -> Result<()> {
+    async fn copy_ranges(&self, mut left: mpsc::Receiver<Open>) -> Result<()> {
         let copier = Copier {
             shared: self.shared.clone(),
             source: self.clusters.a.clone(),
@@ -165,141 +137,43 @@ impl InitialSync {
             reading: Arc::new(Semaphore::new(RANGES_READ_AT_ONCE)),
             kept: Kept::default(),
         };
-        let mut left = left.into_iter();
-        let mut running: JoinSet<Result<Namespace>> = JoinSet::new();
+        let mut running: JoinSet<Result<Open>> = JoinSet::new();
+        let mut is_cutting = true;
         loop {
-            while running.len() < RANGES_AT_ONCE
-                && let Some((scanned, range)) = left.next()
-            {
-                let copier = copier.clone();
-                running.spawn(async move {
-                    copier.copy_range(&scanned, range).await?;
-                    Ok(scanned.namespace)
-                });
-            }
-            let Some(ended) = running.join_next().await else {
-                return Ok(());
-            };
-            let namespace = ended.map_err(|error| Error::bug("a copy died").caused_by(error))??;
-            if let Some(ranges) = ranges_of.get_mut(&namespace) {
-                *ranges -= 1;
-                self.progress.numbers().namespaces_done += u64::from(*ranges == 0);
-            }
-        }
-    }
-
-    /// A collection under its lasting name, and its ranges. It may be renamed or dropped since the
-    /// survey, at any moment: the reader tells, so it is tried again once that has come up.
-    async fn split(
-        &self,
-        one: &Surveyed,
-    ) -> Result<Option<(Namespace, Scanned, Vec<StoredRange>)>> {
-        let Some(uuid) = one.uuid else {
-            return Ok(None);
-        };
-        let mut pause = Pause::of_outages();
-        let mut came_up = false;
-        let collections = &self.shared.collections;
-        let lasting = collections.identify(Side::A, uuid, &one.namespace);
-        loop {
-            match insist(|| self.pair(one, &lasting)).await? {
-                Pairing::Paired(pair) => {
-                    let scanned = Scanned {
-                        selection: self.config.filters.selection(&pair.a.name),
-                        namespace: pair.a.name,
-                        uuid,
-                        order: Order::of(&one.options),
-                    };
-                    match insist(|| self.ranges_of(&lasting, &scanned)).await {
-                        Err(error) if has_moved(&error) => {
-                            let now = insist(|| name_now(&self.clusters.a, &scanned)).await?;
-                            if now.is_none() {
-                                self.not_copied(one);
-                                return Ok(None);
-                            }
-                        }
-                        ranges => return Ok(Some((lasting, scanned, ranges?))),
+            tokio::select! {
+                biased;
+                open = left.recv(), if is_cutting && running.len() < RANGES_AT_ONCE => match open {
+                    Some(open) => {
+                        let copier = copier.clone();
+                        running.spawn(async move { copier.copy_range(open).await });
                     }
+                    None => is_cutting = false,
+                },
+                Some(ended) = running.join_next() => {
+                    let mut all = vec![ended];
+                    all.extend(std::iter::from_fn(|| running.try_join_next()));
+                    self.end_ranges(all).await?;
                 }
-                Pairing::Unclear if !came_up => {}
-                Pairing::Unpaired | Pairing::Unclear => {
-                    self.not_copied(one);
-                    return Ok(None);
-                }
+                else => return Ok(()),
             }
-            let now = insist(|| self.own.a.operation_time()).await?;
-            self.shared.exchange.wait_passed(Side::A, now).await;
-            came_up = true;
-            tokio::time::sleep(pause.wait()).await;
         }
     }
 
-    /// A view that the target still has, and whose name is a collection's by now, goes in a turn of its
-    /// own: the collection is paired after that.
-    async fn let_views_go(&self, followed: &[&Surveyed]) -> Result<()> {
-        let target = &self.clusters.b;
-        let names: Vec<_> = followed.iter().map(|one| one.counterpart.clone()).collect();
-        let there = insist(|| list_all(target, &names)).await?;
-        for one in followed {
-            if there.get(&one.counterpart).is_some_and(Listed::is_view) {
-                insist(|| self.worker.let_view_go(Side::B, &one.namespace)).await?;
+    /// Puts on record together which ranges have been copied.
+    async fn end_ranges(
+        &self,
+        ended: Vec<std::result::Result<Result<Open>, JoinError>>,
+    ) -> Result<()> {
+        let died = |error| Error::bug("a copy died").caused_by(error);
+        let ended = ended.into_iter().map(|one| one.map_err(died)?);
+        let ended = ended.collect::<Result<Vec<Open>>>()?;
+        insist(|| save_ranges(&self.own.b, ended.iter().map(|open| &open.range))).await?;
+        for open in &ended {
+            if open.left.fetch_sub(1, Ordering::Relaxed) == 1 {
+                self.progress.numbers().namespaces_done += 1;
             }
         }
         Ok(())
-    }
-
-    /// Makes and routes pairs together, before each is looked at: what does not become one is told
-    /// then.
-    async fn pair_all(&self, some: &[&Surveyed]) -> Result<()> {
-        let collections = &self.shared.collections;
-        let names: HashSet<Namespace> = some
-            .iter()
-            .filter_map(|one| Some(collections.identify(Side::A, one.uuid?, &one.namespace)))
-            .collect();
-        let names = names.iter().collect();
-        let pairings = collections.pair_all(&names, Side::A).await;
-        let pairings = tell_first(&self.shared, &self.clusters, pairings).await?;
-        let paired = pairings.into_iter();
-        let paired = paired.filter(|(_, pairing)| matches!(pairing, Pairing::Paired(_)));
-        let mut paired: Vec<Namespace> = paired.map(|(lasting, _)| lasting).collect();
-        paired.sort();
-        collections.route(&paired).await
-    }
-
-    /// Makes sure that the collection is there on the target, with its options and its lanes.
-    async fn pair(&self, one: &Surveyed, lasting: &Namespace) -> Result<Pairing> {
-        let collections = &self.shared.collections;
-        let pairing = collections.pair(lasting, Side::A).await;
-        let pairing = tell_first(&self.shared, &self.clusters, pairing).await?;
-        if let Pairing::Paired(pair) = &pairing {
-            if Some(pair.a.uuid) != one.uuid {
-                return Ok(Pairing::Unpaired);
-            }
-            let single = collections.needs_one_lane(lasting).await?;
-            self.shared.exchange.route(lasting.clone(), single);
-        }
-        Ok(pairing)
-    }
-
-    fn not_copied(&self, one: &Surveyed) {
-        let reason = one.unsupported.unwrap_or("it is gone or has been replaced");
-        tracing::warn!(namespace = %one.namespace, reason, "not copied");
-        self.progress.numbers().not_done.push(NotDone {
-            namespace: one.namespace.to_string(),
-            index: None,
-            reason: reason.to_owned(),
-        });
-    }
-
-    /// As an earlier process has split it, or split now.
-    async fn ranges_of(&self, lasting: &Namespace, scanned: &Scanned) -> Result<Vec<StoredRange>> {
-        let link = &self.shared.facts.link;
-        let stored = stored_ranges(&self.own.b, link, lasting).await?;
-        if !stored.is_empty() {
-            return Ok(stored);
-        }
-        let ranges = ranges::split(&self.clusters.a, scanned, RANGE_BYTES_TARGET).await?;
-        store_ranges(&self.own.b, link, lasting, ranges).await
     }
 
     /// Returns once everything written on a up to now has arrived on b.

@@ -1,5 +1,6 @@
 //! How far the initial sync has come: in numbers for people, and in ranges on the target.
 
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -11,6 +12,9 @@ use crate::error::{Error, Result};
 use crate::link::own::Own;
 use crate::ranges::Range;
 use crate::resolve::Tally;
+
+/// In one command.
+const STATEMENTS_MAX: usize = 1000;
 
 /// What an initial sync is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -105,6 +109,18 @@ impl Progress {
         *started = (Instant::now(), numbers.documents_done, numbers.bytes_done);
     }
 
+    /// What an earlier process has copied says nothing of how fast this one is.
+    pub fn add_earlier(&self, ranges: &[StoredRange]) {
+        let documents: u64 = ranges.iter().map(|range| range.documents).sum();
+        let bytes: u64 = ranges.iter().map(|range| range.bytes).sum();
+        let mut numbers = self.numbers();
+        let mut started = self.started.lock().unwrap_or_else(PoisonError::into_inner);
+        numbers.documents_done += documents;
+        numbers.bytes_done += bytes;
+        started.1 += documents;
+        started.2 += bytes;
+    }
+
     /// The numbers of this moment, with rate and time left.
     pub fn now(&self) -> Numbers {
         let mut numbers = self.numbers().clone();
@@ -170,19 +186,52 @@ pub async fn stored_ranges(
     namespace: &Namespace,
 ) -> Result<Vec<StoredRange>> {
     let filter = doc! { "link": link, "namespace": namespace.as_str() };
-    let found = own.find("ranges", filter).await?;
-    let whole = found
-        .iter()
-        .all(|range| range.get_i64("of").is_ok_and(|of| of == found.len() as i64));
-    if !whole {
-        forget_ranges(own, doc! { "link": link, "namespace": namespace.as_str() }).await?;
-        return Ok(Vec::new());
+    let mut found = stored_by_namespace(own, link, filter).await?;
+    Ok(found.remove(namespace).unwrap_or_default())
+}
+
+/// As [`stored_ranges`], of every namespace that has some.
+///
+/// # Errors
+/// As the cluster says.
+pub async fn stored_ranges_of_all(
+    own: &Own,
+    link: &str,
+) -> Result<HashMap<Namespace, Vec<StoredRange>>> {
+    stored_by_namespace(own, link, doc! { "link": link }).await
+}
+
+async fn stored_by_namespace(
+    own: &Own,
+    link: &str,
+    filter: Document,
+) -> Result<HashMap<Namespace, Vec<StoredRange>>> {
+    let mut by_namespace: BTreeMap<Namespace, Vec<Document>> = BTreeMap::new();
+    for found in own.find("ranges", filter).await? {
+        let namespace = found.get_str("namespace").ok().and_then(Namespace::parse);
+        let namespace = namespace.ok_or_else(unreadable)?;
+        by_namespace.entry(namespace).or_default().push(found);
     }
-    found.iter().map(stored_range).collect()
+    let mut stored = HashMap::with_capacity(by_namespace.len());
+    for (namespace, found) in by_namespace {
+        let whole = found
+            .iter()
+            .all(|range| range.get_i64("of").is_ok_and(|of| of == found.len() as i64));
+        if whole {
+            let ranges: Result<_> = found.iter().map(stored_range).collect();
+            stored.insert(namespace, ranges?);
+        } else {
+            forget_ranges(own, doc! { "link": link, "namespace": namespace.as_str() }).await?;
+        }
+    }
+    Ok(stored)
+}
+
+fn unreadable() -> Error {
+    Error::history("a range of the initial sync on record cannot be read")
 }
 
 fn stored_range(found: &Document) -> Result<StoredRange> {
-    let unreadable = || Error::history("a range of the initial sync on record cannot be read");
     let raw = |value: &Document| RawDocumentBuf::try_from(value).map_err(|_| unreadable());
     let range = found.get_document("range").map_err(|_| unreadable())?;
     let mut range = Range::from_document(&raw(range)?)?;
@@ -210,34 +259,65 @@ pub async fn store_ranges(
     namespace: &Namespace,
     ranges: Vec<Range>,
 ) -> Result<Vec<StoredRange>> {
-    let mut stored = Vec::new();
+    let ranges = new_ranges(link, namespace, ranges);
+    store_new_ranges(own, link, &[(namespace, &ranges)]).await?;
+    Ok(ranges)
+}
+
+/// Ranges of a namespace that are not on record yet, under ids of their own.
+pub fn new_ranges(link: &str, namespace: &Namespace, ranges: Vec<Range>) -> Vec<StoredRange> {
+    let made = Uuid::new();
+    let ranges = ranges.into_iter().enumerate();
+    let new = ranges.map(|(number, range)| StoredRange {
+        id: format!("{link}/{namespace}/{made}/{number}"),
+        range,
+        is_done: false,
+        documents: 0,
+        bytes: 0,
+    });
+    new.collect()
+}
+
+/// Puts all [`new_ranges`] of some namespaces on record. May be done again.
+///
+/// # Errors
+/// As the cluster says.
+pub async fn store_new_ranges(
+    own: &Own,
+    link: &str,
+    new: &[(&Namespace, &[StoredRange])],
+) -> Result<()> {
     let mut statements = Vec::new();
-    let (of, made) = (ranges.len() as i64, Uuid::new());
-    for (number, range) in ranges.into_iter().enumerate() {
-        let id = format!("{link}/{namespace}/{made}/{number}");
-        statements.push(doc! {
-            "q": { "_id": &id },
-            "u": { "$set": {
-                "link": link,
-                "namespace": namespace.as_str(),
-                "range": as_document(&range)?,
-                "of": of,
-                "done": false,
-                "documents": 0_i64,
-                "bytes": 0_i64,
-            } },
-            "upsert": true,
-        });
-        stored.push(StoredRange {
-            id,
-            range,
-            is_done: false,
-            documents: 0,
-            bytes: 0,
-        });
+    for (namespace, ranges) in new {
+        for range in *ranges {
+            statements.push(statement_of_new(link, namespace, range, ranges.len())?);
+        }
     }
-    own.update("ranges", statements).await?;
-    Ok(stored)
+    for some in statements.chunks(STATEMENTS_MAX) {
+        own.update("ranges", some.to_vec()).await?;
+    }
+    Ok(())
+}
+
+fn statement_of_new(
+    link: &str,
+    namespace: &Namespace,
+    range: &StoredRange,
+    of: usize,
+) -> Result<Document> {
+    Ok(doc! {
+        "q": { "_id": &range.id },
+        "u": { "$set": {
+            "link": link,
+            "namespace": namespace.as_str(),
+            "range": as_document(&range.range)?,
+            "of": of as i64,
+            "done": false,
+            "documents": 0_i64,
+            "bytes": 0_i64,
+        } },
+        "upsert": true,
+    })
 }
 
 /// What is on record of the matching ranges is over.
@@ -254,6 +334,22 @@ pub async fn forget_ranges(own: &Own, which: Document) -> Result<()> {
 /// # Errors
 /// As the cluster says.
 pub async fn save_range(own: &Own, range: &StoredRange) -> Result<()> {
+    save_ranges(own, std::iter::once(range)).await
+}
+
+/// As [`save_range`], of some.
+///
+/// # Errors
+/// As the cluster says.
+pub async fn save_ranges(
+    own: &Own,
+    ranges: impl Iterator<Item = &StoredRange> + Send,
+) -> Result<()> {
+    let statements = ranges.map(statement_of_progress).collect::<Result<_>>()?;
+    own.update("ranges", statements).await.map(|_| ())
+}
+
+fn statement_of_progress(range: &StoredRange) -> Result<Document> {
     let next = Range {
         min: range.range.min.clone(),
         max: None,
@@ -264,8 +360,7 @@ pub async fn save_range(own: &Own, range: &StoredRange) -> Result<()> {
         "documents": Bson::Int64(range.documents as i64),
         "bytes": Bson::Int64(range.bytes as i64),
     };
-    let statement = doc! { "q": { "_id": &range.id }, "u": { "$set": set } };
-    own.update("ranges", vec![statement]).await.map(|_| ())
+    Ok(doc! { "q": { "_id": &range.id }, "u": { "$set": set } })
 }
 
 fn as_document(range: &Range) -> Result<Document> {

@@ -76,9 +76,45 @@ fn a_batch_of_many_collections_takes_more_operations_than_one_of_few() {
             event.key = DocumentKey::of(&namespace, &rawdoc! { "_id": number }).unwrap();
             ledger.observe(Side::A, Arc::new(event)).unwrap();
         }
-        let limits =
-            |spread_max| ledger.limits_of_many_collections(PipelineId::AToB, 0, usual, spread_max);
+        let limits = |spread_max| ledger.limits_of_next(PipelineId::AToB, 0, usual, spread_max);
         assert_eq!(limits(SPREAD_MAX).operations_max, expected);
         assert_eq!(limits(1).operations_max, usual.operations_max);
     }
+}
+
+/// How many requests and events a lane takes next, where so many may be worth while.
+fn taken(ledger: &Ledger, spread_max: usize) -> (usize, usize) {
+    let usual = BatchLimits {
+        operations_max: 10,
+        bytes_max: usize::MAX,
+    };
+    let limits = ledger.limits_of_next(PipelineId::AToB, 0, usual, spread_max);
+    match ledger.plan(PipelineId::AToB, 0, limits, &Caution::default()) {
+        Ok(Next::Apply(plan)) => (plan.requests, plan.batch.len()),
+        other => panic!("nothing to apply: {other:?}"),
+    }
+}
+
+#[test]
+fn copies_go_in_larger_batches_than_events_and_in_small_ones_after_a_refusal() {
+    let mut ledger = ledger_of(&[1; 5], &[]);
+    for id in 0..100 {
+        let namespace = Namespace::new("shop", "copied");
+        let copied = Copied {
+            key: DocumentKey::of(&namespace, &rawdoc! { "_id": id }).unwrap(),
+            bytes: 1,
+            document: None,
+            at: ledger.begin_copying(Side::A),
+            ticket: Default::default(),
+        };
+        ledger.request_copy(PipelineId::AToB, copied);
+    }
+    let with = |spread_max| taken(&ledger, spread_max);
+    assert_eq!(
+        [1, 10, 25, 80].map(with),
+        [(1, 0), (10, 0), (25, 0), (40, 0)]
+    );
+    ledger.begin(Arc::new(next(&ledger, PipelineId::AToB, 10)));
+    ledger.landed(PipelineId::AToB, 0, at(10)).unwrap();
+    assert_eq!(taken(&ledger, 80), (0, 5), "events have their turn");
 }
