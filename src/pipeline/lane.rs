@@ -29,7 +29,7 @@ pub struct LaneSettings {
     pub fence: FenceKind,
     pub limits: BatchLimits,
     pub lanes: usize,
-    /// How long a batch waits for more while other lanes commit, in a backlog twenty times as long.
+    /// How long a batch waits for more while other lanes commit, in a backlog fifty times as long.
     pub batch_fill_time_max: Duration,
     /// Longest time a transaction may stay open.
     pub transaction_time_max: Duration,

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// A batch may wait so many times longer for more where it is known to come.
-const FILL_TIMES_IN_A_BACKLOG: u32 = 20;
+/// A batch may wait so many times longer for more where it is known to come: until it is full, even
+/// where all lanes share what few cores make of it.
+const FILL_TIMES_IN_A_BACKLOG: u32 = 50;
 
 /// What a lane sees that has less than a full batch.
 pub struct Outlook {
@@ -60,8 +61,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn in_a_backlog_a_lane_waits_for_a_full_batch_whatever_it_did_before() {
         for before in [2, 500].map(Duration::from_millis) {
-            assert_eq!(left(true, true, before), FILL_TIME_MAX * 20);
-            assert_eq!(left(true, false, before), FILL_TIME_MAX * 20);
+            assert_eq!(left(true, true, before), FILL_TIME_MAX * 50);
+            assert_eq!(left(true, false, before), FILL_TIME_MAX * 50);
         }
     }
 }
