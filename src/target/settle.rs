@@ -44,16 +44,8 @@ pub async fn settle(
     let name = session.cluster().name.clone();
     let doing = format!("settle a commit on {name}");
     let mut newer = Transaction::begin(session, Snapshot::Latest);
-    let statement = rawdoc! {
-        "q": { "_id": from.id.as_str() },
-        "u": {
-            "$set": { "kind": "settle", "at": DateTime::now(), "sequence": from.sequence },
-            // A second question within a millisecond writes something too.
-            "$inc": { "count": 1_i64 },
-        },
-        "upsert": true,
-    };
-    let written = newer.own_update(database, "markers", &[statement]).await;
+    let question = [question(from)];
+    let written = newer.own_update(database, "markers", &question).await;
     if let Err(refused) = written {
         newer.abort().await;
         return Err(match refused {
@@ -88,6 +80,19 @@ pub async fn settle(
         }
         _ => Settled::Fenced,
     })
+}
+
+/// What the newer transaction writes. It counts up, so that a second question within a millisecond
+/// writes something too: a commit of nothing proves nothing.
+fn question(from: &Checkpoint) -> RawDocumentBuf {
+    rawdoc! {
+        "q": { "_id": from.id.as_str() },
+        "u": {
+            "$set": { "kind": "settle", "at": DateTime::now(), "sequence": from.sequence },
+            "$inc": { "count": 1_i64 },
+        },
+        "upsert": true,
+    }
 }
 
 const AWAIT_TIME_MAX: Duration = Duration::from_millis(500);
@@ -140,4 +145,22 @@ async fn landed_at(
     tokio::time::timeout(limit, find)
         .await
         .unwrap_or_else(|_| Err(late()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_question_changes_its_marker_whatever_the_time_is() {
+        let from = Checkpoint {
+            id: "link/a-to-b/0".to_owned(),
+            epoch: 1,
+            sequence: 7,
+        };
+        let question = question(&from);
+        let update = question.get_document("u").expect("an update");
+        let counts = update.get_document("$inc").expect("a counter");
+        assert_eq!(counts.get_i64("count").ok(), Some(1));
+    }
 }

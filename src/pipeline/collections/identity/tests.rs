@@ -136,3 +136,14 @@ fn what_is_unpaired_leaves_its_first_name_to_others_once_it_has_another_one() {
     assert_ne!(known.identify(Side::A, uuid(2), &orders()), orders());
     assert_eq!(known.identify(Side::A, uuid(3), &renamed), orders());
 }
+
+#[test]
+fn of_several_that_wait_for_a_counterpart_the_first_by_name_gets_it() {
+    let mut known = Identities::default();
+    known.identify(Side::A, uuid(1), &orders());
+    known.identify(Side::B, uuid(2), &orders());
+    let waiting = [19, 13, 17, 11, 15, 12, 18, 14, 16];
+    let waiting = waiting.map(|last| known.identify_apart(Side::A, uuid(last), &orders()));
+    let taken = known.identify(Side::B, uuid(3), &orders());
+    assert_eq!(Some(&taken), waiting.iter().min());
+}
