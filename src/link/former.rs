@@ -27,6 +27,8 @@ pub(super) struct SideHistory {
     from: Position,
     left_out: LeftOut,
     recover_to: Timestamp,
+    /// Former processes have written nothing after this time.
+    written_until: Timestamp,
     single_writes_are_whole: bool,
 }
 
@@ -46,6 +48,7 @@ impl SideHistory {
             from: started.read_from[side].clone(),
             left_out: started.left_out[side].clone(),
             recover_to: started.recover_to[side],
+            written_until: started.written_until[side],
             single_writes_are_whole: connected.servers[side].single_writes_are_whole(),
         }
     }
@@ -86,13 +89,17 @@ impl SideHistory {
     }
 
     /// When former processes wrote data first, up to the moment of the start. As a rule they have
-    /// not since what is to be read: then no stream need go through a backlog to find that out, which
-    /// takes the server several times as long.
+    /// not since what is to be read, and after a clean stop this host knows it. Else the oplog is
+    /// asked: no stream need go through a backlog then, which takes the server several times as long.
     async fn first_written(
         &self,
         observer: &LinkObserver,
         pause: &mut impl FnMut(bool) -> Duration,
     ) -> Result<Option<Timestamp>> {
+        if self.written_until < self.from.time || self.tags.is_empty() {
+            return Ok(None);
+        }
+        tracing::debug!(cluster = %self.cluster.name, "looking for former writes in the oplog");
         let own_database = self.config.namespaces.own_database();
         let range = (self.from.time, self.recover_to);
         let mut patience = Patience::usual(&self.cluster);

@@ -51,6 +51,7 @@ mod sweeper;
 mod takeover;
 mod tasks;
 mod widening;
+mod written;
 
 pub use in_window::run_in_window;
 pub use monitor::pipelines_of;

@@ -213,7 +213,7 @@ async fn replicate(
     let handler = handler(connected, &shared, &monitor, &desk, &steering, &turned);
     tasks::spawn_socket(&mut rest, config, &options, handler, &rest_stop)?;
     tasks::show(&mut rest, &options, &monitor, store, &rest_stop);
-    let mut lanes = tasks::spawn_lanes(config, connected, &shared, started.lanes, &lanes_stop);
+    let mut lanes = tasks::spawn_lanes(config, connected, &shared, started, &lanes_stop);
     if !relane {
         let worker = Worker::new(ddl, shared.clone(), connected.own.clone(), epoch);
         // Longer than the lanes: a reader may hold an echo back until a command has ended.

@@ -7,7 +7,7 @@ use super::start::Connected;
 use crate::change::{Side, rfc3339};
 use crate::config::{Config, Mode};
 use crate::error::{Error, Result};
-use crate::source::has_entries;
+use crate::source::{has_entries, oldest_entry};
 
 /// Whatever was read from an oplog was one of its entries, or came right behind one. Longer than
 /// any haste between two of them, and shorter than the way to a backup and back.
@@ -43,6 +43,30 @@ pub async fn must_hold_what_was_read(
                 rfc3339(at)
             );
             return Err(forgotten(config, side, what));
+        }
+    }
+    Ok(())
+}
+
+/// The oplogs must still hold everything after the lowest checkpoints.
+///
+/// # Errors
+/// A history error (5).
+pub async fn must_reach_back(history: &History, connected: &Connected) -> Result<()> {
+    for side in Side::BOTH {
+        let lowest = history.checkpoints[side]
+            .iter()
+            .map(|found| &found.applied)
+            .min();
+        let Some(lowest) = lowest else { continue };
+        let cluster = &connected.clusters[side];
+        let oldest = oldest_entry(cluster).await?;
+        if oldest.is_some_and(|oldest| oldest > lowest.0.time) {
+            return Err(Error::history(format!(
+                "the oplog of {} no longer reaches back to the last checkpoint",
+                cluster.name
+            ))
+            .hint("`tandem resync` begins from now on and merges both sides; a larger oplog helps against it"));
         }
     }
     Ok(())

@@ -19,7 +19,7 @@ use super::merge::{Job, pair_anew};
 use super::overlap::{must_not_overlap, tell_of_neighbours};
 use super::own::Own;
 use super::run::RunOptions;
-use super::set_back::must_hold_what_was_read;
+use super::set_back::{must_hold_what_was_read, must_reach_back};
 use super::standing::{Standing, Turn};
 use super::sweeper::clear_leftovers;
 use super::takeover::{
@@ -27,12 +27,13 @@ use super::takeover::{
     tell_of_store,
 };
 use super::widening;
+use super::written::written_until;
 use crate::change::{Pair, PipelineId, Position, Rank, Side};
 use crate::cluster::{Cluster, Connect};
 use crate::config::Config;
 use crate::error::{Class, Error, ExitCode, Result};
 use crate::resolve::{Ledger, Rules};
-use crate::source::{LeftOut, oldest_entry};
+use crate::source::LeftOut;
 use crate::store::Store;
 use crate::target::{Checkpoint, TagSession};
 
@@ -66,6 +67,8 @@ pub struct Started {
     /// Positions on each cluster from which its reader resumes.
     pub read_from: Pair<Position>,
     pub recover_to: Pair<Timestamp>,
+    /// No former process has written documents of applications after this time of each cluster.
+    pub written_until: Pair<Timestamp>,
     /// What the servers leave out of the streams, since the link's filters say so.
     pub left_out: Pair<LeftOut>,
     /// From when a first start replicates.
@@ -149,14 +152,14 @@ async fn prepare(
     store: &Store,
     options: &RunOptions,
     standing: &mut Standing,
-    (history, is_first, widening): (History, bool, Option<Job>),
+    (before, is_first, widening): (History, bool, Option<Job>),
     lease: Lease,
 ) -> Result<(Started, Ledger)> {
     let own = &connected.own;
     let sync = FirstSync::of(config, &options.work);
     let mut tags = Pair::new(HashSet::new(), HashSet::new());
     for side in Side::BOTH {
-        tags[side].extend(session_ids(&history.sessions[side]));
+        tags[side].extend(session_ids(&before.sessions[side]));
         tags[side].extend(store.tag_sessions(side)?);
         kill_sessions(&connected.clusters[side], &tags[side]).await?;
     }
@@ -164,19 +167,19 @@ async fn prepare(
     tell_of_store(store.begin_epoch(epoch)?, epoch, is_first);
     let mut started_from = None;
     if is_first {
-        say_that_it_begins_anew(&history, &lease).await?;
+        say_that_it_begins_anew(&before, &lease).await?;
         if matches!(sync, FirstSync::Copy) && options.first_start.drop_target {
             drop_included(config, &connected.clusters.b).await?;
         }
         started_from = Some(begin(config, own, &lease, epoch, &sync, standing).await?);
     } else {
-        raise_epoch(config, connected, &history, epoch, &tags).await?;
+        raise_epoch(config, connected, &before, epoch, &tags).await?;
         if let Some(job) = options.work.resync().or(widening.as_ref()) {
             job.put_on_record(&own.b, &config.link.name, &lease).await?;
             pair_anew(own, &config.link.name, job).await?;
         }
     }
-    widening::remember(config, connected, store, &history).await?;
+    widening::remember(config, connected, store, &before).await?;
     let history = read_as_holder(config, connected, &lease, epoch, &mut tags).await?;
     must_reach_back(&history, connected).await?;
     let writers = connect_pair(config, &*connected.way).await?;
@@ -204,6 +207,7 @@ async fn prepare(
         tags,
         former,
         recover_to,
+        written_until: written_until(store, &before, &history, recover_to)?,
         left_out,
         started_from,
         initial_sync,
@@ -345,27 +349,6 @@ impl Started {
             .first()
             .map_or(0, |(_, checkpoint)| checkpoint.epoch)
     }
-}
-
-/// The oplogs must still hold everything after the lowest checkpoints.
-async fn must_reach_back(history: &History, connected: &Connected) -> Result<()> {
-    for side in Side::BOTH {
-        let lowest = history.checkpoints[side]
-            .iter()
-            .map(|found| &found.applied)
-            .min();
-        let Some(lowest) = lowest else { continue };
-        let cluster = &connected.clusters[side];
-        let oldest = oldest_entry(cluster).await?;
-        if oldest.is_some_and(|oldest| oldest > lowest.0.time) {
-            return Err(Error::history(format!(
-                "the oplog of {} no longer reaches back to the last checkpoint",
-                cluster.name
-            ))
-            .hint("`tandem resync` begins from now on and merges both sides; a larger oplog helps against it"));
-        }
-    }
-    Ok(())
 }
 
 /// What a note lists is out of date where the other cluster says that it was paid.

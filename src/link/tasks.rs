@@ -33,7 +33,6 @@ use crate::pipeline::{
 };
 use crate::resolve::{BatchLimits, DocumentRules, Ledger, Room, Rules, Spool};
 use crate::store::{SpoolFiles, Store};
-use crate::target::{Checkpoint, TagSession};
 use crate::telemetry::live;
 
 pub(super) type Tasks = JoinSet<Result<()>>;
@@ -245,17 +244,19 @@ pub(super) fn spawn_lanes(
     config: &Config,
     connected: &Connected,
     shared: &Arc<Shared>,
-    sessions: Pair<Vec<(TagSession, Checkpoint)>>,
+    started: Started,
     stop: &CancellationToken,
 ) -> Tasks {
     let mut lanes = Tasks::new();
     for (pipeline, sessions) in [
-        (PipelineId::AToB, sessions.a),
-        (PipelineId::BToA, sessions.b),
+        (PipelineId::AToB, started.lanes.a),
+        (PipelineId::BToA, started.lanes.b),
     ] {
+        let written_until = started.written_until[pipeline.target()];
         if !config.link.mode.sends(pipeline.source()) {
             for (session, checkpoint) in sessions {
-                let witness = Witness::new(pipeline, shared.clone(), session, checkpoint);
+                let shared = shared.clone();
+                let witness = Witness::new(pipeline, shared, session, checkpoint, written_until);
                 lanes.spawn(witness.run(stop.clone()));
             }
             continue;
@@ -274,6 +275,7 @@ pub(super) fn spawn_lanes(
             lanes: sessions.len(),
             batch_fill_time_max: config.apply.batch_fill_time_max,
             transaction_time_max: config.apply.transaction_time_max,
+            written_until,
         };
         for (index, session) in sessions.into_iter().enumerate() {
             let source = connected.clusters[pipeline.source()].clone();

@@ -33,6 +33,8 @@ pub struct LaneSettings {
     pub batch_fill_time_max: Duration,
     /// Longest time a transaction may stay open.
     pub transaction_time_max: Duration,
+    /// No former process has written documents of applications on the target after this time.
+    pub written_until: Timestamp,
 }
 
 pub struct Lane {
@@ -50,6 +52,8 @@ pub struct Lane {
     pub(super) transaction_time_max: Duration,
     idle_since_checkpoint: Instant,
     last_batch_began: Instant,
+    /// Nor has this lane.
+    written_until: Timestamp,
     /// `included` notes of this lane that its checkpoint has not passed yet.
     pub(super) included: Vec<(DocumentKey, Timestamp)>,
     /// Told by whoever ends the lane.
@@ -87,6 +91,7 @@ impl Lane {
         Self {
             trouble: Trouble::none(settings.limits),
             transaction_time_max: settings.transaction_time_max,
+            written_until: settings.written_until,
             pipeline,
             index,
             shared,
@@ -323,6 +328,11 @@ impl Lane {
     pub(super) fn after_commit(&mut self, plan: &Plan, applied: Applied) -> Result<()> {
         self.checkpoint.sequence += 1;
         self.remember_included(plan);
+        if !plan.is_progress_alone() {
+            // Its reader has passed the commit.
+            let ledger = self.shared.exchange.ledger();
+            self.written_until = ledger.complete_of(self.pipeline.target()).time;
+        }
         let shared = &self.shared;
         shared.put_on_record(&applied.records)?;
         for (id, status) in &applied.statuses {
@@ -341,6 +351,7 @@ impl Lane {
             epoch: self.checkpoint.epoch,
             seq: self.checkpoint.sequence,
             applied: AppliedThrough(plan.through.clone()),
+            written_until: Some(self.written_until),
         })
     }
 

@@ -39,6 +39,8 @@ pub struct Witness {
     shared: Arc<Shared>,
     session: TagSession,
     checkpoint: Checkpoint,
+    /// Of documents of applications, and by two-way runs of before.
+    written_until: Timestamp,
 }
 
 impl Witness {
@@ -47,12 +49,14 @@ impl Witness {
         shared: Arc<Shared>,
         session: TagSession,
         checkpoint: Checkpoint,
+        written_until: Timestamp,
     ) -> Self {
         Self {
             pipeline,
             shared,
             session,
             checkpoint,
+            written_until,
         }
     }
 
@@ -155,6 +159,7 @@ impl Witness {
             epoch: self.checkpoint.epoch,
             seq: self.checkpoint.sequence,
             applied: AppliedThrough(plan.through.clone()),
+            written_until: Some(self.written_until),
         };
         self.shared
             .save_checkpoint(&stored)

@@ -72,6 +72,11 @@ impl Plan {
         self.decisions.len() <= 1
     }
 
+    /// Whether nothing but a checkpoint moves.
+    pub fn is_progress_alone(&self) -> bool {
+        self.batch.is_empty() && self.decisions.is_empty()
+    }
+
     /// Whether it is about events, or about documents that nobody has compared.
     pub(super) fn must_wait_while_held(&self) -> bool {
         !self.batch.is_empty() || self.requests > 0

@@ -20,6 +20,9 @@ pub struct StoredCheckpoint {
     /// Counts the commits of this lane; orders checkpoints of one epoch.
     pub seq: i64,
     pub applied: AppliedThrough,
+    /// Neither this lane nor a former process has written documents of applications on the target
+    /// after this time of it; none where an older tandem has saved this.
+    pub written_until: Option<Timestamp>,
 }
 
 /// The stored form: the positions have none of their own.
@@ -33,6 +36,8 @@ struct Stored {
     ts: [u32; 2],
     token: String,
     whole: bool,
+    #[serde(default)]
+    written_until: Option<[u32; 2]>,
 }
 
 impl Store {
@@ -124,13 +129,14 @@ impl From<&StoredCheckpoint> for Stored {
             ts: [position.time.time, position.time.increment],
             token: position.token.to_string(),
             whole: position.whole,
+            written_until: from.written_until.map(|at| [at.time, at.increment]),
         }
     }
 }
 
 impl From<Stored> for StoredCheckpoint {
     fn from(from: Stored) -> Self {
-        let [time, increment] = from.ts;
+        let timestamp = |[time, increment]: [u32; 2]| Timestamp { time, increment };
         Self {
             pipeline: from.pipeline,
             lane: from.lane,
@@ -138,10 +144,11 @@ impl From<Stored> for StoredCheckpoint {
             epoch: from.epoch,
             seq: from.seq,
             applied: AppliedThrough(Position {
-                time: Timestamp { time, increment },
+                time: timestamp(from.ts),
                 token: from.token.into(),
                 whole: from.whole,
             }),
+            written_until: from.written_until.map(timestamp),
         }
     }
 }

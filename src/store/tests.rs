@@ -61,6 +61,7 @@ fn checkpoint(lane: usize, lanes: usize, epoch: i64, seq: i64) -> StoredCheckpoi
         epoch,
         seq,
         applied: AppliedThrough(Position::of_event(time, format!("82{epoch}{seq}"))),
+        written_until: Some(time),
     }
 }
 

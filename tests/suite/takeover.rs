@@ -105,6 +105,34 @@ async fn a_process_that_slept_through_its_lease_writes_nothing_when_it_wakes() {
     other.stop().await;
 }
 
+/// How many oplogs a run that catches up has searched.
+fn searched(tandem: &Tandem) -> usize {
+    let run = tandem.run(&["run", "--until-caught-up", "--verbose"]);
+    let said = String::from_utf8_lossy(&run.stderr);
+    assert!(run.status.success(), "{said}");
+    said.matches("looking for former writes").count()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_oplog_is_searched_for_former_writes_unless_this_host_knows_all_of_them() {
+    let env = TestEnv::start().await;
+    let (here, elsewhere) = (env.tandem(&leased(&env)), elsewhere(&env));
+    searched(&here);
+    for id in 0..2 {
+        env.orders_a().insert_one(doc! { "_id": id }).await.unwrap();
+        env.orders_b()
+            .insert_one(doc! { "_id": 10 + id })
+            .await
+            .unwrap();
+        assert_eq!(searched(&elsewhere), 2);
+        assert_converged(&env, SOON).await;
+        assert_eq!(searched(&here), 2, "another host may have written");
+        // The next one begins behind what this one has written last.
+        searched(&here);
+        assert_eq!(searched(&here), 0);
+    }
+}
+
 fn own(cluster: &Mongod, collection: &str) -> Collection<Document> {
     cluster.client().database("__tandem").collection(collection)
 }
