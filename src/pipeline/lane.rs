@@ -14,6 +14,7 @@ use super::collections::Pairing;
 use super::counters::{Counters, Waiter};
 use super::outlook::Outlook;
 use super::retry::{Pause, TOLD_WITHIN};
+use super::saving::Saving;
 use super::shared::Shared;
 use crate::change::{AppliedThrough, DocumentKey, Namespace, Pair, PipelineId, RecordStatus};
 use crate::cluster::Cluster;
@@ -51,6 +52,7 @@ pub struct Lane {
     /// An open transaction stands in the way of applications, so it must not live long.
     pub(super) transaction_time_max: Duration,
     idle_since_checkpoint: Instant,
+    pub(super) saving: Saving,
     last_batch_began: Instant,
     /// Nor has this lane.
     written_until: Timestamp,
@@ -92,6 +94,7 @@ impl Lane {
             trouble: Trouble::none(settings.limits),
             transaction_time_max: settings.transaction_time_max,
             written_until: settings.written_until,
+            saving: Saving::nothing(),
             pipeline,
             index,
             shared,
@@ -113,7 +116,13 @@ impl Lane {
     /// # Errors
     /// What no retry helps against; nothing of the batch in question has been applied then.
     pub async fn run(mut self) -> Result<()> {
+        let outcome = self.apply_batches().await;
+        outcome.and(self.save_last())
+    }
+
+    async fn apply_batches(&mut self) -> Result<()> {
         while !self.stop.is_cancelled() {
+            self.save_in_time()?;
             self.fill().await;
             match self.next()? {
                 Next::Apply(plan) => self.step(plan).await?,
@@ -344,7 +353,7 @@ impl Lane {
             self.idle_since_checkpoint = Instant::now();
             self.counters().applied(plan, applied.records.identical);
         }
-        shared.save_checkpoint(&StoredCheckpoint {
+        self.saving.put(StoredCheckpoint {
             pipeline: self.pipeline,
             lane: self.index,
             lanes: self.settings.lanes,
@@ -352,7 +361,8 @@ impl Lane {
             seq: self.checkpoint.sequence,
             applied: AppliedThrough(plan.through.clone()),
             written_until: Some(self.written_until),
-        })
+        });
+        self.save_in_time()
     }
 
     fn remember_included(&mut self, plan: &Plan) {

@@ -13,6 +13,7 @@ mod rate;
 mod records;
 mod refusals;
 mod retry;
+mod saving;
 mod settle;
 mod shared;
 mod stopwatch;
