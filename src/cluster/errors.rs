@@ -7,7 +7,7 @@ use super::failure::{Failure, FailureKind};
 use crate::error::{Class, Error, ExitCode, Result};
 
 /// Passes by itself: the cluster is away, electing, busy, or refused this one attempt.
-const RETRY_CODES: [i32; 38] = [
+const RETRY_CODES: [i32; 40] = [
     6,     // HostUnreachable
     7,     // HostNotFound
     24,    // LockTimeout
@@ -42,6 +42,8 @@ const RETRY_CODES: [i32; 38] = [
     11600, // InterruptedAtShutdown
     11601, // Interrupted
     11602, // InterruptedDueToReplStateChange
+    12586, // BackgroundOperationInProgressForDatabase: an index is being built
+    12587, // BackgroundOperationInProgressForNamespace
     13388, // StaleConfig
     13435, // NotPrimaryNoSecondaryOk
     13436, // NotPrimaryOrSecondary

@@ -11,6 +11,7 @@ use crate::support::load::Load;
 use crate::support::mongod::Mongod;
 use crate::support::oracle::Side;
 use crate::support::random::seed;
+use crate::support::schema::assert_same_schema;
 use crate::support::tandem::Tandem;
 use crate::support::wait::wait_for;
 
@@ -260,5 +261,44 @@ async fn a_cluster_that_takes_no_writes_for_longer_than_the_lease_ends_nothing_a
     }
     load.settle(&env, &tandem, SOON).await;
     assert_eq!(tandem.total("dead_letters_total"), 0);
+    tandem.stop().await;
+}
+
+/// A server renames nothing that an index is being built for (12587).
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rename_waits_for_an_index_that_is_being_built_on_the_target() {
+    let env = TestEnv::start().await;
+    env.create_on_both("shop", "orders").await;
+    let mut tandem = env.streaming(&env.link()).await;
+    env.orders_a().insert_one(doc! { "_id": 1 }).await.unwrap();
+    assert_converged(&env, SOON).await;
+    let hold = async |mode: &str| {
+        let hold = doc! { "configureFailPoint": "hangAfterStartingIndexBuild", "mode": mode };
+        env.b.admin(hold).await;
+    };
+    hold("alwaysOn").await;
+    let shop = env.b.client().database("shop");
+    let index = doc! { "createIndexes": "orders", "indexes": [{ "key": { "v": 1 }, "name": "v" }] };
+    let build = tokio::spawn(async move { shop.run_command(index).await });
+    wait_for("the build", SOON, || async {
+        let asked = doc! { "currentOp": 1, "command.createIndexes": "orders" };
+        let found = env.b.admin(asked).await;
+        let is_there = !found.get_array("inprog").expect("operations").is_empty();
+        is_there.then_some(())
+    })
+    .await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let rename = doc! { "renameCollection": "shop.orders", "to": "shop.renamed" };
+    env.a.admin(rename).await;
+    wait_for("it waits", SOON, || async {
+        let waits = "BackgroundOperationInProgressForNamespace";
+        tandem.log().contains(waits).then_some(())
+    })
+    .await;
+    assert!(tandem.is_running());
+    hold("off").await;
+    build.await.unwrap().unwrap();
+    assert_converged(&env, SOON).await;
+    assert_same_schema(&env, SOON).await;
     tandem.stop().await;
 }
