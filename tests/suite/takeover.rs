@@ -133,6 +133,30 @@ async fn an_oplog_is_searched_for_former_writes_unless_this_host_knows_all_of_th
     }
 }
 
+/// The lanes stand where the store has them; what they wrote last is behind what is on record of the
+/// target's history.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_killed_process_wrote_last_is_searched_for() {
+    let env = TestEnv::start().await;
+    let mut here = env.tandem(&leased(&env));
+    searched(&here);
+    env.orders_a().insert_one(doc! { "_id": 0 }).await.unwrap();
+    searched(&here);
+    searched(&here);
+    assert_eq!(searched(&here), 0);
+    here.start();
+    here.wait_until_streaming().await;
+    // In every lane.
+    let many = (1..100).map(|id| doc! { "_id": id });
+    env.orders_a().insert_many(many).await.unwrap();
+    assert_converged(&env, SOON).await;
+    // Longer than until each has saved where it stands.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    here.kill9();
+    assert_eq!(searched(&here), 2);
+    assert_converged(&env, SOON).await;
+}
+
 fn own(cluster: &Mongod, collection: &str) -> Collection<Document> {
     cluster.client().database("__tandem").collection(collection)
 }
