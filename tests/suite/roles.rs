@@ -308,7 +308,8 @@ async fn a_cutover_by_an_account_that_may_not_write_notes_does_without() {
     let mut tandem = env.streaming(&link(&env).one_way()).await;
     let rows = (0..100).map(|id| doc! { "_id": id });
     env.orders_a().insert_many(rows).await.unwrap();
-    let output = tandem.run(&["cutover", "--yes", "--timeout", "30s"]);
+    // Two drains wait for entries of the server's own: up to 20 s, and up to 10.
+    let output = tandem.run(&["cutover", "--yes", "--timeout", "60s"]);
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(0), "{said}");
     assert_eq!(tandem.wait_exit(SOON).await, 0);
