@@ -79,11 +79,17 @@ async fn a_frozen_server_is_no_transaction_that_takes_long_and_one_of_one_docume
     let mut tandem = env.streaming(&link).await;
     writes(&env, 100).await;
     assert_converged(&env, SOON).await;
+    let reason = |status: &serde_json::Value| {
+        let reason = status["pipelines"][0]["waiting_on"].as_str();
+        reason.map(str::to_owned)
+    };
+    // A commit that is seen may still be waited for by its lane.
+    let is_idle = |status: &serde_json::Value| reason(status).is_none();
+    tandem.wait_status("nobody waits", SOON, is_idle).await;
     env.b.sigstop();
     env.orders_a().insert_one(doc! { "_id": 1 }).await.unwrap();
     let waits = |status: &serde_json::Value| {
-        let reason = status["pipelines"][0]["waiting_on"].as_str();
-        reason.is_some_and(|reason| reason.starts_with("us does not answer"))
+        reason(status).is_some_and(|reason| reason.starts_with("us does not answer"))
     };
     tandem
         .wait_status("a lane says what it waits for", SOON, waits)
