@@ -29,7 +29,7 @@ use crate::config::Config;
 use crate::ddl::{Ddl, Worker};
 use crate::error::Result;
 use crate::pipeline::{
-    Collections, Counters, Exchange, Lane, LaneSettings, LinkFacts, Shared, Witness,
+    Collections, Counters, Exchange, Lane, LaneSettings, LaneStates, LinkFacts, Shared, Witness,
 };
 use crate::resolve::{BatchLimits, DocumentRules, Ledger, Room, Rules, Spool};
 use crate::store::{SpoolFiles, Store};
@@ -275,8 +275,10 @@ pub(super) fn spawn_lanes(
             lanes: sessions.len(),
             batch_fill_time_max: config.apply.batch_fill_time_max,
             transaction_time_max: config.apply.transaction_time_max,
-            written_until,
         };
+        let (sessions, checkpoints): (Vec<_>, Vec<_>) = sessions.into_iter().unzip();
+        let states = LaneStates::starting_at(checkpoints, settings.limits, written_until);
+        let states = Arc::new(states);
         for (index, session) in sessions.into_iter().enumerate() {
             let source = connected.clusters[pipeline.source()].clone();
             let lane = Lane::new(
@@ -284,7 +286,7 @@ pub(super) fn spawn_lanes(
                 index,
                 shared.clone(),
                 source,
-                session,
+                (session, states.clone()),
                 settings.clone(),
                 stop.clone(),
             );

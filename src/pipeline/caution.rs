@@ -9,7 +9,7 @@ use super::records::{Documents, LinkFacts, losing};
 use crate::change::{
     ConflictKind, ConflictRecord, DocumentKey, LASTING_NAMESPACE, RecordStatus, record_id,
 };
-use crate::resolve::{BatchLimits, Caution, Plan};
+use crate::resolve::{BatchLimits, Caution, Decision, Plan};
 use crate::target::WriteError;
 
 /// Tries of one event, alone and with complete knowledge, before it is put aside.
@@ -18,6 +18,9 @@ const TRIES_MAX: u32 = 4;
 /// How many times as many operations a transaction takes at most where they are about so many
 /// collections that each command carries few of them.
 const SPREAD_MAX: usize = 8;
+
+/// A lane stays by itself for 64 batches at most.
+const APART_MAX_POWER: u32 = 6;
 
 /// How much of a full batch a lane takes, and what it must avoid.
 #[derive(Debug)]
@@ -29,6 +32,13 @@ pub struct Trouble {
     in_order: usize,
     /// How many come before one that was refused all the same.
     cut: Option<usize>,
+    /// A transaction of several lanes with this one among them was refused, and which of them that
+    /// was about is not known: so many batches it stays by itself.
+    apart: u32,
+    /// How many such refusals there were since one was committed.
+    joint_refusals: u32,
+    /// A document of it once took longer than a transaction may; its transactions may take longer since.
+    takes_long: bool,
     caution: Caution,
     identity: HashSet<DocumentKey>,
     errors: HashMap<DocumentKey, (WriteError, u32)>,
@@ -41,6 +51,9 @@ impl Trouble {
             limits,
             in_order: 0,
             cut: None,
+            apart: 0,
+            joint_refusals: 0,
+            takes_long: false,
             caution: Caution::default(),
             identity: HashSet::new(),
             errors: HashMap::new(),
@@ -69,16 +82,23 @@ impl Trouble {
 
     /// A batch was committed whose statements took `time` of `time_max`: forget its keys, take more
     /// next time.
-    pub fn passed(&mut self, plan: &Plan, time: Duration, time_max: Duration) {
-        for decision in &plan.decisions {
+    pub fn passed(
+        &mut self,
+        decisions: &[Decision],
+        size: usize,
+        time: Duration,
+        time_max: Duration,
+    ) {
+        for decision in decisions {
             self.caution.full_state.remove(&decision.key);
             self.caution.dead_letters.remove(&decision.key);
             self.identity.remove(&decision.key);
             self.errors.remove(&decision.key);
         }
-        self.in_order = self.in_order.saturating_sub(plan.size());
+        self.in_order = self.in_order.saturating_sub(size);
         self.cut = None;
-        self.resize(plan.size(), time, time_max);
+        self.apart = self.apart.saturating_sub(1);
+        self.resize(size, time, time_max);
     }
 
     /// Where half of the time was enough, twice as much will fit too. A short batch grows in any case,
@@ -95,6 +115,30 @@ impl Trouble {
         };
     }
 
+    /// Whether its events may go into one transaction with those of other lanes: not while anything
+    /// is known of them that only a transaction of their own heeds.
+    pub fn may_join(&self) -> bool {
+        let is_full = self.operations_max >= self.limits.operations_max && self.cut.is_none();
+        let keys = self.errors.len() + self.identity.len() + self.caution.dead_letters.len();
+        is_full && !self.keeps_order() && self.apart == 0 && keys == 0 && !self.takes_long
+    }
+
+    pub fn takes_long(&mut self) {
+        self.takes_long = true;
+    }
+
+    /// A transaction with events of other lanes was refused. Where that goes on, each lane is by
+    /// itself for ever longer.
+    pub fn refused_jointly(&mut self) {
+        self.apart = 1 << self.joint_refusals.min(APART_MAX_POWER);
+        self.joint_refusals += 1;
+    }
+
+    /// Such a one was committed.
+    pub fn passed_jointly(&mut self) {
+        self.joint_refusals = 0;
+    }
+
     /// A document of the batch was changed after the fence, or there were too many for one
     /// transaction: a smaller batch meets fewer of them.
     pub fn refused(&mut self, plan: &Plan) {
@@ -102,8 +146,8 @@ impl Trouble {
         self.operations_max = (tried / 2).max(1);
     }
 
-    pub fn send_full_state(&mut self, keys: Vec<DocumentKey>) {
-        self.caution.full_state.extend(keys);
+    pub fn send_full_state(&mut self, key: DocumentKey) {
+        self.caution.full_state.insert(key);
     }
 
     pub fn send_identity(&mut self, key: DocumentKey) {
@@ -240,6 +284,28 @@ mod tests {
             trouble.resize(size, TIME_MAX / 4, TIME_MAX);
             assert_eq!(sizes(&trouble), (1000, expected));
         }
+    }
+
+    #[test]
+    fn a_lane_stays_by_itself_for_twice_as_long_after_each_joint_refusal_until_one_has_passed() {
+        let mut trouble = of_a_thousand();
+        let apart = |trouble: &mut Trouble| {
+            let mut batches = 0;
+            while !trouble.may_join() {
+                trouble.passed(&[], 1, Duration::ZERO, TIME_MAX);
+                batches += 1;
+            }
+            batches
+        };
+        for expected in [1, 2, 4, 8, 16, 32, 64, 64] {
+            trouble.refused_jointly();
+            assert_eq!(apart(&mut trouble), expected);
+        }
+        trouble.passed_jointly();
+        trouble.refused_jointly();
+        assert_eq!(apart(&mut trouble), 1);
+        trouble.takes_long();
+        assert!(!trouble.may_join());
     }
 
     #[test]

@@ -153,7 +153,7 @@ impl State {
 impl Exchange {
     /// A plan is about to be committed. Returns whether it may be.
     pub fn begin(&self, plan: Arc<Plan>) -> bool {
-        let lane = (plan.pipeline, plan.lane);
+        let lane = (plan.pipeline, plan.leader());
         let mut ledger = self.ledger();
         let may_be = ledger.begin(plan);
         if may_be {

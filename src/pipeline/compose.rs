@@ -134,6 +134,11 @@ pub fn batch<'a>(
         (key.clone(), note)
     });
     let noted = of_decisions.chain(passed);
+    let moves = place.checkpoints.iter().zip(&plan.shares);
+    let moves = moves.map(|(from, share)| CheckpointMove {
+        from,
+        to: &share.through,
+    });
     Ok(Batch {
         link: place.link,
         database: place.database,
@@ -142,10 +147,7 @@ pub fn batch<'a>(
         records: records.raw.clone(),
         statuses: known.statuses,
         notes: noted.collect(),
-        checkpoint: CheckpointMove {
-            from: place.checkpoint,
-            to: &plan.through,
-        },
+        checkpoints: moves.collect(),
     })
 }
 
@@ -161,9 +163,10 @@ fn met(known: &Known, decision: &Decision) -> Met {
 pub struct Place<'a> {
     pub link: &'a str,
     pub database: &'a str,
-    pub checkpoint: &'a Checkpoint,
+    /// Of each share of the plan.
+    pub checkpoints: Vec<&'a Checkpoint>,
     pub one_way: bool,
-    /// `included` notes that the checkpoint passes.
+    /// `included` notes that the checkpoints pass.
     pub included: Vec<(DocumentKey, Timestamp)>,
 }
 

@@ -81,10 +81,9 @@ impl Counters {
             }
         }
         drop(totals);
-        if let Some(event) = plan.batch.last() {
-            let mut seen = self.seen();
-            seen.applied_wall_ms = seen.applied_wall_ms.max(Some(event.wall_time_ms));
-        }
+        let newest = plan.last_events().map(|event| event.wall_time_ms).max();
+        let mut seen = self.seen();
+        seen.applied_wall_ms = seen.applied_wall_ms.max(newest);
     }
 
     /// Says what a part of the pipeline waits for; none: it works, or has nothing to do.

@@ -10,6 +10,7 @@ use smallvec::SmallVec;
 use tokio::sync::Notify;
 
 use super::commits::{Commits, LaneId};
+use super::together::Along;
 use crate::change::{DocumentKey, Namespace, Pair, PipelineId, Position, SharedEvent, Side};
 use crate::error::Result;
 use crate::resolve::{BatchLimits, Caution, Copied, Ledger, Next, NoteToClear, SettleRequest};
@@ -170,8 +171,8 @@ impl Exchange {
         }
     }
 
-    /// The lane's next batch, decided; `spread_max` is how many operations it may take where they are
-    /// about many collections.
+    /// The lane's next batch, decided, with what may go along; `spread_max` is how many operations it
+    /// may take where they are about many collections.
     ///
     /// # Errors
     /// As the spools say.
@@ -182,10 +183,20 @@ impl Exchange {
         limits: BatchLimits,
         spread_max: usize,
         caution: &Caution,
+        along: Along<'_>,
     ) -> Result<Next> {
         let ledger = self.ledger();
         let limits = ledger.limits_of_next(pipeline, lane, limits, spread_max);
-        ledger.plan(pipeline, lane, limits, caution)
+        let mut next = ledger.plan(pipeline, lane, limits, caution)?;
+        if let Next::Apply(plan) = &mut next {
+            ledger.take_along(plan, along.lanes, along.limits)?;
+        }
+        Ok(next)
+    }
+
+    /// There may be something to do for a lane.
+    pub fn ring_lane(&self, pipeline: PipelineId, lane: usize) {
+        self.work[pipeline.source()][lane].notify_one();
     }
 
     /// Asks the lanes for copies of documents.

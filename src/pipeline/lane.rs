@@ -4,25 +4,21 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bson::Timestamp;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::Applied;
-use super::caution::Trouble;
 use super::collections::Pairing;
 use super::counters::{Counters, Waiter};
-use super::outlook::Outlook;
+use super::lane_state::{InHand, LaneState, LaneStates};
+use super::outlook::{Others, Outlook, WaitsFor};
 use super::retry::{Pause, TOLD_WITHIN};
-use super::saving::Saving;
 use super::shared::Shared;
-use crate::change::{AppliedThrough, DocumentKey, Namespace, Pair, PipelineId, RecordStatus};
+use crate::change::{Namespace, Pair, PipelineId, RecordStatus};
 use crate::cluster::Cluster;
 use crate::config::FenceKind;
 use crate::error::Result;
 use crate::resolve::{BatchLimits, Next, Plan, WaitingOn};
-use crate::store::StoredCheckpoint;
-use crate::target::{Checkpoint, CollectionInfo, Refusal, Snapshot, TagSession, Transaction};
+use crate::target::{CollectionInfo, Refusal, Snapshot, TagSession, Transaction};
 
 /// How a lane works.
 #[derive(Debug, Clone)]
@@ -34,8 +30,6 @@ pub struct LaneSettings {
     pub batch_fill_time_max: Duration,
     /// Longest time a transaction may stay open.
     pub transaction_time_max: Duration,
-    /// No former process has written documents of applications on the target after this time.
-    pub written_until: Timestamp,
 }
 
 pub struct Lane {
@@ -44,34 +38,19 @@ pub struct Lane {
     pub(super) shared: Arc<Shared>,
     pub(super) source: Cluster,
     pub(super) session: TagSession,
-    pub(super) checkpoint: Checkpoint,
+    pub(super) states: Arc<LaneStates>,
     pub(super) settings: LaneSettings,
-    pub(super) trouble: Trouble,
     pub(super) refusals: Pause,
     pub(super) outages: Pause,
     /// An open transaction stands in the way of applications, so it must not live long.
     pub(super) transaction_time_max: Duration,
-    idle_since_checkpoint: Instant,
-    pub(super) saving: Saving,
     last_batch_began: Instant,
-    /// Nor has this lane.
-    written_until: Timestamp,
-    /// `included` notes of this lane that its checkpoint has not passed yet.
-    pub(super) included: Vec<(DocumentKey, Timestamp)>,
     /// Told by whoever ends the lane.
-    stop: CancellationToken,
+    pub(super) stop: CancellationToken,
 }
 
 /// An idle lane puts its progress on record this often.
 const IDLE_CHECKPOINT_INTERVAL: Duration = Duration::from_secs(10);
-
-/// Round trips to a distant target, and thousands of records of its losers, can take a transaction of
-/// one document longer than it may take. Its time is doubled then, up to this many times what is
-/// configured.
-const TIME_FACTOR_MAX: u32 = 8;
-
-/// The server ends a transaction after 60 s.
-const TIME_MAX: Duration = Duration::from_secs(50);
 
 /// How long a lane sleeps at most before it looks around.
 const LOOK_AROUND_INTERVAL: Duration = Duration::from_millis(200);
@@ -86,27 +65,22 @@ impl Lane {
         index: usize,
         shared: Arc<Shared>,
         source: Cluster,
-        (session, checkpoint): (TagSession, Checkpoint),
+        (session, states): (TagSession, Arc<LaneStates>),
         settings: LaneSettings,
         stop: CancellationToken,
     ) -> Self {
         Self {
-            trouble: Trouble::none(settings.limits),
             transaction_time_max: settings.transaction_time_max,
-            written_until: settings.written_until,
-            saving: Saving::nothing(),
             pipeline,
             index,
             shared,
             source,
             session,
-            checkpoint,
+            states,
             settings,
             refusals: Pause::of_refusals(),
             outages: Pause::of_outages(),
-            idle_since_checkpoint: Instant::now(),
             last_batch_began: Instant::now(),
-            included: Vec::new(),
             stop,
         }
     }
@@ -116,79 +90,147 @@ impl Lane {
     /// # Errors
     /// What no retry helps against; nothing of the batch in question has been applied then.
     pub async fn run(mut self) -> Result<()> {
-        let outcome = self.apply_batches().await;
-        outcome.and(self.save_last())
+        self.apply_batches().await?;
+        self.end().await
+    }
+
+    /// Puts on record how far it has come, here too. Its state is not put back, so from then on no
+    /// other lane applies for it.
+    async fn end(&mut self) -> Result<()> {
+        let mut in_hand = InHand::alone(self.wait_for_own_state().await);
+        let last = self.put_progress_on_record(&mut in_hand).await;
+        let saved = in_hand.own.save_last(&self.shared);
+        last.and(saved)
+    }
+
+    /// Another lane may still apply for it, and rings when it has.
+    async fn wait_for_own_state(&self) -> LaneState {
+        loop {
+            if let Some(own) = self.states.take(self.index) {
+                return own;
+            }
+            let exchange = &self.shared.exchange;
+            exchange
+                .wait_for_work(self.pipeline, self.index, LOOK_AROUND_INTERVAL)
+                .await;
+        }
     }
 
     async fn apply_batches(&mut self) -> Result<()> {
         while !self.stop.is_cancelled() {
-            self.save_in_time()?;
             self.fill().await;
-            match self.next()? {
-                Next::Apply(plan) => self.step(plan).await?,
-                Next::Wait(WaitingOn::Recovery) => self.rest("recovery").await,
-                Next::Wait(WaitingOn::CommitEcho) => self.rest("commit echo").await,
-                Next::Wait(WaitingOn::InitialSync) => self.rest("initial sync").await,
-                Next::Wait(WaitingOn::Ddl) => self.wait_at_gate().await?,
-                Next::Wait(WaitingOn::Resume) => self.rest("tandem resume").await,
-                Next::Idle => self.idle().await?,
+            let Some(own) = self.states.take(self.index) else {
+                // Another lane applies for it, and rings.
+                self.look_around().await;
+                continue;
+            };
+            let mut in_hand = InHand::alone(own);
+            let turn = self.turn(&mut in_hand).await;
+            let InHand { mut own, along } = in_hand;
+            self.put_back(along);
+            match turn {
+                Ok(applied) => {
+                    self.put_back([own]);
+                    if !applied {
+                        self.look_around().await;
+                    }
+                }
+                Err(error) => {
+                    // The first error is told. Nobody else applies for the lane any more.
+                    let _ = own.save_last(&self.shared);
+                    return Err(error);
+                }
             }
         }
-        self.put_progress_on_record().await
+        Ok(())
+    }
+
+    /// The next batch, if there is one. Returns whether there was.
+    async fn turn(&mut self, in_hand: &mut InHand) -> Result<bool> {
+        in_hand.own.save_in_time(&self.shared)?;
+        let reason = match self.next(in_hand)? {
+            Next::Apply(plan) => {
+                self.step(in_hand, plan).await?;
+                return Ok(true);
+            }
+            Next::Wait(WaitingOn::Recovery) => Some("recovery"),
+            Next::Wait(WaitingOn::CommitEcho) => Some("commit echo"),
+            Next::Wait(WaitingOn::InitialSync) => Some("initial sync"),
+            Next::Wait(WaitingOn::Resume) => Some("tandem resume"),
+            Next::Wait(WaitingOn::Ddl) => {
+                self.put_progress_in_time(in_hand).await?;
+                Some("a change of a collection")
+            }
+            Next::Idle => {
+                self.waits_on(None);
+                self.put_progress_in_time(in_hand).await?;
+                None
+            }
+        };
+        self.waits_on(reason);
+        Ok(false)
     }
 
     /// Waits for more events where that pays.
     async fn fill(&self) {
         let exchange = &self.shared.exchange;
         let waits_since = Instant::now();
-        let others_commit = || {
-            (0..self.settings.lanes)
-                .any(|lane| lane != self.index && exchange.is_in_flight(self.pipeline, lane))
-        };
-        let is_short = || {
-            let limits = self.limits();
-            let ledger = exchange.ledger();
-            ledger.has_short_batch(self.pipeline, self.index, limits)
-        };
-        while is_short() {
-            let outlook = Outlook {
-                fills_up: exchange.fills_up(self.pipeline.source()),
-                others_commit: others_commit(),
-                waits_since,
-                last_batch_began: self.last_batch_began,
+        while !self.stop.is_cancelled() {
+            // Before the look, so that nothing ends in between.
+            let put_back = self.states.next_put_back();
+            let Some(outlook) = self.outlook(waits_since) else {
+                break;
             };
             let left = outlook.time_left(self.settings.batch_fill_time_max);
             if left.is_zero() {
                 break;
             }
-            match outlook.fills_up {
+            match outlook.waits_for() {
                 // Whoever hands over more rings.
-                true => {
+                WaitsFor::More => {
                     let at_most = left.min(FILL_STEP_IN_A_BACKLOG);
                     exchange
                         .wait_for_work(self.pipeline, self.index, at_most)
                         .await;
                 }
-                false => tokio::time::sleep(left.min(FILL_STEP)).await,
+                WaitsFor::TheirEnd => {
+                    let at_most = left.min(FILL_STEP_IN_A_BACKLOG);
+                    let _ = tokio::time::timeout(at_most, put_back).await;
+                }
+                WaitsFor::Time => tokio::time::sleep(left.min(FILL_STEP)).await,
             }
         }
     }
 
-    fn next(&self) -> Result<Next> {
+    /// What its next batch may wait for; none: it is full, there is nothing in it, or another lane
+    /// has taken it along.
+    fn outlook(&self, waits_since: Instant) -> Option<Outlook> {
         let exchange = &self.shared.exchange;
-        let spread_max = self.within_rate(self.trouble.spread_operations_max());
-        exchange.plan(
-            self.pipeline,
-            self.index,
-            self.limits(),
-            spread_max,
-            self.trouble.caution(),
-        )
-    }
-
-    async fn rest(&self, reason: &str) {
-        self.waits_on(Some(reason));
-        self.look_around().await;
+        let (limits, may_join) = self.states.look_at(self.index, |state| {
+            let trouble = &state.trouble;
+            (trouble.limits(), trouble.may_join())
+        })?;
+        let is_within = |limits| {
+            let ledger = exchange.ledger();
+            ledger.has_short_batch(self.pipeline, self.index, limits)
+        };
+        if !is_within(self.limits(limits)) {
+            return None;
+        }
+        let is_little = may_join && self.joining_pays() && is_within(self.joint_limits());
+        let mut others = (0..self.settings.lanes).filter(|lane| *lane != self.index);
+        Some(Outlook {
+            fills_up: exchange.fills_up(self.pipeline.source()),
+            others: match is_little {
+                true if self.states.is_any_under_way() => Others::AreUnderWay,
+                false if others.any(|lane| exchange.is_in_flight(self.pipeline, lane)) => {
+                    Others::Commit
+                }
+                _ => Others::DoNothing,
+            },
+            waits_since,
+            last_batch_began: self.last_batch_began,
+        })
     }
 
     /// Returns when there may be something to do, or nothing any more.
@@ -201,70 +243,69 @@ impl Lane {
         }
     }
 
-    async fn wait_at_gate(&mut self) -> Result<()> {
-        self.put_progress_in_time().await?;
-        self.rest("a change of a collection").await;
-        Ok(())
-    }
-
-    async fn idle(&mut self) -> Result<()> {
-        self.waits_on(None);
-        self.put_progress_in_time().await?;
-        self.look_around().await;
-        Ok(())
-    }
-
     /// Now and then, and at once where somebody waits for it.
-    async fn put_progress_in_time(&mut self) -> Result<()> {
+    async fn put_progress_in_time(&mut self, in_hand: &mut InHand) -> Result<()> {
         let source = self.pipeline.source();
         let settling = self.shared.exchange.ledger().is_settling(source);
-        if settling || self.idle_since_checkpoint.elapsed() >= IDLE_CHECKPOINT_INTERVAL {
-            self.put_progress_on_record().await?;
+        let since = in_hand.own.idle_since_checkpoint;
+        if settling || since.elapsed() >= IDLE_CHECKPOINT_INTERVAL {
+            self.put_progress_on_record(in_hand).await?;
         }
         Ok(())
     }
 
-    async fn put_progress_on_record(&mut self) -> Result<()> {
-        self.idle_since_checkpoint = Instant::now();
+    async fn put_progress_on_record(&mut self, in_hand: &mut InHand) -> Result<()> {
+        in_hand.own.idle_since_checkpoint = Instant::now();
         let progress = self
             .shared
             .exchange
             .ledger()
             .plan_idle_progress(self.pipeline, self.index);
         match progress {
-            Some(plan) => self.step(plan).await,
+            Some(plan) => self.step(in_hand, plan).await,
             None => Ok(()),
         }
     }
 
     /// Tries one plan; what a refusal teaches goes into the next one.
-    async fn step(&mut self, plan: Plan) -> Result<()> {
+    async fn step(&mut self, in_hand: &mut InHand, plan: Plan) -> Result<()> {
         let started = Instant::now();
         self.last_batch_began = started;
         let plan = match self.settings.fence {
             FenceKind::Snapshot => plan,
-            FenceKind::Waiting => match self.plan_behind_open_snapshot(plan).await {
+            FenceKind::Waiting => match self.plan_behind_open_snapshot(in_hand, plan).await {
                 Ok(Some(plan)) => plan,
                 Ok(None) => return Ok(()),
-                Err(refusal) => return self.after_refusal(None, refusal).await,
+                Err(refusal) => return self.after_refusal(in_hand, None, refusal).await,
             },
         };
         let mut plan = Arc::new(plan);
-        match self.apply(&mut plan).await {
+        // Of any other one the little that waits elsewhere does not wait for the end.
+        let is_joinable = in_hand.own.trouble.may_join() && !plan.is_progress_alone();
+        self.states.begin_transaction(is_joinable);
+        let outcome = self.apply(in_hand, &mut plan).await;
+        self.states.end_transaction(is_joinable);
+        match outcome {
             Ok(()) => {
                 self.refusals.reset();
                 self.outages.reset();
-                self.waits_on(None);
+                let lanes = in_hand.all().map(|state| Waiter::Lane(state.index));
+                lanes.for_each(|lane| self.counters().waits_on(lane, None));
+                self.put_back(std::mem::take(&mut in_hand.along));
                 self.keep_rate(plan.size(), started).await;
                 Ok(())
             }
-            Err(refusal) => self.after_refusal(Some(&plan), refusal).await,
+            Err(refusal) => self.after_refusal(in_hand, Some(&plan), refusal).await,
         }
     }
 
     /// Opens the transaction first, waits until the target's reader has passed its snapshot, and
     /// decides then.
-    async fn plan_behind_open_snapshot(&mut self, plan: Plan) -> Result<Option<Plan>, Refusal> {
+    async fn plan_behind_open_snapshot(
+        &mut self,
+        in_hand: &mut InHand,
+        plan: Plan,
+    ) -> Result<Option<Plan>, Refusal> {
         let mut transaction = Transaction::begin(&mut self.session, Snapshot::Latest);
         let snapshot = transaction.snapshot_time(&self.shared.database).await?;
         let exchange = &self.shared.exchange;
@@ -272,7 +313,7 @@ impl Lane {
         if plan.batch.is_empty() && plan.decisions.is_empty() {
             return Ok(Some(plan));
         }
-        match self.next().map_err(Refusal::Failed)? {
+        match self.next(in_hand).map_err(Refusal::Failed)? {
             Next::Apply(plan) => Ok(Some(plan)),
             Next::Wait(_) | Next::Idle => {
                 Transaction::resume(&mut self.session).abort().await;
@@ -332,59 +373,6 @@ impl Lane {
             }
         }
         Ok(statuses)
-    }
-
-    pub(super) fn after_commit(&mut self, plan: &Plan, applied: Applied) -> Result<()> {
-        self.checkpoint.sequence += 1;
-        self.remember_included(plan);
-        if !plan.is_progress_alone() {
-            // Its reader has passed the commit.
-            let ledger = self.shared.exchange.ledger();
-            self.written_until = ledger.complete_of(self.pipeline.target()).time;
-        }
-        let shared = &self.shared;
-        shared.put_on_record(&applied.records)?;
-        for (id, status) in &applied.statuses {
-            if let Some(status) = RecordStatus::parse(status) {
-                shared.store.set_record_status(id, status)?;
-            }
-        }
-        if !plan.batch.is_empty() {
-            self.idle_since_checkpoint = Instant::now();
-            self.counters().applied(plan, applied.records.identical);
-        }
-        self.saving.put(StoredCheckpoint {
-            pipeline: self.pipeline,
-            lane: self.index,
-            lanes: self.settings.lanes,
-            epoch: self.checkpoint.epoch,
-            seq: self.checkpoint.sequence,
-            applied: AppliedThrough(plan.through.clone()),
-            written_until: Some(self.written_until),
-        });
-        self.save_in_time()
-    }
-
-    fn remember_included(&mut self, plan: &Plan) {
-        self.included
-            .retain(|(_, through)| !plan.through.covers(*through));
-        let outlives = plan.decisions.iter().filter(|d| d.leaves_included());
-        let notes = outlives.map(|decision| (decision.key.clone(), plan.read_at.time));
-        self.included.extend(notes);
-    }
-
-    /// A smaller batch takes less time; where there is no smaller one, it gets more.
-    pub(super) fn took_too_long(&mut self, plan: &Plan) {
-        let longest = TIME_MAX.min(self.settings.transaction_time_max * TIME_FACTOR_MAX);
-        if plan.is_of_one_document() && self.transaction_time_max < longest {
-            self.transaction_time_max = longest.min(self.transaction_time_max * 2);
-            tracing::warn!(
-                pipeline = self.pipeline.as_str(),
-                lane = self.index,
-                may_take_ms = self.transaction_time_max.as_millis() as u64,
-                "a transaction of one document took longer than apply.transaction_time_max"
-            );
-        }
     }
 
     pub(super) fn waits_on(&self, reason: Option<&str>) {

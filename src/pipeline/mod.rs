@@ -7,6 +7,7 @@ mod compose;
 mod counters;
 mod exchange;
 mod lane;
+mod lane_state;
 pub mod log_room;
 mod outlook;
 mod rate;
@@ -17,6 +18,7 @@ mod saving;
 mod settle;
 mod shared;
 mod stopwatch;
+mod together;
 mod witness;
 
 pub use collections::{
@@ -26,6 +28,7 @@ pub use collections::{
 pub use counters::{Counters, Waiter};
 pub use exchange::{Exchange, HandedOver};
 pub use lane::{Lane, LaneSettings};
+pub use lane_state::LaneStates;
 pub use records::LinkFacts;
 pub use retry::{Pause, TOLD_WITHIN, insist};
 pub use shared::Shared;
@@ -41,8 +44,8 @@ use crate::config::FenceKind;
 use crate::fault::Fault;
 use crate::resolve::Plan;
 use crate::source::{Place, read_at};
-use crate::target::{Checkpoint, Refusal, Snapshot, Transaction};
-use caution::Trouble;
+use crate::target::{Refusal, Snapshot, Transaction};
+use lane_state::InHand;
 use records::{Documents, Records, records};
 use stopwatch::{Step, Stopwatch};
 
@@ -68,12 +71,10 @@ struct Known {
     outside: HashMap<Namespace, Selection>,
 }
 
-/// What writing a batch needs of its lane.
+/// What writing a batch needs of its lanes.
 struct Work<'a> {
     shared: &'a Shared,
-    checkpoint: &'a Checkpoint,
-    trouble: &'a Trouble,
-    included: &'a [(DocumentKey, Timestamp)],
+    in_hand: &'a InHand,
 }
 
 impl Lane {
@@ -81,7 +82,8 @@ impl Lane {
     /// fence, commit, and wait until the commit has come back on the target's own stream.
     ///
     /// Nothing has happened where this returns a refusal, and the same events are decided again.
-    async fn apply(&mut self, plan: &mut Arc<Plan>) -> Result<(), Refusal> {
+    async fn apply(&mut self, in_hand: &mut InHand, plan: &mut Arc<Plan>) -> Result<(), Refusal> {
+        in_hand.belong_to(plan).map_err(Refusal::Failed)?;
         let collections = &self.shared.collections;
         let is_gone = |key: &DocumentKey| {
             let mut sides = Side::BOTH.iter();
@@ -103,9 +105,7 @@ impl Lane {
         };
         let work = Work {
             shared: &self.shared,
-            checkpoint: &self.checkpoint,
-            trouble: &self.trouble,
-            included: &self.included,
+            in_hand,
         };
         let writes = work.write(&mut transaction, Arc::make_mut(plan), known);
         let applied = match tokio::time::timeout(self.transaction_time_max, writes).await {
@@ -130,16 +130,17 @@ impl Lane {
         let outcome = exchange
             .with_marker_behind(plan.pipeline, transaction.commit())
             .await;
-        self.settle(plan, outcome).await?;
+        self.settle(&in_hand.own.checkpoint, plan, outcome).await?;
         stopwatch.lap(Step::Commit);
         self.waits_on(Some("commit echo"));
         let exchange = &self.shared.exchange;
-        exchange.wait_landed(plan.pipeline, plan.lane).await;
+        exchange.wait_landed(plan.pipeline, plan.leader()).await;
         stopwatch.lap(Step::Echo);
         stopwatch.tell(plan);
         let took = stopwatch.took(Step::Write);
-        self.trouble.passed(plan, took, self.transaction_time_max);
-        self.after_commit(plan, applied).map_err(Refusal::Failed)
+        self.after_passing(in_hand, plan, took);
+        self.after_commit(in_hand, plan, applied)
+            .map_err(Refusal::Failed)
     }
 
     /// The documents of the source exactly as of the decision.
@@ -221,9 +222,13 @@ impl Work<'_> {
     }
 
     fn passed(&self, plan: &Plan) -> Vec<(DocumentKey, Timestamp)> {
-        let passed = self.included.iter();
-        let passed = passed.filter(|(_, through)| plan.through.covers(*through));
-        passed.cloned().collect()
+        let mut passed = Vec::new();
+        for (state, share) in self.in_hand.all().zip(&plan.shares) {
+            let notes = state.included.iter();
+            let of_lane = notes.filter(|(_, through)| share.through.covers(*through));
+            passed.extend(of_lane.cloned());
+        }
+        passed
     }
 
     /// Reads the target's side of the conflicts, and writes data, records, notes and checkpoint.
@@ -250,24 +255,23 @@ impl Work<'_> {
         let shown = |key: &DocumentKey| self.shared.collections.shown(key, target);
         let of_source = &known.of_source;
         let mut records = records(facts, plan, of_source, &of_target, skew_ms, now, shown);
-        let dead_letters = self
-            .trouble
-            .dead_letter_records(facts, plan, of_source, shown);
+        let trouble = &self.in_hand.own.trouble;
+        let dead_letters = trouble.dead_letter_records(facts, plan, of_source, shown);
         records.raw.extend(dead_letters);
         // Before anything is written: neither cluster nor this host ever holds what is redacted.
         for record in &mut records.raw {
             *record = facts.redaction.record(record);
         }
         plan.records = std::mem::take(&mut records.lost);
-        plan.collided_with = self.trouble.collisions(plan);
+        plan.collided_with = trouble.collisions(plan);
         let place = compose::Place {
             link: &facts.link,
             database: &self.shared.database,
-            checkpoint: self.checkpoint,
+            checkpoints: self.in_hand.all().map(|state| &state.checkpoint).collect(),
             one_way: facts.policy == "one-way",
             included: self.passed(plan),
         };
-        let batch = compose::batch(&place, self.trouble, plan, known, &records)?;
+        let batch = compose::batch(&place, trouble, plan, known, &records)?;
         transaction.write(&batch).await?;
         Ok(Applied {
             statuses: batch.statuses,

@@ -12,23 +12,52 @@ const FILL_TIMES_IN_A_BACKLOG: u32 = 50;
 pub struct Outlook {
     /// More events are known to come.
     pub fills_up: bool,
-    /// The server is busy with other lanes anyway.
-    pub others_commit: bool,
+    pub others: Others,
     pub waits_since: Instant,
     /// What came since then has waited already, while this lane committed.
     pub last_batch_began: Instant,
 }
 
+/// What the other lanes of the pipeline do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Others {
+    DoNothing,
+    /// The server is busy with them anyway.
+    Commit,
+    /// One of them does, and in its next transaction takes along the little that waits here.
+    AreUnderWay,
+}
+
+/// What ends a lane's wait before its time.
+#[derive(Debug, PartialEq, Eq)]
+pub enum WaitsFor {
+    /// More events in its queue.
+    More,
+    /// The end of the others' transaction.
+    TheirEnd,
+    Time,
+}
+
 impl Outlook {
-    /// A lane that was idle takes at once what comes, and so does one on its own. In a backlog events
-    /// are late in any case: few large transactions get through it sooner than many small ones.
+    /// A lane takes at once what comes while nobody else commits. In a backlog events are late in any
+    /// case: few large transactions get through it sooner than many small ones. So they do where
+    /// little waits, on a machine that is busy: the lanes have one transaction together then.
     pub fn time_left(&self, fill_time_max: Duration) -> Duration {
-        let (since, time_max) = match (self.fills_up, self.others_commit) {
+        let (since, time_max) = match (self.fills_up, self.others) {
             (true, _) => (self.waits_since, fill_time_max * FILL_TIMES_IN_A_BACKLOG),
-            (false, true) => (self.last_batch_began, fill_time_max),
-            (false, false) => return Duration::ZERO,
+            (false, Others::AreUnderWay) => (self.waits_since, fill_time_max),
+            (false, Others::Commit) => (self.last_batch_began, fill_time_max),
+            (false, Others::DoNothing) => return Duration::ZERO,
         };
         time_max.saturating_sub(since.elapsed())
+    }
+
+    pub fn waits_for(&self) -> WaitsFor {
+        match (self.fills_up, self.others) {
+            (true, _) => WaitsFor::More,
+            (false, Others::AreUnderWay) => WaitsFor::TheirEnd,
+            (false, Others::Commit | Others::DoNothing) => WaitsFor::Time,
+        }
     }
 }
 
@@ -39,11 +68,11 @@ mod tests {
     const FILL_TIME_MAX: Duration = Duration::from_millis(5);
 
     /// Of a lane that waits since now, and began its last batch `before`.
-    fn left(fills_up: bool, others_commit: bool, before: Duration) -> Duration {
+    fn left(fills_up: bool, others: Others, before: Duration) -> Duration {
         let now = Instant::now();
         let outlook = Outlook {
             fills_up,
-            others_commit,
+            others,
             waits_since: now,
             last_batch_began: now - before,
         };
@@ -53,16 +82,23 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_lane_waits_for_more_where_others_commit_but_not_longer_than_since_its_last_batch() {
         let [two, five] = [2, 5].map(Duration::from_millis);
-        assert_eq!(left(false, true, two), FILL_TIME_MAX - two);
-        assert_eq!(left(false, true, five), Duration::ZERO);
-        assert_eq!(left(false, false, two), Duration::ZERO);
+        assert_eq!(left(false, Others::Commit, two), FILL_TIME_MAX - two);
+        assert_eq!(left(false, Others::Commit, five), Duration::ZERO);
+        assert_eq!(left(false, Others::DoNothing, two), Duration::ZERO);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lane_with_little_waits_for_who_takes_it_along_whenever_its_last_batch_was() {
+        for before in [2, 500].map(Duration::from_millis) {
+            assert_eq!(left(false, Others::AreUnderWay, before), FILL_TIME_MAX);
+        }
     }
 
     #[tokio::test(start_paused = true)]
     async fn in_a_backlog_a_lane_waits_for_a_full_batch_whatever_it_did_before() {
         for before in [2, 500].map(Duration::from_millis) {
-            assert_eq!(left(true, true, before), FILL_TIME_MAX * 50);
-            assert_eq!(left(true, false, before), FILL_TIME_MAX * 50);
+            assert_eq!(left(true, Others::Commit, before), FILL_TIME_MAX * 50);
+            assert_eq!(left(true, Others::DoNothing, before), FILL_TIME_MAX * 50);
         }
     }
 }

@@ -8,9 +8,8 @@ use super::lane::Lane;
 use crate::resolve::BatchLimits;
 
 impl Lane {
-    /// What one transaction may take.
-    pub(super) fn limits(&self) -> BatchLimits {
-        let limits = self.trouble.limits();
+    /// What one transaction may take of these.
+    pub(super) fn limits(&self, limits: BatchLimits) -> BatchLimits {
         BatchLimits {
             operations_max: self.within_rate(limits.operations_max),
             ..limits
@@ -26,7 +25,7 @@ impl Lane {
     }
 
     /// This lane's part of what the pipeline may do; none: no limit.
-    fn operations_per_second_max(&self) -> Option<u64> {
+    pub(super) fn operations_per_second_max(&self) -> Option<u64> {
         let rate = self.shared.adjustable().operations_per_second_max;
         rate.map(|rate| (rate / self.settings.lanes as u64).max(1))
     }

@@ -4,13 +4,23 @@ use std::time::Duration;
 
 use bson::{RawDocument, RawDocumentBuf, Timestamp, doc, rawdoc};
 
+use super::caution::Trouble;
 use super::lane::Lane;
+use super::lane_state::InHand;
 use crate::change::DocumentKey;
 use crate::cluster::{Cluster, errors};
 use crate::error::{Error, Result};
 use crate::fault::Fault;
 use crate::resolve::Plan;
-use crate::target::{Refusal, Settled, WriteError, settle};
+use crate::target::{Checkpoint, Refusal, Settled, WriteError, settle};
+
+/// Round trips to a distant target, and thousands of records of its losers, can take a transaction of
+/// one document longer than it may take. Its time is doubled then, up to this many times what is
+/// configured.
+const TIME_FACTOR_MAX: u32 = 8;
+
+/// The server ends a transaction after 60 s.
+const TIME_MAX: Duration = Duration::from_secs(50);
 
 /// How often a lane looks whether the other lanes have come past it.
 const OTHER_LANES_INTERVAL: Duration = Duration::from_millis(5);
@@ -19,6 +29,7 @@ impl Lane {
     /// A commit without a clear answer is asked for until there is one. Its time is known then.
     pub(super) async fn settle(
         &mut self,
+        checkpoint: &Checkpoint,
         plan: &Plan,
         outcome: Result<Timestamp>,
     ) -> Result<(), Refusal> {
@@ -35,7 +46,7 @@ impl Lane {
             exchange.unclear(self.pipeline, self.index, &unclear);
             let after = plan.fence.time;
             let database = &self.shared.database;
-            match settle(&mut self.session, database, &self.checkpoint, after).await {
+            match settle(&mut self.session, database, checkpoint, after).await {
                 Ok(Settled::Committed { at, asked_at }) => {
                     exchange.committed(self.pipeline, self.index, at);
                     if !Fault::EarlyRetry.is_on() {
@@ -60,10 +71,15 @@ impl Lane {
 
     pub(super) async fn after_refusal(
         &mut self,
+        in_hand: &mut InHand,
         plan: Option<&Plan>,
         refusal: Refusal,
     ) -> Result<()> {
         tracing::debug!(pipeline = self.pipeline.as_str(), lane = self.index, %refusal, "transaction refused, deciding again");
+        in_hand.learn_from(plan, &refusal);
+        let alone = plan.filter(|plan| !plan.is_joint());
+        // The others need not wait for what this lane waits for.
+        self.put_back(std::mem::take(&mut in_hand.along));
         match refusal {
             Refusal::Fenced => Err(Error::fenced(format!(
                 "another process has taken over link {}",
@@ -71,8 +87,8 @@ impl Lane {
             ))),
             Refusal::Unseen { at, .. } => {
                 self.counters().totals().fence_conflicts += 1;
-                if let Some(plan) = plan {
-                    self.trouble.refused(plan);
+                if let Some(plan) = alone {
+                    in_hand.own.trouble.refused(plan);
                 }
                 self.waits_on(Some("a change that is not read yet"));
                 tokio::time::sleep(self.refusals.wait()).await;
@@ -83,26 +99,20 @@ impl Lane {
                 if !self.target_answers().await {
                     return Ok(());
                 }
-                if let Some(plan) = plan {
-                    self.took_too_long(plan);
-                    self.trouble.refused(plan);
+                if let Some(plan) = alone {
+                    self.took_too_long(&mut in_hand.own.trouble, plan);
+                    in_hand.own.trouble.refused(plan);
                 }
                 self.waits_on(Some(
                     "a batch that takes longer than apply.transaction_time_max",
                 ));
                 Ok(())
             }
-            Refusal::FullStateNeeded(keys) => {
-                self.trouble.send_full_state(keys);
-                Ok(())
-            }
-            Refusal::IdentityNeeded(key) => {
-                self.trouble.send_identity(key);
-                Ok(())
-            }
+            Refusal::FullStateNeeded(_) | Refusal::IdentityNeeded(_) => Ok(()),
             Refusal::Duplicate { at, error } | Refusal::Impossible { at, error } => {
                 self.catch_up(at).await;
-                self.after_write_error(plan, *error).await
+                self.after_write_error(&mut in_hand.own.trouble, alone, *error)
+                    .await
             }
             Refusal::Failed(error) if error.is_retryable() => {
                 self.waits_on(Some(&error.to_string()));
@@ -111,6 +121,21 @@ impl Lane {
                 Ok(())
             }
             Refusal::Failed(error) => Err(error),
+        }
+    }
+
+    /// A smaller batch takes less time; where there is no smaller one, it gets more.
+    fn took_too_long(&mut self, trouble: &mut Trouble, plan: &Plan) {
+        let longest = TIME_MAX.min(self.settings.transaction_time_max * TIME_FACTOR_MAX);
+        if plan.is_of_one_document() && self.transaction_time_max < longest {
+            self.transaction_time_max = longest.min(self.transaction_time_max * 2);
+            trouble.takes_long();
+            tracing::warn!(
+                pipeline = self.pipeline.as_str(),
+                lane = self.index,
+                may_take_ms = self.transaction_time_max.as_millis() as u64,
+                "a transaction of one document took longer than apply.transaction_time_max"
+            );
         }
     }
 
@@ -171,6 +196,7 @@ impl Lane {
     /// last.
     async fn after_write_error(
         &mut self,
+        trouble: &mut Trouble,
         plan: Option<&Plan>,
         mut error: WriteError,
     ) -> Result<()> {
@@ -178,11 +204,13 @@ impl Lane {
         let fresh: Vec<DocumentKey> = plan.fresh().cloned().collect();
         if !fresh.is_empty() {
             // Some of them are there already: what is there has to be replaced.
-            self.trouble.send_full_state(fresh);
+            for key in fresh {
+                trouble.send_full_state(key);
+            }
             return Ok(());
         }
         if plan.size() > 1 {
-            self.trouble.take_apart(plan, error.key.as_ref());
+            trouble.take_apart(plan, error.key.as_ref());
             return Ok(());
         }
         let key = plan.decisions.first().map(|decision| decision.key.clone());
@@ -195,7 +223,7 @@ impl Lane {
         };
         self.wait_for_other_lanes(plan).await;
         error.other_key = self.holder_of(&key, &error).await;
-        self.trouble.failed_alone(&key, error);
+        trouble.failed_alone(&key, error);
         Ok(())
     }
 

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::lane::Lane;
+use super::lane_state::LaneState;
+use super::shared::Shared;
 use crate::error::Result;
 use crate::store::StoredCheckpoint;
 
@@ -46,17 +47,17 @@ impl Saving {
     }
 }
 
-impl Lane {
+impl LaneState {
     /// Saves the lane's checkpoint where the last time is long enough ago.
-    pub(super) fn save_in_time(&mut self) -> Result<()> {
+    pub(super) fn save_in_time(&mut self, shared: &Shared) -> Result<()> {
         let due = self.saving.take_due();
-        due.map_or(Ok(()), |due| self.shared.save_checkpoint(&due))
+        due.map_or(Ok(()), |due| shared.save_checkpoint(&due))
     }
 
     /// Saves it at the end of the lane.
-    pub(super) fn save_last(&mut self) -> Result<()> {
+    pub(super) fn save_last(&mut self, shared: &Shared) -> Result<()> {
         let last = self.saving.take();
-        last.map_or(Ok(()), |last| self.shared.save_checkpoint(&last))
+        last.map_or(Ok(()), |last| shared.save_checkpoint(&last))
     }
 }
 

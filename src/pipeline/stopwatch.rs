@@ -48,7 +48,8 @@ impl Stopwatch {
         let micros = |step: Step| self.took(step).as_micros() as u64;
         tracing::debug!(
             pipeline = plan.pipeline.as_str(),
-            lane = plan.lane,
+            lane = plan.leader(),
+            lanes = plan.shares.len(),
             size = plan.size(),
             read_us = micros(Step::Read),
             write_us = micros(Step::Write),

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::retry::Pause;
 use super::shared::Shared;
+use super::together::Along;
 use crate::change::{AppliedThrough, PipelineId};
 use crate::error::{Error, Result};
 use crate::resolve::{BatchLimits, Caution, Next, Plan};
@@ -105,6 +106,7 @@ impl Witness {
             LIMITS,
             LIMITS.operations_max,
             &Caution::default(),
+            Along::nobody(),
         )?;
         Ok(match next {
             Next::Apply(plan) => Some(plan),
@@ -129,10 +131,10 @@ impl Witness {
             records: Vec::new(),
             statuses: Vec::new(),
             notes: live.iter().map(note).collect(),
-            checkpoint: CheckpointMove {
+            checkpoints: vec![CheckpointMove {
                 from: &self.checkpoint,
-                to: &plan.through,
-            },
+                to: &plan.shares[0].through,
+            }],
         };
         let mut transaction = Transaction::begin(&mut self.session, Snapshot::Latest);
         if let Err(refusal) = transaction.write(&batch).await {
@@ -158,7 +160,7 @@ impl Witness {
             lanes: 1,
             epoch: self.checkpoint.epoch,
             seq: self.checkpoint.sequence,
-            applied: AppliedThrough(plan.through.clone()),
+            applied: AppliedThrough(plan.shares[0].through.clone()),
             written_until: Some(self.written_until),
         };
         self.shared

@@ -176,19 +176,24 @@ impl Ledger {
     /// From here on nobody knows whether it has been, until [`Ledger::landed`] or
     /// [`Ledger::abandon`] says so.
     pub fn begin(&mut self, plan: Arc<Plan>) -> bool {
-        let (pipeline, lane) = (plan.pipeline, plan.lane);
-        let cluster = &mut self.clusters[pipeline.source()];
+        let cluster = &mut self.clusters[plan.pipeline.source()];
         let must_wait = cluster.paused || plan.moved != self.moved;
         if must_wait && plan.size() > 0 || cluster.held && plan.must_wait_while_held() {
             return false;
         }
-        cluster.lanes[lane].in_flight = Some(plan);
+        for share in &plan.shares {
+            cluster.lanes[share.lane].in_flight = Some(plan.clone());
+        }
         true
     }
 
     /// The transaction was not committed and never will be.
     pub fn abandon(&mut self, pipeline: PipelineId, lane: usize) {
-        self.clusters[pipeline.source()].lanes[lane].in_flight = None;
+        let lanes = &mut self.clusters[pipeline.source()].lanes;
+        let plan = lanes[lane].in_flight.take();
+        for share in plan.iter().flat_map(|plan| &plan.shares) {
+            lanes[share.lane].in_flight = None;
+        }
     }
 
     pub fn is_in_flight(&self, pipeline: PipelineId, lane: usize) -> bool {
@@ -232,20 +237,30 @@ impl Ledger {
                 self.forget_if_settled(&decision.key);
             }
         }
-        let lane = &mut self.clusters[source].lanes[lane];
-        for event in plan.batch.iter() {
-            let front = lane.queue.pop_front();
-            debug_assert!(front.is_some_and(|front| Arc::ptr_eq(&front, event)));
-            lane.queue_bytes -= event.memory_bytes();
-        }
-        lane.requests.drain(..plan.requests);
-        lane.settles.drain(..plan.settles);
-        lane.took_requests = plan.requests + plan.settles > 0;
-        lane.applied_through = AppliedThrough(plan.through.clone());
-        landed.applied_through = Some(lane.applied_through.clone());
+        self.take_off(&plan);
+        landed.applied_through = Some(self.clusters[source].lanes[lane].applied_through.clone());
         landed.asked = self.settlements_landed(&plan) | self.retry_postponed(&plan);
         landed.refilled = self.refill(source)?;
         Ok(landed)
+    }
+
+    /// What a plan has applied waits no longer.
+    fn take_off(&mut self, plan: &Plan) {
+        let lanes = &mut self.clusters[plan.pipeline.source()].lanes;
+        let mut events = plan.batch.iter();
+        for share in &plan.shares {
+            let lane = &mut lanes[share.lane];
+            lane.in_flight = None;
+            for event in events.by_ref().take(share.events) {
+                let front = lane.queue.pop_front();
+                debug_assert!(front.is_some_and(|front| Arc::ptr_eq(&front, event)));
+                lane.queue_bytes -= event.memory_bytes();
+            }
+            lane.requests.drain(..plan.requests);
+            lane.settles.drain(..plan.settles);
+            lane.took_requests = plan.requests + plan.settles > 0;
+            lane.applied_through = AppliedThrough(share.through.clone());
+        }
     }
 
     /// In one-way mode the target's writes stay live until the source wins over them.

@@ -21,13 +21,14 @@ mod state;
 mod tally;
 #[cfg(test)]
 mod tests;
+mod together;
 
 pub use copies::Copied;
 pub use decide::{Action, Conflict, Decision};
 pub use documents::{Base, DocumentRules, Found};
 pub use ledger::{Landed, Ledger};
 pub use notes::{LostWrite, NoteToClear, StoredNotes};
-pub use plan::{BatchLimits, Caution, Next, Plan, WaitingOn};
+pub use plan::{BatchLimits, Caution, Next, Plan, Share, WaitingOn};
 pub use recovery::Room;
 pub use requests::{Purpose, Request, Ticket, is_unread};
 pub use rules::Rules;

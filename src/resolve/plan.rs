@@ -34,10 +34,11 @@ pub struct Caution {
 #[derive(Debug, Clone)]
 pub struct Plan {
     pub pipeline: PipelineId,
-    pub lane: usize,
-    /// The events it takes from the front of the lane's queue.
+    /// What it takes of which lanes; the first one is the lane whose transaction it becomes.
+    pub shares: Vec<Share>,
+    /// The events it takes from the front of the lanes' queues, share by share.
     pub batch: Vec<SharedEvent>,
-    /// One for each key, in the order of their first event.
+    /// One for each key, share by share in the order of their first event; they stay where they are.
     pub decisions: Vec<Decision>,
     /// Requests for full state it takes from the front of the lane's list.
     pub requests: usize,
@@ -49,8 +50,6 @@ pub struct Plan {
     pub fence: Position,
     /// The complete time of the source's reader: where full state is read.
     pub read_at: Position,
-    /// What the lane's checkpoint becomes.
-    pub through: Position,
     /// Keys whose events are put aside.
     pub dead_letters: HashSet<DocumentKey>,
     /// The losing writes that the transaction puts on record; filled in before it begins.
@@ -61,7 +60,55 @@ pub struct Plan {
     pub passed_over: usize,
 }
 
+/// What a plan takes of one lane.
+#[derive(Debug, Clone)]
+pub struct Share {
+    pub lane: usize,
+    /// So many events of the batch.
+    pub events: usize,
+    /// So many of the decisions.
+    pub decisions: usize,
+    /// What the lane's checkpoint becomes.
+    pub through: Position,
+}
+
 impl Plan {
+    /// The lane whose transaction it becomes.
+    pub fn leader(&self) -> usize {
+        self.shares[0].lane
+    }
+
+    /// Whether it takes something of more than one lane.
+    pub fn is_joint(&self) -> bool {
+        self.shares.len() > 1
+    }
+
+    /// The decisions about each share.
+    pub fn decisions_by_share(&self) -> impl Iterator<Item = (&Share, &[Decision])> {
+        let mut left = self.decisions.as_slice();
+        self.shares.iter().map(move |share| {
+            let (decisions, behind) = left.split_at(share.decisions);
+            left = behind;
+            (share, decisions)
+        })
+    }
+
+    /// The last event of each share that has any.
+    pub fn last_events(&self) -> impl Iterator<Item = &SharedEvent> {
+        let mut end = 0;
+        self.shares.iter().filter_map(move |share| {
+            end += share.events;
+            let last = (share.events > 0).then(|| end - 1)?;
+            self.batch.get(last)
+        })
+    }
+
+    /// Which of its shares is about a document.
+    pub fn share_of(&self, key: &DocumentKey) -> Option<usize> {
+        let mut shares = self.decisions_by_share();
+        shares.position(|(_, decisions)| decisions.iter().any(|one| one.key == *key))
+    }
+
     /// Events or requests that it takes.
     pub fn size(&self) -> usize {
         self.batch.len().max(self.requests).max(self.settles)
@@ -180,26 +227,52 @@ impl Ledger {
         }
         let mut plan = Plan {
             pipeline,
-            lane,
+            shares: Vec::new(),
             decisions: Vec::new(),
             requests,
             settles,
             moved: self.moved,
             fence: self.clusters[target].complete.clone(),
             read_at: self.clusters[source].complete.clone(),
-            through: through(state, &batch),
             dead_letters: HashSet::new(),
             records: HashMap::new(),
             collided_with: HashMap::new(),
             passed_over: 0,
-            batch,
+            batch: Vec::new(),
         };
+        self.add_share(&mut plan, lane, batch, caution)?;
         if self.rules.mode.sends(source) {
-            self.decide_each_key(&mut plan, caution)?;
             self.decide_requests(&mut plan, caution)?;
             self.decide_settlements(&mut plan, caution)?;
+            plan.shares[0].decisions = plan.decisions.len();
         }
         Ok(Next::Apply(plan))
+    }
+
+    /// Takes a batch of a lane into a plan and decides every key of it.
+    pub(super) fn add_share(
+        &self,
+        plan: &mut Plan,
+        lane: usize,
+        batch: Vec<SharedEvent>,
+        caution: &Caution,
+    ) -> Result<()> {
+        let source = plan.pipeline.source();
+        let before = plan.decisions.len();
+        if self.rules.mode.sends(source) {
+            self.decide_each_key(plan, &batch, caution)?;
+        }
+        plan.shares.push(Share {
+            lane,
+            events: batch.len(),
+            decisions: plan.decisions.len() - before,
+            through: through(&self.clusters[source].lanes[lane], &batch),
+        });
+        match plan.batch.is_empty() {
+            true => plan.batch = batch,
+            false => plan.batch.extend(batch),
+        }
+        Ok(())
     }
 
     /// Full state that no write asks for must not be read before a former process's write.
@@ -215,9 +288,14 @@ impl Ledger {
         self.has_requests(state) && !events_are_next && !cluster.held
     }
 
-    fn decide_each_key(&self, plan: &mut Plan, caution: &Caution) -> Result<()> {
-        let (by_key, passed_over) = self.by_key(&plan.batch);
-        plan.passed_over = passed_over;
+    fn decide_each_key(
+        &self,
+        plan: &mut Plan,
+        batch: &[SharedEvent],
+        caution: &Caution,
+    ) -> Result<()> {
+        let (by_key, passed_over) = self.by_key(batch);
+        plan.passed_over += passed_over;
         plan.decisions.reserve(by_key.len());
         for events in by_key {
             let key = events[0].key.clone();
@@ -293,7 +371,7 @@ fn nothing_to_do(lane: &Lane) -> Next {
     }
 }
 
-fn take(lane: &Lane, gates: &Gates, limits: BatchLimits) -> Vec<SharedEvent> {
+pub(super) fn take(lane: &Lane, gates: &Gates, limits: BatchLimits) -> Vec<SharedEvent> {
     let mut bytes = 0;
     lane.queue
         .iter()

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use super::Ledger;
 use super::gate::before;
-use super::plan::{BatchLimits, Plan};
+use super::plan::{BatchLimits, Plan, Share};
 use super::requests;
 use crate::change::{AppliedThrough, PipelineId, Position};
 
@@ -65,9 +65,15 @@ impl Ledger {
     /// An empty plan that only moves an idle lane's checkpoint.
     pub fn plan_idle_progress(&self, pipeline: PipelineId, lane: usize) -> Option<Plan> {
         let at = self.idle_progress(pipeline, lane)?;
+        let share = Share {
+            lane,
+            events: 0,
+            decisions: 0,
+            through: at.0,
+        };
         Some(Plan {
             pipeline,
-            lane,
+            shares: vec![share],
             batch: Vec::new(),
             decisions: Vec::new(),
             requests: 0,
@@ -75,7 +81,6 @@ impl Ledger {
             moved: self.moved,
             fence: self.clusters[pipeline.target()].complete.clone(),
             read_at: self.clusters[pipeline.source()].complete.clone(),
-            through: at.0,
             dead_letters: HashSet::new(),
             records: HashMap::new(),
             collided_with: HashMap::new(),

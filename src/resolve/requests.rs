@@ -154,7 +154,7 @@ impl Ledger {
     }
 
     pub(super) fn decide_requests(&self, plan: &mut Plan, caution: &Caution) -> Result<()> {
-        let requests = &self.clusters[plan.pipeline.source()].lanes[plan.lane].requests;
+        let requests = &self.clusters[plan.pipeline.source()].lanes[plan.leader()].requests;
         let mut decided = KeySet::with_capacity_and_hasher(plan.requests, Default::default());
         plan.decisions.reserve(plan.requests);
         for request in requests.iter().take(plan.requests) {

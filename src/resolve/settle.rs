@@ -115,7 +115,7 @@ impl Ledger {
     }
 
     pub(super) fn decide_settlements(&self, plan: &mut Plan, caution: &Caution) -> Result<()> {
-        let requests = &self.clusters[plan.pipeline.source()].lanes[plan.lane].settles;
+        let requests = &self.clusters[plan.pipeline.source()].lanes[plan.leader()].settles;
         let mut decided: HashSet<&DocumentKey> = HashSet::new();
         for request in requests.iter().take(plan.settles) {
             let key = &request.key;

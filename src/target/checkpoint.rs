@@ -1,6 +1,6 @@
 //! Where a lane stands, and the condition under which it may go on from there.
 
-use bson::{RawDocumentBuf, cstr, rawdoc};
+use bson::{DateTime, RawDocumentBuf, cstr, rawdoc};
 
 use crate::change::Position;
 use crate::fault::Fault;
@@ -20,6 +20,23 @@ pub struct Checkpoint {
 pub struct CheckpointMove<'a> {
     pub from: &'a Checkpoint,
     pub to: &'a Position,
+}
+
+impl CheckpointMove<'_> {
+    /// The update that makes it.
+    pub(super) fn statement(&self, now: DateTime) -> RawDocumentBuf {
+        let Self { from, to } = self;
+        rawdoc! {
+            "q": from.expected(),
+            "u": { "$set": {
+                "sequence": from.sequence + 1,
+                "time": to.time,
+                "token": to.token.as_ref(),
+                "whole": to.whole,
+                "written_at": now,
+            } },
+        }
+    }
 }
 
 impl Checkpoint {

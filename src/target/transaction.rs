@@ -29,7 +29,8 @@ pub struct Batch<'a> {
     /// Ids of records and the status they get.
     pub statuses: Vec<(Arc<str>, &'static str)>,
     pub notes: Vec<(DocumentKey, Note)>,
-    pub checkpoint: CheckpointMove<'a>,
+    /// Of every lane that it takes something of.
+    pub checkpoints: Vec<CheckpointMove<'a>>,
 }
 
 /// An open transaction.
@@ -69,7 +70,7 @@ impl<'a> Transaction<'a> {
             .ok_or_else(|| Refusal::Failed(Error::bug("a reply without an operation time")))
     }
 
-    /// Writes the whole batch, its checkpoint last.
+    /// Writes the whole batch, its checkpoints last.
     ///
     /// # Errors
     /// The first refusal; the transaction is dead then and has to be aborted.
@@ -87,7 +88,7 @@ impl<'a> Transaction<'a> {
             self.write_records(batch).await?;
         }
         self.write_notes(batch).await?;
-        self.move_checkpoint(batch).await
+        self.move_checkpoints(batch).await
     }
 
     async fn write_collection(
@@ -233,22 +234,14 @@ impl<'a> Transaction<'a> {
             .map(|_| ())
     }
 
-    async fn move_checkpoint(&mut self, batch: &Batch<'_>) -> std::result::Result<(), Refusal> {
-        let CheckpointMove { from, to } = &batch.checkpoint;
-        let statement = rawdoc! {
-            "q": from.expected(),
-            "u": { "$set": {
-                "sequence": from.sequence + 1,
-                "time": to.time,
-                "token": to.token.as_ref(),
-                "whole": to.whole,
-                "written_at": DateTime::now(),
-            } },
-        };
+    async fn move_checkpoints(&mut self, batch: &Batch<'_>) -> std::result::Result<(), Refusal> {
+        let now = DateTime::now();
+        let moves = batch.checkpoints.iter().map(|one| one.statement(now));
+        let statements: Vec<RawDocumentBuf> = moves.collect();
         let moved = self
-            .own_update(batch.database, "checkpoints", &[statement])
+            .own_update(batch.database, "checkpoints", &statements)
             .await?;
-        if moved.matched == 1 {
+        if moved.matched == statements.len() {
             Ok(())
         } else {
             Err(Refusal::Fenced)

@@ -4,9 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use tandem::change::{AppliedThrough, DocumentKey, Pair, PipelineId, Position, Side};
-use tandem::resolve::{
-    BatchLimits, Caution, Ledger, Next, NoteToClear, Plan, Settlement, Spool, Ticket,
-};
+use tandem::resolve::{Caution, Ledger, Next, NoteToClear, Plan, Settlement, Spool, Ticket};
 
 use crate::before::fill;
 use crate::cluster::{Cluster, Entry, keys, timestamp};
@@ -14,7 +12,7 @@ use crate::options::{Before, Broken, Options};
 use crate::random::Random;
 use crate::spool::SpoolInMemory;
 use crate::trace::{Trace, describe};
-use crate::transaction::{Refused, agree, commit, fill_in_records, passed_by, settle};
+use crate::transaction::{Refused, agree, commit, fill_in_records, limits, passed_by, settle};
 
 /// How far a lane's next transaction has come.
 #[derive(Default)]
@@ -23,6 +21,8 @@ enum Stage {
     Ready,
     Planned(Box<Plan>),
     Begun(Arc<Plan>),
+    /// Another lane's transaction takes its events along.
+    TakenAlong,
 }
 
 #[derive(Default)]
@@ -209,7 +209,8 @@ impl Link {
         let stage = &mut self.lanes[pipeline.source()][lane].stage;
         let next = match std::mem::take(stage) {
             Stage::Ready => self.plan(pipeline, lane, random),
-            Stage::Planned(_) if random.one_in(20) => Stage::Ready,
+            Stage::TakenAlong => Stage::TakenAlong,
+            Stage::Planned(plan) if random.one_in(20) => self.let_go(&plan),
             Stage::Planned(mut plan) => {
                 self.break_plan(&mut plan);
                 if self.options.broken != Broken::Agreement {
@@ -220,7 +221,7 @@ impl Link {
                 let plan = Arc::<Plan>::from(plan);
                 match self.ledger.begin(plan.clone()) {
                     true => Stage::Begun(plan),
-                    false => Stage::Ready,
+                    false => self.let_go(&plan),
                 }
             }
             Stage::Begun(plan) => {
@@ -230,7 +231,7 @@ impl Link {
                 } else {
                     self.commit(&plan);
                 }
-                Stage::Ready
+                self.let_go(&plan)
             }
         };
         self.lanes[pipeline.source()][lane].stage = next;
@@ -241,20 +242,42 @@ impl Link {
             let idle = self.ledger.plan_idle_progress(pipeline, lane);
             return idle.map_or(Stage::Ready, |plan| Stage::Planned(Box::new(plan)));
         }
-        let limits = BatchLimits {
-            operations_max: 1 + random.below(self.options.batch_operations_max),
-            bytes_max: 1 << 20,
-        };
+        let limits = limits(1 + random.below(self.options.batch_operations_max));
         let caution = &self.lanes[pipeline.source()][lane].caution;
         let next = self.ledger.plan(pipeline, lane, limits, caution);
         match next.expect("a spool in memory") {
-            Next::Apply(plan) => {
+            Next::Apply(mut plan) => {
+                if random.one_in(2) {
+                    self.take_along(&mut plan, random);
+                }
                 self.trace
                     .step(|| describe(&plan, &self.clusters, &self.keys));
                 Stage::Planned(Box::new(plan))
             }
             Next::Wait(_) | Next::Idle => Stage::Ready,
         }
+    }
+
+    /// What other lanes have that do nothing and know of no refusal.
+    fn take_along(&mut self, plan: &mut Plan, random: &mut Random) {
+        let lanes = &mut self.lanes[plan.pipeline.source()];
+        let is_free = |at: &usize| matches!(lanes[*at].stage, Stage::Ready) && *at != plan.leader();
+        let others = (0..lanes.len()).filter(is_free);
+        let others: Vec<_> = others.map(|at| (at, &lanes[at].caution)).collect();
+        let most = limits(1 + random.below(2 * self.options.batch_operations_max));
+        let taken = self.ledger.take_along(plan, &others, most);
+        taken.expect("a spool in memory");
+        for share in &plan.shares[1..] {
+            lanes[share.lane].stage = Stage::TakenAlong;
+        }
+    }
+
+    /// The lanes that a plan takes along are free again.
+    fn let_go(&mut self, plan: &Plan) -> Stage {
+        for share in &plan.shares[1..] {
+            self.lanes[plan.pipeline.source()][share.lane].stage = Stage::Ready;
+        }
+        Stage::Ready
     }
 
     fn break_plan(&self, plan: &mut Plan) {
@@ -266,8 +289,8 @@ impl Link {
     }
 
     fn commit(&mut self, plan: &Plan) {
-        let (pipeline, lane) = (plan.pipeline, plan.lane);
-        self.check_checkpoint(plan);
+        let (pipeline, lane) = (plan.pipeline, plan.leader());
+        self.check_checkpoints(plan);
         let outcome = commit(&mut self.clusters, &self.keys, plan, self.options.broken);
         self.trace.step(|| {
             let time = self.clusters[pipeline.target()].time;
@@ -276,16 +299,20 @@ impl Link {
                 pipeline.as_str()
             )
         });
-        let state = &mut self.lanes[pipeline.source()][lane];
         match outcome {
             Ok(()) => {
-                state.caution = Caution::default();
+                let lanes = &mut self.lanes[pipeline.source()];
+                let shares = plan.shares.iter();
+                shares.for_each(|share| lanes[share.lane].caution = Caution::default());
                 if self.options.broken == Broken::Included {
                     self.forget_included(plan);
                 }
             }
             Err(refused) => {
                 if let Refused::Missing(key) = refused {
+                    let share = plan.share_of(&key).expect("a key of the plan");
+                    let lane = plan.shares[share].lane;
+                    let state = &mut self.lanes[pipeline.source()][lane];
                     state.caution.full_state.insert(key);
                 }
                 self.ledger.abandon(pipeline, lane);
@@ -300,21 +327,24 @@ impl Link {
         self.ledger.begin(Arc::new(plan));
     }
 
-    /// A checkpoint goes past the events of its batch, and past no others.
-    fn check_checkpoint(&mut self, plan: &Plan) {
+    /// A checkpoint goes past the events of its share of the batch, and past no others.
+    fn check_checkpoints(&mut self, plan: &Plan) {
         let (source, target) = (plan.pipeline.source(), plan.pipeline.target());
         let batch = plan.batch.iter();
-        let batch = batch.map(|event| self.clusters[source].local(event).id);
-        let passed = passed_by(
-            &self.clusters[source],
-            &self.keys,
-            plan.lane,
-            self.options.lanes,
-            &self.clusters[target].checkpoints[plan.lane],
-            &plan.through,
-        );
-        if !batch.eq(passed) {
-            self.broken_on_the_way = Some("a checkpoint passes events that were not applied");
+        let mut batch = batch.map(|event| self.clusters[source].local(event).id);
+        for share in &plan.shares {
+            let events = batch.by_ref().take(share.events);
+            let passed = passed_by(
+                &self.clusters[source],
+                &self.keys,
+                share.lane,
+                self.options.lanes,
+                &self.clusters[target].checkpoints[share.lane],
+                &share.through,
+            );
+            if !events.eq(passed) {
+                self.broken_on_the_way = Some("a checkpoint passes events that were not applied");
+            }
         }
     }
 
@@ -340,13 +370,9 @@ impl Link {
     }
 
     fn lane_is_idle(&self, pipeline: PipelineId, lane: usize) -> bool {
-        let limits = BatchLimits {
-            operations_max: 1,
-            bytes_max: 1,
-        };
         let next = self
             .ledger
-            .plan(pipeline, lane, limits, &Caution::default());
+            .plan(pipeline, lane, limits(1), &Caution::default());
         matches!(next, Ok(Next::Idle))
     }
 }

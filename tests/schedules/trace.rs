@@ -54,10 +54,11 @@ pub fn describe(plan: &Plan, clusters: &Pair<Cluster>, keys: &[DocumentKey]) -> 
             decision.outlives_batch,
         )
     });
+    let lanes = plan.shares.iter().map(|share| share.lane);
     format!(
-        "{} lane {} plans {} events at {} fence {}: {}",
+        "{} lanes {:?} plan {} events at {} fence {}: {}",
         plan.pipeline.as_str(),
-        plan.lane,
+        lanes.collect::<Vec<_>>(),
         plan.batch.len(),
         plan.read_at.time.time,
         plan.fence.time.time,

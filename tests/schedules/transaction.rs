@@ -2,7 +2,9 @@
 
 use bson::{RawDocumentBuf, Timestamp, rawdoc};
 use tandem::change::{DocumentKey, Pair, Position, SharedEvent, Side};
-use tandem::resolve::{Action, Base, Decision, DocumentRules, Found, LostWrite, Plan, Settle};
+use tandem::resolve::{
+    Action, Base, BatchLimits, Decision, DocumentRules, Found, LostWrite, Plan, Settle, Share,
+};
 
 use crate::cluster::{
     Change, Cluster, Document, Entry, Logged, Paid, Writes, id_before, timestamp,
@@ -246,13 +248,15 @@ pub fn commit(
         let key = key_index(keys, &decision.key);
         note(cluster, plan, decision, key, broken);
     }
-    cluster.checkpoints[plan.lane] = plan.through.clone();
-    forget_included(cluster, keys, plan);
+    for share in &plan.shares {
+        cluster.checkpoints[share.lane] = share.through.clone();
+        forget_included(cluster, keys, share);
+    }
     cluster.log.push(Logged {
         time: cluster.time,
         entry: Entry::Own {
             pipeline: plan.pipeline,
-            lane: plan.lane,
+            lane: plan.leader(),
             keys: written,
         },
     });
@@ -310,11 +314,11 @@ fn note(cluster: &mut Cluster, plan: &Plan, decision: &Decision, key: usize, bro
 }
 
 /// `included` has done its work once the lane's checkpoint is past it.
-fn forget_included(cluster: &mut Cluster, keys: &[DocumentKey], plan: &Plan) {
+fn forget_included(cluster: &mut Cluster, keys: &[DocumentKey], share: &Share) {
     let lanes = cluster.checkpoints.len();
     for (key, notes) in keys.iter().zip(&mut cluster.notes) {
-        let passed = |time: u32| plan.through.covers(timestamp(time));
-        if key.lane(lanes) == plan.lane && notes.included.is_some_and(passed) {
+        let passed = |time: u32| share.through.covers(timestamp(time));
+        if key.lane(lanes) == share.lane && notes.included.is_some_and(passed) {
             notes.included = None;
         }
     }
@@ -334,4 +338,12 @@ pub fn passed_by<'a>(
         .filter(move |write| keys[write.key].lane(lanes) == lane)
         .filter(move |write| write.event.position > *from && write.event.position <= *through)
         .map(|write| write.id)
+}
+
+/// So many operations of any size.
+pub fn limits(operations_max: usize) -> BatchLimits {
+    BatchLimits {
+        operations_max,
+        bytes_max: 1 << 20,
+    }
 }

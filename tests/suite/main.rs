@@ -65,6 +65,7 @@ mod store_full;
 mod support;
 mod sweep;
 mod takeover;
+mod together;
 mod two_way;
 mod unique_values;
 mod unpaired;
