@@ -206,9 +206,10 @@ impl Lane {
     /// has taken it along.
     fn outlook(&self, waits_since: Instant) -> Option<Outlook> {
         let exchange = &self.shared.exchange;
-        let (limits, may_join) = self.states.look_at(self.index, |state| {
+        let (limits, may_join, idle_since) = self.states.look_at(self.index, |state| {
             let trouble = &state.trouble;
-            (trouble.limits(), trouble.may_join())
+            let idle_since = state.idle_since_checkpoint;
+            (trouble.limits(), trouble.may_join(), idle_since)
         })?;
         let is_within = |limits| {
             let ledger = exchange.ledger();
@@ -230,6 +231,7 @@ impl Lane {
             },
             waits_since,
             last_batch_began: self.last_batch_began,
+            idle_since,
         })
     }
 

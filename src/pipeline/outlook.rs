@@ -8,6 +8,9 @@ use tokio::time::Instant;
 /// where all lanes share what few cores make of it.
 const FILL_TIMES_IN_A_BACKLOG: u32 = 50;
 
+/// A lane that had nothing to do for so many times as long takes at once what comes.
+const IDLE_TIMES: u32 = 2;
+
 /// What a lane sees that has less than a full batch.
 pub struct Outlook {
     /// More events are known to come.
@@ -16,6 +19,8 @@ pub struct Outlook {
     pub waits_since: Instant,
     /// What came since then has waited already, while this lane committed.
     pub last_batch_began: Instant,
+    /// Since its last transaction, with others or by itself.
+    pub idle_since: Instant,
 }
 
 /// What the other lanes of the pipeline do.
@@ -45,11 +50,17 @@ impl Outlook {
     pub fn time_left(&self, fill_time_max: Duration) -> Duration {
         let (since, time_max) = match (self.fills_up, self.others) {
             (true, _) => (self.waits_since, fill_time_max * FILL_TIMES_IN_A_BACKLOG),
+            (false, Others::AreUnderWay) if self.was_idle(fill_time_max) => return Duration::ZERO,
             (false, Others::AreUnderWay) => (self.waits_since, fill_time_max),
             (false, Others::Commit) => (self.last_batch_began, fill_time_max),
             (false, Others::DoNothing) => return Duration::ZERO,
         };
         time_max.saturating_sub(since.elapsed())
+    }
+
+    /// Writes are rare then, and a transaction more costs nobody anything.
+    fn was_idle(&self, fill_time_max: Duration) -> bool {
+        self.waits_since.duration_since(self.idle_since) > fill_time_max * IDLE_TIMES
     }
 
     pub fn waits_for(&self) -> WaitsFor {
@@ -75,6 +86,7 @@ mod tests {
             others,
             waits_since: now,
             last_batch_began: now - before,
+            idle_since: now - FILL_TIME_MAX,
         };
         outlook.time_left(FILL_TIME_MAX)
     }
@@ -92,6 +104,23 @@ mod tests {
         for before in [2, 500].map(Duration::from_millis) {
             assert_eq!(left(false, Others::AreUnderWay, before), FILL_TIME_MAX);
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lane_that_was_idle_takes_at_once_the_little_that_comes() {
+        let now = Instant::now();
+        let left_after = |idle: Duration| {
+            let outlook = Outlook {
+                fills_up: false,
+                others: Others::AreUnderWay,
+                waits_since: now,
+                last_batch_began: now - idle,
+                idle_since: now - idle,
+            };
+            outlook.time_left(FILL_TIME_MAX)
+        };
+        assert_eq!(left_after(FILL_TIME_MAX * 2), FILL_TIME_MAX);
+        assert_eq!(left_after(FILL_TIME_MAX * 3), Duration::ZERO);
     }
 
     #[tokio::test(start_paused = true)]
