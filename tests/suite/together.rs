@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use bson::{Document, doc};
-use futures_util::TryStreamExt;
+use bson::doc;
 
 use crate::support::compare::assert_converged;
 use crate::support::env::TestEnv;
 use crate::support::fail_points::FailPoint;
 use crate::support::mongod::Mongod;
+use crate::unique_values::transactions_on_b;
 
 const SOON: Duration = Duration::from_secs(30);
 const LANES: u32 = 4;
@@ -17,17 +17,6 @@ async fn committed(server: &Mongod) -> i64 {
     let status = server.admin(doc! { "serverStatus": 1 }).await;
     let transactions = status.get_document("transactions").expect("transactions");
     transactions.get_i64("totalCommitted").expect("a number")
-}
-
-/// The sequence numbers of the lanes from a, by lane.
-async fn sequences(server: &Mongod) -> Vec<i64> {
-    let checkpoints = server.client().database("__tandem");
-    let checkpoints = checkpoints.collection::<Document>("checkpoints");
-    let of_pipeline = doc! { "_id": { "$regex": "a-to-b" } };
-    let found = checkpoints.find(of_pipeline).sort(doc! { "_id": 1 });
-    let found: Vec<Document> = found.await.unwrap().try_collect().await.unwrap();
-    let sequences = found.iter().map(|one| one.get_i64("sequence").unwrap());
-    sequences.collect()
 }
 
 /// What comes while a transaction is under way, for all lanes, waits for its end and arrives with one
@@ -43,7 +32,7 @@ async fn what_little_waits_in_several_lanes_arrives_in_one_transaction_and_once(
         .await;
     env.orders_a().insert_one(doc! { "_id": -1 }).await.unwrap();
     assert_converged(&env, SOON).await;
-    let (commits, before) = (committed(&env.b).await, sequences(&env.b).await);
+    let (commits, before) = (committed(&env.b).await, transactions_on_b(&env).await);
     assert_eq!(before.len(), LANES as usize);
     let held = doc! { "blockConnection": true, "blockTimeMS": 1000 };
     let commit = FailPoint::on(&env.b, &["commitTransaction"]);
@@ -55,7 +44,7 @@ async fn what_little_waits_in_several_lanes_arrives_in_one_transaction_and_once(
     env.orders_a().update_many(doc! {}, more).await.unwrap();
     assert_converged(&env, SOON).await;
     assert_eq!(committed(&env.b).await - commits, 2);
-    let moved: Vec<i64> = sequences(&env.b).await;
+    let moved: Vec<i64> = transactions_on_b(&env).await;
     let moved = moved
         .iter()
         .zip(before)
