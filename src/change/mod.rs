@@ -1,5 +1,6 @@
 //! The nouns: what a change is, where it stands in a cluster's history, and what it is compared by.
 
+mod ahead;
 mod canonical;
 mod chunks;
 mod event;
@@ -21,6 +22,7 @@ mod selection;
 mod version;
 mod wall_time;
 
+pub use ahead::{Ahead, KeyPlace, Within, by_place};
 pub use chunks::{LEVELS_MAX, SplitRecord, chunk_ids, joined_record, split_record};
 pub use event::{ChangeEvent, Operation, SharedEvent};
 pub use held::{HeldDocument, Whole};

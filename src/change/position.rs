@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 use std::sync::Arc;
 
-use bson::Timestamp;
+use bson::{Document, Timestamp};
 
 /// A resume token with its cluster time.
 ///
@@ -23,6 +23,15 @@ impl Position {
             token: token.into(),
             whole: false,
         }
+    }
+
+    /// As a checkpoint has it; none where it is not whole.
+    pub fn of_document(found: &Document) -> Option<Self> {
+        Some(Self {
+            time: found.get_timestamp("time").ok()?,
+            token: found.get_str("token").ok()?.into(),
+            whole: found.get_bool("whole").ok()?,
+        })
     }
 
     /// Behind everything that happened at `time`.

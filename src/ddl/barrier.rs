@@ -103,7 +103,7 @@ impl Worker {
                 ledger.end_settling(*side);
             }
             for side in closed {
-                ledger.open_gate(side);
+                ledger.open_own_gate(side);
             }
         }
         exchange.wake_all();
@@ -114,6 +114,7 @@ impl Worker {
     async fn gather(&self, collection: &Namespace, sides: &[Side]) -> Result<()> {
         let exchange = &self.shared.exchange;
         while !sides.iter().all(|side| exchange.ledger().is_settled(*side)) {
+            exchange.ledger().must_not_stand_amid_a_stretch(sides)?;
             tokio::time::sleep(LANES_INTERVAL).await;
         }
         let collections = &self.shared.collections;

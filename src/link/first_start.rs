@@ -2,9 +2,8 @@
 
 use bson::{DateTime, Document, Timestamp, Uuid, doc};
 
-use super::history::{
-    BEGINS_ANEW, History, LINK_FORMAT, checkpoint_document, checkpoint_id, keeper,
-};
+use super::checkpoints::{checkpoint_document, checkpoint_id};
+use super::history::{BEGINS_ANEW, History, LINK_FORMAT, keeper};
 use super::initial_sync::must_be_empty;
 use super::lease::Lease;
 use super::merge::Job;

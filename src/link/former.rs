@@ -14,8 +14,8 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::pipeline::{Exchange, Pause, is_simple, uuid_in};
 use crate::source::{
-    Decoder, LeftOut, Moment, Observed, Observer, Origin, Patience, Reader, SimpleCollection,
-    StreamFilter, Until, first_data_written, timed,
+    Behind, Decoder, LeftOut, Moment, Observed, Observer, Origin, Patience, Reader,
+    SimpleCollection, StreamFilter, Until, first_data_written, timed,
 };
 
 /// One cluster, and from where on it is read.
@@ -196,7 +196,7 @@ impl Observer for FormerWrites<'_> {
 
     async fn room(&self, _: Side) {}
 
-    fn is_behind(&self, _: Side, _: bool) {}
+    fn is_behind(&self, _: Side, _: Behind) {}
 
     fn commits_begun(&self, _: Side) -> u64 {
         0

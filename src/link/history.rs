@@ -2,14 +2,15 @@
 
 use std::sync::Arc;
 
-use bson::{Bson, DateTime, Document, RawDocumentBuf, Timestamp, doc};
+use bson::{Bson, Document, RawDocumentBuf, Timestamp, doc};
 
+use super::checkpoints::FoundCheckpoint;
 use super::merge::Job;
 use super::own::Own;
 use super::set_back::forgotten;
 use crate::change::{
-    AppliedThrough, ChangeEvent, DocumentKey, Namespace, Operation, Pair, PipelineId, Position,
-    Rank, RawEvent, SharedEvent, Side, Version,
+    ChangeEvent, DocumentKey, Namespace, Operation, Pair, PipelineId, Position, Rank, RawEvent,
+    SharedEvent, Side, Version,
 };
 use crate::config::{Config, Mode};
 use crate::error::{Error, Result};
@@ -17,21 +18,12 @@ use crate::resolve::{LostWrite, StoredNotes};
 use crate::store::{LinkIdentity, Store};
 use crate::target::key_in;
 
-/// What the clusters hold of a link is understood by whoever knows this format.
-pub const LINK_FORMAT: i64 = 1;
+/// What the clusters hold of a link is understood by whoever knows this format. Since 2 a checkpoint
+/// may be `ahead` of its position.
+pub const LINK_FORMAT: i64 = 2;
 
 /// In the link's document while a link that was ready begins anew.
 pub const BEGINS_ANEW: &str = "begins_anew";
-
-/// A checkpoint document as it was found.
-#[derive(Debug, Clone)]
-pub struct FoundCheckpoint {
-    pub lane: usize,
-    pub lanes: usize,
-    pub epoch: i64,
-    pub sequence: i64,
-    pub applied: AppliedThrough,
-}
 
 /// Everything that both clusters remember.
 #[derive(Debug, Default)]
@@ -52,10 +44,6 @@ pub fn keeper(mode: Mode, pipeline: PipelineId) -> Side {
     }
 }
 
-pub fn checkpoint_id(link: &str, pipeline: PipelineId, lane: usize) -> String {
-    format!("{link}/{}/{lane}", pipeline.as_str())
-}
-
 impl History {
     /// # Errors
     /// As the clusters say.
@@ -71,7 +59,10 @@ impl History {
             let filter = doc! { "link": link, "pipeline": pipeline.as_str() };
             let side = keeper(config.link.mode, pipeline);
             let found = own[side].find("checkpoints", filter).await?;
-            let mut checkpoints: Vec<_> = found.iter().filter_map(found_checkpoint).collect();
+            let mut checkpoints: Vec<_> = found
+                .iter()
+                .filter_map(FoundCheckpoint::of_document)
+                .collect();
             checkpoints.sort_by_key(|checkpoint| checkpoint.lane);
             history.checkpoints[pipeline.source()] = checkpoints;
         }
@@ -277,45 +268,6 @@ pub async fn highest_epoch(own: &Pair<Own>, link: &str) -> Result<i64> {
         highest = epochs.fold(highest, i64::max);
     }
     Ok(highest)
-}
-
-fn found_checkpoint(found: &Document) -> Option<FoundCheckpoint> {
-    let number = |name: &str| found.get_i64(name).ok();
-    let position = Position {
-        time: found.get_timestamp("time").ok()?,
-        token: found.get_str("token").ok()?.into(),
-        whole: found.get_bool("whole").ok()?,
-    };
-    Some(FoundCheckpoint {
-        lane: number("lane")? as usize,
-        lanes: number("lanes")? as usize,
-        epoch: number("epoch")?,
-        sequence: number("sequence")?,
-        applied: AppliedThrough(position),
-    })
-}
-
-/// A lane's first checkpoint.
-pub fn checkpoint_document(
-    link: &str,
-    pipeline: PipelineId,
-    lane: usize,
-    lanes: usize,
-    epoch: i64,
-    from: Timestamp,
-) -> Document {
-    doc! {
-        "link": link,
-        "pipeline": pipeline.as_str(),
-        "lane": lane as i64,
-        "lanes": lanes as i64,
-        "epoch": epoch,
-        "sequence": 0_i64,
-        "time": from,
-        "token": "",
-        "whole": true,
-        "written_at": DateTime::now(),
-    }
 }
 
 /// Notes of a former process on one cluster.

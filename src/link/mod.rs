@@ -3,6 +3,7 @@
 pub(crate) mod both_clusters;
 mod caught_up;
 pub mod check;
+mod checkpoints;
 mod clock_offset;
 pub mod control;
 mod control_client;

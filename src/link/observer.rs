@@ -13,7 +13,7 @@ use crate::ddl::{Ddl, Seen, index_names, put_on_record};
 use crate::error::{Error, Result};
 use crate::fault::Fault;
 use crate::pipeline::{HandedOver, Shared, insist};
-use crate::source::{DdlEvent, Moment, Observed, Observer};
+use crate::source::{Behind, DdlEvent, Moment, Observed, Observer};
 use crate::telemetry::status::IndexProblem;
 
 /// The observer of both readers of a link.
@@ -316,7 +316,7 @@ impl Observer for LinkObserver {
         self.shared.exchange.wait_for_room(side).await;
     }
 
-    fn is_behind(&self, side: Side, behind: bool) {
+    fn is_behind(&self, side: Side, behind: Behind) {
         self.shared.exchange.set_behind(side, behind);
     }
 

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use bson::{Document, RawDocumentBuf, doc};
 
-use super::history::{History, checkpoint_document, checkpoint_id, keeper};
+use super::checkpoints::{checkpoint_document, checkpoint_id};
+use super::history::{History, keeper};
 use super::monitor::pipelines_of;
 use super::own::Own;
 use super::pausing::Pausing;
@@ -41,7 +42,12 @@ pub(super) fn is_due(config: &Config, started: &Started, pausing: &Pausing) -> b
 }
 
 /// Stops both pipelines where their readers are, and returns once that is on record everywhere.
-pub(super) async fn drain(config: &Config, shared: &Shared) {
+///
+/// # Errors
+/// As [`Ledger::must_not_stand_amid_a_stretch`] says.
+///
+/// [`Ledger::must_not_stand_amid_a_stretch`]: crate::resolve::Ledger::must_not_stand_amid_a_stretch
+pub(super) async fn drain(config: &Config, shared: &Shared) -> Result<()> {
     tracing::info!("another number of lanes: draining those of before to one position");
     let exchange = &shared.exchange;
     while !exchange.ledger().is_recovered() {
@@ -54,8 +60,10 @@ pub(super) async fn drain(config: &Config, shared: &Shared) {
     }
     exchange.wake_all();
     while !sides.iter().all(|side| exchange.ledger().is_settled(*side)) {
+        exchange.ledger().must_not_stand_amid_a_stretch(&sides)?;
         tokio::time::sleep(LOOK_INTERVAL).await;
     }
+    Ok(())
 }
 
 /// Replaces the checkpoints of each pipeline that has another number of lanes than is configured.

@@ -224,7 +224,7 @@ async fn replicate(
         biased;
         () = stop.cancelled() => Ok(Finished::Run(Ended::Stopped)),
         () = turned.cancelled() => Ok(Finished::Run(Ended::Turned)),
-        () = relane::drain(config, &shared), if relane => Ok(Finished::Relaned),
+        drained = relane::drain(config, &shared), if relane => drained.map(|()| Finished::Relaned),
         ended = finish(config, connected, &shared, started_at, &desk, &steering.pausing, work), if options.until_caught_up && !relane => {
             ended.map(Finished::Run)
         }

@@ -2,6 +2,7 @@
 
 use bson::{DateTime, Timestamp};
 
+use super::checkpoints::FoundCheckpoint;
 use super::history::History;
 use super::start::Connected;
 use crate::change::{Side, rfc3339};
@@ -27,7 +28,7 @@ pub async fn must_hold_what_was_read(
         // The position of a first start is one that the operator may have given.
         let found = history.checkpoints[side].iter();
         let found = found.filter(|found| found.sequence > 0);
-        let Some(newest) = found.map(|found| found.applied.0.time).max() else {
+        let Some(newest) = found.map(FoundCheckpoint::newest).max() else {
             continue;
         };
         let cluster = &connected.clusters[side];

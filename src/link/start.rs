@@ -333,6 +333,13 @@ async fn restore(
     let rank = Rank::of(Side::B, config.conflicts.tie);
     clear_leftovers(&config.link.name, own, rank, &checkpoints).await?;
     let mut ledger = Ledger::new(rules, checkpoints, recover_to);
+    for side in Side::BOTH {
+        for found in &history.checkpoints[side] {
+            if let Some(ahead) = &found.ahead {
+                ledger.resume_ahead(side, found.lane, ahead.clone());
+            }
+        }
+    }
     restore_notes(config, own, &mut ledger).await?;
     Ok(ledger)
 }

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use bson::{DateTime, Document, Uuid, doc};
 
-use super::history::{History, checkpoint_id, highest_epoch, keeper};
+use super::checkpoints::checkpoint_id;
+use super::history::{History, LINK_FORMAT, highest_epoch, keeper};
 use super::identity::identity_of;
 use super::lease::Lease;
 use super::own::Own;
@@ -212,6 +213,11 @@ pub(super) async fn claim(config: &Config, connected: &Connected, store: &Store)
         config.link.lease_duration,
     );
     lease.take().await?;
+    for side in Side::BOTH {
+        // An older tandem does not understand what this one leaves.
+        let format = doc! { "$max": { "format": LINK_FORMAT } };
+        lease.change_link(side, format).await?;
+    }
     if store.complete_since()?.is_none() {
         store.set_complete_since(DateTime::now())?;
     }

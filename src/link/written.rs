@@ -2,7 +2,8 @@
 
 use bson::Timestamp;
 
-use super::history::{FoundCheckpoint, History};
+use super::checkpoints::FoundCheckpoint;
+use super::history::History;
 use crate::change::{Pair, PipelineId};
 use crate::error::Result;
 use crate::store::{Store, StoredCheckpoint};
@@ -85,6 +86,7 @@ mod tests {
 
     fn found(epoch: i64) -> [FoundCheckpoint; 2] {
         [0, 1].map(|lane| FoundCheckpoint {
+            ahead: None,
             lane,
             lanes: 2,
             epoch,

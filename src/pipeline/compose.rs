@@ -138,6 +138,7 @@ pub fn batch<'a>(
     let moves = moves.map(|(from, share)| CheckpointMove {
         from,
         to: &share.through,
+        ahead: share.ahead.as_ref(),
     });
     Ok(Batch {
         link: place.link,

@@ -1,7 +1,6 @@
 //! Where the readers hand over what they read and the lanes pick up what to do.
 
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -14,6 +13,7 @@ use super::together::Along;
 use crate::change::{DocumentKey, Namespace, Pair, PipelineId, Position, SharedEvent, Side};
 use crate::error::Result;
 use crate::resolve::{BatchLimits, Caution, Copied, Ledger, Next, NoteToClear, SettleRequest};
+use crate::source::Behind;
 
 /// The ledger with its bells: every change that somebody may wait for rings one.
 pub struct Exchange {
@@ -21,13 +21,13 @@ pub struct Exchange {
     routed: Mutex<HashSet<Namespace>>,
     /// Rung for all who wait, in the order in which they came: the same in every run of a simulation.
     complete: Pair<Notify>,
-    /// The reader has more to read than it has handed over.
-    behind: Pair<AtomicBool>,
+    /// What the reader has beyond what it has handed over.
+    pub(super) behind: Pair<Mutex<Behind>>,
     /// Somebody waits for a time that only a written marker makes the stream pass.
     marker_wanted: Pair<Notify>,
     /// How far each reader must come whatever it has to hold for that.
-    needed: Mutex<Pair<Timestamp>>,
-    room: Pair<Notify>,
+    pub(super) needed: Mutex<Pair<Timestamp>>,
+    pub(super) room: Pair<Notify>,
     work: Pair<Vec<Notify>>,
     pub(super) landed: Pair<Vec<Notify>>,
     /// By the cluster that they are on.
@@ -57,9 +57,6 @@ struct Bells {
 /// How long a waiter relies on the stream alone before it asks for a marker.
 pub(super) const PATIENCE: Duration = Duration::from_millis(2);
 
-/// A reader without room looks again after this time, even if no bell has rung.
-const ROOM_INTERVAL: Duration = Duration::from_millis(20);
-
 const NEVER: Timestamp = Timestamp {
     time: 0,
     increment: 0,
@@ -72,7 +69,7 @@ impl Exchange {
             complete: Pair::default(),
             ledger: Mutex::new(ledger),
             routed: Mutex::default(),
-            behind: Pair::default(),
+            behind: Pair::new(Behind::Nothing, Behind::Nothing).map(Mutex::new),
             marker_wanted: Pair::default(),
             needed: Mutex::new(Pair::new(NEVER, NEVER)),
             room: Pair::default(),
@@ -301,43 +298,6 @@ impl Exchange {
         self.marker_wanted[side].notified().await;
     }
 
-    /// No lane makes room any more: from here on no reader waits for it, since batches under way
-    /// still have to come back.
-    pub fn stop_waiting_for_room(&self) {
-        let latest = Timestamp {
-            time: u32::MAX,
-            increment: u32::MAX,
-        };
-        *lock(&self.needed) = Pair::new(latest, latest);
-        for side in Side::BOTH {
-            self.room[side].notify_one();
-        }
-    }
-
-    /// Returns once the reader of `side` may go on.
-    pub async fn wait_for_room(&self, side: Side) {
-        while !self.has_room(side) {
-            let bell = self.room[side].notified();
-            let _ = tokio::time::timeout(ROOM_INTERVAL, bell).await;
-        }
-    }
-
-    pub fn set_behind(&self, side: Side, behind: bool) {
-        self.behind[side].store(behind, Ordering::Relaxed);
-    }
-
-    /// Whether more events of `side` are about to come into the queues.
-    pub fn fills_up(&self, side: Side) -> bool {
-        let is_behind = self.behind[side].load(Ordering::Relaxed);
-        is_behind && self.has_room(side) && self.ledger().spooled(side) == 0
-    }
-
-    pub(super) fn has_room(&self, side: Side) -> bool {
-        let needed = lock(&self.needed)[side];
-        let ledger = self.ledger();
-        needed > ledger.complete_of(side).time || ledger.has_room(side)
-    }
-
     /// Notes whose full state has been committed since the last call.
     pub fn take_notes_to_clear(&self) -> Vec<NoteToClear> {
         std::mem::take(&mut *lock(&self.notes_to_clear))
@@ -393,6 +353,6 @@ fn who_may_apply(ledger: &Ledger) -> [bool; 2] {
 }
 
 /// A panic ends the process, so a poisoned lock is never met by a living one.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

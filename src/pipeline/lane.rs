@@ -26,7 +26,8 @@ pub struct LaneSettings {
     pub fence: FenceKind,
     pub limits: BatchLimits,
     pub lanes: usize,
-    /// How long a batch waits for more while other lanes commit, in a backlog fifty times as long.
+    /// How long a batch waits for more while other lanes commit, in a backlog fifty times as long,
+    /// and two hundred times for several batches.
     pub batch_fill_time_max: Duration,
     /// Longest time a transaction may stay open.
     pub transaction_time_max: Duration,
@@ -206,22 +207,30 @@ impl Lane {
     /// has taken it along.
     fn outlook(&self, waits_since: Instant) -> Option<Outlook> {
         let exchange = &self.shared.exchange;
-        let (limits, may_join, idle_since) = self.states.look_at(self.index, |state| {
+        let (limits, may_join, by_keys, idle_since) = self.states.look_at(self.index, |state| {
             let trouble = &state.trouble;
+            let (may_join, by_keys) = (trouble.may_join(), self.goes_by_keys(trouble));
             let idle_since = state.idle_since_checkpoint;
-            (trouble.limits(), trouble.may_join(), idle_since)
+            (trouble.limits(), may_join, by_keys, idle_since)
         })?;
         let is_within = |limits| {
             let ledger = exchange.ledger();
             ledger.has_short_batch(self.pipeline, self.index, limits)
         };
-        if !is_within(self.limits(limits)) {
+        let source = self.pipeline.source();
+        let fills_up = exchange.fills_up(source);
+        let for_stretch = by_keys && fills_up && exchange.is_late(source) && {
+            let ledger = exchange.ledger();
+            ledger.has_short_stretch(self.pipeline, self.index, self.settings.limits)
+        };
+        if !for_stretch && !is_within(self.limits(limits)) {
             return None;
         }
         let is_little = may_join && self.joining_pays() && is_within(self.joint_limits());
         let mut others = (0..self.settings.lanes).filter(|lane| *lane != self.index);
         Some(Outlook {
-            fills_up: exchange.fills_up(self.pipeline.source()),
+            fills_up,
+            for_stretch,
             others: match is_little {
                 true if self.states.is_any_under_way() => Others::AreUnderWay,
                 false if others.any(|lane| exchange.is_in_flight(self.pipeline, lane)) => {

@@ -18,6 +18,9 @@ use crate::error::{Error, Result};
 use crate::resolve::{BatchLimits, Decision, Plan, Share};
 use crate::target::{Checkpoint, Refusal};
 
+/// Notes of a lane that one transaction removes. The rest goes with the next ones.
+const NOTES_MAX: usize = 2000;
+
 /// Whoever has it in hand applies the lane's events.
 pub(super) struct LaneState {
     pub index: usize,
@@ -49,11 +52,22 @@ impl LaneState {
         }
     }
 
+    /// The first `included` notes that the checkpoint passes, so many that they take little time.
+    pub fn passed(&self, share: &Share) -> impl Iterator<Item = &(DocumentKey, Timestamp)> {
+        let passed = self.included.iter();
+        let passed = passed.filter(|(_, through)| share.through.covers(*through));
+        passed.take(NOTES_MAX)
+    }
+
     /// The lane's share of a transaction is there.
     pub fn committed(&mut self, share: &Share, decisions: &[Decision], read_at: Timestamp) {
         self.checkpoint.sequence += 1;
-        self.included
-            .retain(|(_, through)| !share.through.covers(*through));
+        let mut passed = self.passed(share).count();
+        self.included.retain(|(_, through)| {
+            let is_passed = passed > 0 && share.through.covers(*through);
+            passed -= usize::from(is_passed);
+            !is_passed
+        });
         let outlives = decisions.iter().filter(|one| one.leaves_included());
         let notes = outlives.map(|decision| (decision.key.clone(), read_at));
         self.included.extend(notes);

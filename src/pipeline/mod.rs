@@ -14,6 +14,7 @@ mod rate;
 mod records;
 mod refusals;
 mod retry;
+mod room;
 mod saving;
 mod settle;
 mod shared;
@@ -224,9 +225,7 @@ impl Work<'_> {
     fn passed(&self, plan: &Plan) -> Vec<(DocumentKey, Timestamp)> {
         let mut passed = Vec::new();
         for (state, share) in self.in_hand.all().zip(&plan.shares) {
-            let notes = state.included.iter();
-            let of_lane = notes.filter(|(_, through)| share.through.covers(*through));
-            passed.extend(of_lane.cloned());
+            passed.extend(state.passed(share).cloned());
         }
         passed
     }

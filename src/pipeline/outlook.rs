@@ -8,6 +8,9 @@ use tokio::time::Instant;
 /// where all lanes share what few cores make of it.
 const FILL_TIMES_IN_A_BACKLOG: u32 = 50;
 
+/// And so many times longer for several batches.
+const FILL_TIMES_FOR_A_STRETCH: u32 = 200;
+
 /// A lane that had nothing to do for so many times as long takes at once what comes.
 const IDLE_TIMES: u32 = 2;
 
@@ -15,6 +18,8 @@ const IDLE_TIMES: u32 = 2;
 pub struct Outlook {
     /// More events are known to come.
     pub fills_up: bool,
+    /// It wants several batches, to take them in the order of keys.
+    pub for_stretch: bool,
     pub others: Others,
     pub waits_since: Instant,
     /// What came since then has waited already, while this lane committed.
@@ -49,6 +54,9 @@ impl Outlook {
     /// little waits, on a machine that is busy: the lanes have one transaction together then.
     pub fn time_left(&self, fill_time_max: Duration) -> Duration {
         let (since, time_max) = match (self.fills_up, self.others) {
+            (true, _) if self.for_stretch => {
+                (self.waits_since, fill_time_max * FILL_TIMES_FOR_A_STRETCH)
+            }
             (true, _) => (self.waits_since, fill_time_max * FILL_TIMES_IN_A_BACKLOG),
             (false, Others::AreUnderWay) if self.was_idle(fill_time_max) => return Duration::ZERO,
             (false, Others::AreUnderWay) => (self.waits_since, fill_time_max),
@@ -83,6 +91,7 @@ mod tests {
         let now = Instant::now();
         let outlook = Outlook {
             fills_up,
+            for_stretch: false,
             others,
             waits_since: now,
             last_batch_began: now - before,
@@ -112,6 +121,7 @@ mod tests {
         let left_after = |idle: Duration| {
             let outlook = Outlook {
                 fills_up: false,
+                for_stretch: false,
                 others: Others::AreUnderWay,
                 waits_since: now,
                 last_batch_began: now - idle,
@@ -121,6 +131,24 @@ mod tests {
         };
         assert_eq!(left_after(FILL_TIME_MAX * 2), FILL_TIME_MAX);
         assert_eq!(left_after(FILL_TIME_MAX * 3), Duration::ZERO);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_late_waits_for_several_batches_unless_nothing_more_comes() {
+        let now = Instant::now();
+        let left = |fills_up| {
+            let outlook = Outlook {
+                fills_up,
+                for_stretch: true,
+                others: Others::DoNothing,
+                waits_since: now,
+                last_batch_began: now,
+                idle_since: now,
+            };
+            outlook.time_left(FILL_TIME_MAX)
+        };
+        assert_eq!(left(true), Duration::from_secs(1));
+        assert_eq!(left(false), Duration::ZERO);
     }
 
     #[tokio::test(start_paused = true)]

@@ -77,6 +77,7 @@ impl Lane {
     ) -> Result<()> {
         tracing::debug!(pipeline = self.pipeline.as_str(), lane = self.index, %refusal, "transaction refused, deciding again");
         in_hand.learn_from(plan, &refusal);
+        let by_history = !self.break_off_stretches(plan, &refusal);
         let alone = plan.filter(|plan| !plan.is_joint());
         // The others need not wait for what this lane waits for.
         self.put_back(std::mem::take(&mut in_hand.along));
@@ -111,8 +112,14 @@ impl Lane {
             Refusal::FullStateNeeded(_) | Refusal::IdentityNeeded(_) => Ok(()),
             Refusal::Duplicate { at, error } | Refusal::Impossible { at, error } => {
                 self.catch_up(at).await;
-                self.after_write_error(&mut in_hand.own.trouble, alone, *error)
-                    .await
+                // Else what comes before it in the history may be behind it in the queue.
+                match by_history {
+                    true => {
+                        self.after_write_error(&mut in_hand.own.trouble, alone, *error)
+                            .await
+                    }
+                    false => Ok(()),
+                }
             }
             Refusal::Failed(error) if error.is_retryable() => {
                 self.waits_on(Some(&error.to_string()));
@@ -122,6 +129,21 @@ impl Lane {
             }
             Refusal::Failed(error) => Err(error),
         }
+    }
+
+    /// What the target refuses for good may need what is earlier in the history. Tells whether any lane
+    /// of the plan went by its keys until now.
+    fn break_off_stretches(&self, plan: Option<&Plan>, refusal: &Refusal) -> bool {
+        let (Some(plan), Refusal::Duplicate { .. } | Refusal::Impossible { .. }) = (plan, refusal)
+        else {
+            return false;
+        };
+        let mut ledger = self.shared.exchange.ledger();
+        let mut any = false;
+        for share in plan.shares.iter().filter(|share| share.events > 0) {
+            any |= ledger.break_off_stretch(self.pipeline, share.lane);
+        }
+        any
     }
 
     /// A smaller batch takes less time; where there is no smaller one, it gets more.

@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::Applied;
+use super::caution::Trouble;
 use super::lane::Lane;
 use super::lane_state::{InHand, LaneState};
 use crate::change::{AppliedThrough, RecordStatus};
@@ -39,6 +40,13 @@ impl Lane {
     pub(super) fn next(&self, in_hand: &mut InHand) -> Result<Next> {
         debug_assert!(in_hand.along.is_empty());
         let trouble = &in_hand.own.trouble;
+        let operations_max = self.settings.limits.operations_max;
+        let mut ledger = self.shared.exchange.ledger();
+        match self.goes_by_keys(trouble) {
+            true => ledger.begin_stretch(self.pipeline, self.index, operations_max),
+            false => _ = ledger.break_off_stretch(self.pipeline, self.index),
+        }
+        drop(ledger);
         let free = match trouble.may_join() && self.joining_pays() && self.has_little() {
             true => self.states.take_free(),
             false => Vec::new(),
@@ -63,6 +71,12 @@ impl Lane {
         in_hand.along = along;
         self.put_back(left);
         next
+    }
+
+    /// Whether it may take a backlog in the order of keys: a lane of its own keeps to the order of the
+    /// source, and so does one that knows of trouble.
+    pub(super) fn goes_by_keys(&self, trouble: &Trouble) -> bool {
+        self.settings.lanes > 1 && trouble.may_join()
     }
 
     /// Whether lanes may have one transaction together: not where more is known to come for each of

@@ -134,6 +134,7 @@ impl Witness {
             checkpoints: vec![CheckpointMove {
                 from: &self.checkpoint,
                 to: &plan.shares[0].through,
+                ahead: plan.shares[0].ahead.as_ref(),
             }],
         };
         let mut transaction = Transaction::begin(&mut self.session, Snapshot::Latest);

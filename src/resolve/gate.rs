@@ -12,6 +12,8 @@ use crate::change::{Namespace, PipelineId, Position, SharedEvent, Side};
 #[derive(Debug, Default)]
 pub(super) struct Gates {
     closed: VecDeque<Position>,
+    /// The last one that was opened.
+    opened: Option<Position>,
     /// Lanes that have come to the next gate put their progress on record at once.
     pub settling: bool,
 }
@@ -33,6 +35,17 @@ impl Gates {
     /// Whether an event at this position is behind a closed gate.
     pub fn holds(&self, position: &Position) -> bool {
         self.closed.front().is_some_and(|gate| position >= gate)
+    }
+
+    /// Just before an event, or at the last gate before it.
+    pub fn right_before(&self, event: &Position) -> Position {
+        let gate = self.opened.clone().filter(|gate| gate < event);
+        gate.max(Some(before(event))).expect("a time before it")
+    }
+
+    /// Whether nothing can come to the front of a queue before somebody opens one.
+    pub fn may_stop_lanes(&self) -> bool {
+        self.settling || !self.are_open()
     }
 
     /// How far a lane without work has come where the reader has passed `complete`.
@@ -66,13 +79,19 @@ impl Ledger {
 
     /// Opens the first closed gate of the pipeline from `side`.
     pub fn open_gate(&mut self, side: Side) {
+        let gates = &mut self.clusters[side].gates;
+        gates.opened = gates.closed.pop_front().or(gates.opened.take());
+    }
+
+    /// Opens the gate of [`Ledger::settle_at_gate`], where nothing was changed.
+    pub fn open_own_gate(&mut self, side: Side) {
         self.clusters[side].gates.closed.pop_front();
     }
 
     /// Stops the pipeline from `side` at its next gate, or where its reader is now, and has its
     /// lanes put their progress on record. One that is held stops before the first of its events:
     /// whoever has to release it may wait for this. Returns whether that took a gate of its own,
-    /// which [`Ledger::open_gate`] opens.
+    /// which [`Ledger::open_own_gate`] opens.
     pub fn settle_at_gate(&mut self, side: Side) -> bool {
         let held_at = self.held_at(side);
         let cluster = &mut self.clusters[side];
@@ -97,7 +116,9 @@ impl Ledger {
         let first = &self.first_waiting(side).filter(|_| cluster.held)?.position;
         let is_before = |lane: &Lane| {
             let plan = lane.in_flight.as_ref();
-            lane.applied_through.0 < *first && plan.is_none_or(|plan| plan.batch.is_empty())
+            lane.ahead.is_none()
+                && lane.applied_through.0 < *first
+                && plan.is_none_or(|plan| plan.batch.is_empty())
         };
         let stands = cluster.lanes.iter().all(is_before) && !cluster.gates.holds(first);
         stands.then(|| first.clone())
@@ -106,7 +127,7 @@ impl Ledger {
     /// The first event of `side` that has not arrived on the other one.
     pub(super) fn first_waiting(&self, side: Side) -> Option<&SharedEvent> {
         let cluster = &self.clusters[side];
-        let queued = cluster.lanes.iter().filter_map(|lane| lane.queue.front());
+        let queued = cluster.lanes.iter().filter_map(|lane| lane.earliest());
         let waiting = queued.chain(cluster.tail.front());
         waiting.min_by(|one, other| one.position.cmp(&other.position))
     }
@@ -132,11 +153,14 @@ impl Ledger {
             && spooled.is_none_or(|event| cluster.gates.holds(&event.position))
     }
 
-    /// Whether that is on record in the checkpoint of every lane, too.
+    /// Whether that is on record in the checkpoint of every lane, too, and no lane is ahead.
     pub fn is_settled(&self, side: Side) -> bool {
         let pipeline = PipelineId::from_source(side);
-        let mut lanes = 0..self.clusters[side].lanes.len();
-        self.is_drained(side) && lanes.all(|lane| self.idle_progress(pipeline, lane).is_none())
+        let mut lanes = self.clusters[side].lanes.iter().enumerate();
+        let is_settled = |(lane, state): (usize, &Lane)| {
+            state.ahead.is_none() && self.idle_progress(pipeline, lane).is_none()
+        };
+        self.is_drained(side) && lanes.all(is_settled)
     }
 
     /// Whether a checkpoint says that everything up to this event of `side` is done.

@@ -16,10 +16,11 @@ use super::retries::Retries;
 use super::rules::Rules;
 use super::spool::Tail;
 use super::state::KeyState;
+use super::stretch::Stretch;
 use super::tally::SettleRequest;
 use super::{Action, Decision};
 use crate::change::{
-    AppliedThrough, KeyMap, Namespace, Pair, PipelineId, Position, SharedEvent, Side,
+    Ahead, AppliedThrough, KeyMap, Namespace, Pair, PipelineId, Position, SharedEvent, Side,
 };
 use crate::error::Result;
 
@@ -29,6 +30,11 @@ pub(super) struct Lane {
     pub queue: VecDeque<SharedEvent>,
     pub queue_bytes: usize,
     pub applied_through: AppliedThrough,
+    /// What is applied beyond that.
+    pub ahead: Option<Ahead>,
+    pub stretch: Option<Stretch>,
+    /// No stretch before this: one that was broken off ends here.
+    pub by_history: Option<Position>,
     pub requests: VecDeque<Request>,
     pub settles: VecDeque<SettleRequest>,
     /// The last transaction took requests: events are next.
@@ -134,7 +140,7 @@ impl Ledger {
             return Ok(false);
         }
         let at = self.lane_of(side, &event.key);
-        if event.position <= self.clusters[side].lanes[at].applied_through.0 {
+        if self.is_applied(side, at, &event) {
             return Ok(false);
         }
         self.retry_collided(&event.key);
@@ -256,10 +262,12 @@ impl Ledger {
                 debug_assert!(front.is_some_and(|front| Arc::ptr_eq(&front, event)));
                 lane.queue_bytes -= event.memory_bytes();
             }
+            lane.shorten_stretch(share.events);
             lane.requests.drain(..plan.requests);
             lane.settles.drain(..plan.settles);
             lane.took_requests = plan.requests + plan.settles > 0;
             lane.applied_through = AppliedThrough(share.through.clone());
+            lane.ahead = share.ahead.clone();
         }
     }
 
@@ -378,6 +386,9 @@ impl Lane {
             queue: VecDeque::new(),
             queue_bytes: 0,
             applied_through,
+            ahead: None,
+            stretch: None,
+            by_history: None,
             requests: VecDeque::new(),
             settles: VecDeque::new(),
             took_requests: false,

@@ -18,6 +18,7 @@ mod rules;
 mod settle;
 mod spool;
 mod state;
+mod stretch;
 mod tally;
 #[cfg(test)]
 mod tests;

@@ -11,7 +11,7 @@ use super::ledger::{Lane, Ledger};
 use super::notes::LostWrite;
 use super::state::{KeyState, Known};
 use super::{requests, settle};
-use crate::change::{DocumentKey, KeyMap, PipelineId, Position, SharedEvent};
+use crate::change::{Ahead, DocumentKey, KeyMap, PipelineId, Position, SharedEvent};
 use crate::error::Result;
 
 /// How much one transaction may take.
@@ -70,6 +70,8 @@ pub struct Share {
     pub decisions: usize,
     /// What the lane's checkpoint becomes.
     pub through: Position,
+    /// What that says of a stretch that is not at its end.
+    pub ahead: Option<Ahead>,
 }
 
 impl Plan {
@@ -262,11 +264,13 @@ impl Ledger {
         if self.rules.mode.sends(source) {
             self.decide_each_key(plan, &batch, caution)?;
         }
+        let (through, ahead) = self.reached(source, lane, &batch);
         plan.shares.push(Share {
             lane,
             events: batch.len(),
             decisions: plan.decisions.len() - before,
-            through: through(&self.clusters[source].lanes[lane], &batch),
+            through,
+            ahead,
         });
         match plan.batch.is_empty() {
             true => plan.batch = batch,
@@ -375,6 +379,7 @@ pub(super) fn take(lane: &Lane, gates: &Gates, limits: BatchLimits) -> Vec<Share
     let mut bytes = 0;
     lane.queue
         .iter()
+        .take(lane.stretch_left().unwrap_or(usize::MAX))
         .take_while(|event| !gates.holds(&event.position))
         .take(limits.operations_max.max(1))
         .enumerate()
@@ -384,11 +389,4 @@ pub(super) fn take(lane: &Lane, gates: &Gates, limits: BatchLimits) -> Vec<Share
         })
         .map(|(_, event)| event.clone())
         .collect()
-}
-
-fn through(lane: &Lane, batch: &[SharedEvent]) -> Position {
-    match batch.last() {
-        Some(event) => event.position.clone(),
-        None => lane.applied_through.0.clone(),
-    }
 }

@@ -30,7 +30,8 @@ impl Ledger {
                 Some(event) => before(&event.position).min(reached),
                 None => reached,
             };
-            AppliedThrough(reached.max(state.applied_through.0.clone()))
+            let reached = reached.max(state.applied_through.0.clone());
+            AppliedThrough(cluster.with_ahead(state, 0, reached).0)
         } else {
             state.applied_through.clone()
         }
@@ -39,7 +40,7 @@ impl Ledger {
     /// Whether the lane has still to apply something from before `position`.
     pub fn is_behind(&self, pipeline: PipelineId, lane: usize, position: &Position) -> bool {
         let cluster = &self.clusters[pipeline.source()];
-        let queued = cluster.lanes[lane].queue.front();
+        let queued = cluster.lanes[lane].earliest();
         let mut fronts = queued.into_iter().chain(cluster.tail.front());
         fronts.any(|event| event.position < *position)
     }
@@ -65,11 +66,14 @@ impl Ledger {
     /// An empty plan that only moves an idle lane's checkpoint.
     pub fn plan_idle_progress(&self, pipeline: PipelineId, lane: usize) -> Option<Plan> {
         let at = self.idle_progress(pipeline, lane)?;
+        let cluster = &self.clusters[pipeline.source()];
+        let (through, ahead) = cluster.with_ahead(&cluster.lanes[lane], 0, at.0);
         let share = Share {
             lane,
             events: 0,
             decisions: 0,
-            through: at.0,
+            through,
+            ahead,
         };
         Some(Plan {
             pipeline,
@@ -93,7 +97,8 @@ impl Ledger {
         let cluster = &self.clusters[pipeline.source()];
         let state = &cluster.lanes[lane];
         let others_ask = !state.requests.is_empty() || !state.settles.is_empty();
-        if others_ask || cluster.held || cluster.paused || state.is_idle(&cluster.gates) {
+        let no_room = others_ask || state.stretch.is_some();
+        if no_room || cluster.held || cluster.paused || state.is_idle(&cluster.gates) {
             return false;
         }
         let events = state.queue.iter().take(limits.operations_max);

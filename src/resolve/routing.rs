@@ -35,6 +35,9 @@ impl Ledger {
         for side in Side::BOTH {
             let lanes = &mut self.clusters[side].lanes;
             let chosen = namespace.lane(lanes.len());
+            for lane in lanes.iter_mut() {
+                lane.break_off_stretch();
+            }
             let taken: Vec<Waiting> = lanes
                 .iter_mut()
                 .map(|lane| lane.take_out(namespace))
@@ -263,7 +266,7 @@ mod tests {
         }
         for side in Side::BOTH {
             ledger.end_settling(side);
-            ledger.open_gate(side);
+            ledger.open_own_gate(side);
         }
         ledger.release(PipelineId::BToA);
         let limits = BatchLimits {

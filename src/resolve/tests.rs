@@ -2,6 +2,7 @@
 
 mod batches;
 mod retries;
+mod stretch;
 
 use std::sync::Arc;
 

@@ -12,7 +12,7 @@ mod too_large;
 
 pub use decode::{DdlEvent, Decoded, Decoder, Observed};
 pub use left_out::{LeftOut, SimpleCollection};
-pub use observer::{Moment, Observer};
+pub use observer::{Behind, Moment, Observer};
 pub use oplog::{first_data_written, has_entries, oldest_entry};
 pub use patience::{Patience, timed};
 pub use reader::{Origin, Reader, StreamFilter, Until};

@@ -16,6 +16,16 @@ pub struct Moment {
     pub observed: SmallVec<[Decoded; 1]>,
 }
 
+/// How far what was read is behind its cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Behind {
+    Nothing,
+    /// More events are there already.
+    More,
+    /// And what was read is seconds old.
+    Late,
+}
+
 /// Whoever the history is handed to.
 pub trait Observer: Send + Sync {
     /// Takes moments in the order of the cluster's history.
@@ -27,8 +37,8 @@ pub trait Observer: Send + Sync {
     /// Returns once there is room for more.
     fn room(&self, side: Side) -> impl Future<Output = ()> + Send;
 
-    /// Whether the stream of `side` has more events than were read up to now.
-    fn is_behind(&self, side: Side, behind: bool);
+    /// What the stream of `side` has beyond what was read up to now.
+    fn is_behind(&self, side: Side, behind: Behind);
 
     /// How many commits of tandem were begun on `side` so far.
     fn commits_begun(&self, side: Side) -> u64;

@@ -11,7 +11,7 @@ use smallvec::SmallVec;
 
 use super::decode::{Decoded, Decoder};
 use super::left_out::LeftOut;
-use super::observer::{Moment, Observer};
+use super::observer::{Behind, Moment, Observer};
 use super::patience::{Patience, timed};
 use super::stream::{BATCH_EVENTS_MAX, Stream, documents, post_batch_token, proven_by};
 use super::too_large::{TooLarge, Way, not_deliverable};
@@ -94,6 +94,9 @@ enum Read {
     Done,
     OpenAgain,
 }
+
+/// Whoever waits for what was written so long ago does not notice a second more.
+const LATE_SECONDS: u32 = 2;
 
 /// Long enough for a marker to be written.
 const MARKER_TIME: Duration = Duration::from_secs(2);
@@ -240,7 +243,7 @@ impl<O: Observer> Reader<O> {
         let events: usize = moments.iter().map(|moment| moment.observed.len()).sum();
         let is_full = events + self.open.len() >= BATCH_EVENTS_MAX as usize
             || batch.as_raw_document().as_bytes().len() >= FULL_BYTES;
-        self.observer.is_behind(side, is_full);
+        self.observer.is_behind(side, self.behind(batch, is_full));
         if events == 0 && self.open.is_empty() {
             self.patience.time_max = self.cluster.operation_timeout;
         }
@@ -251,6 +254,17 @@ impl<O: Observer> Reader<O> {
             self.observer.needs_marker(side);
         }
         Ok(self.too_large.passed(events, self.open.is_empty()))
+    }
+
+    /// A full batch means that more is there.
+    fn behind(&self, batch: &Batch, is_full: bool) -> Behind {
+        let now = batch.as_raw_document().get_timestamp("operationTime").ok();
+        let seconds = now.map(|now| now.time.saturating_sub(self.complete.time.time));
+        match seconds >= Some(LATE_SECONDS) {
+            _ if !is_full => Behind::Nothing,
+            true => Behind::Late,
+            false => Behind::More,
+        }
     }
 
     /// What was read may be older or newer than the commits that were under way then; one that was

@@ -1,8 +1,8 @@
 //! Where a lane stands, and the condition under which it may go on from there.
 
-use bson::{DateTime, RawDocumentBuf, cstr, rawdoc};
+use bson::{DateTime, RawBson, RawDocumentBuf, cstr, rawdoc};
 
-use crate::change::Position;
+use crate::change::{Ahead, Position};
 use crate::fault::Fault;
 
 /// Where a lane stands, as its checkpoint document says.
@@ -20,12 +20,14 @@ pub struct Checkpoint {
 pub struct CheckpointMove<'a> {
     pub from: &'a Checkpoint,
     pub to: &'a Position,
+    pub ahead: Option<&'a Ahead>,
 }
 
 impl CheckpointMove<'_> {
     /// The update that makes it.
     pub(super) fn statement(&self, now: DateTime) -> RawDocumentBuf {
-        let Self { from, to } = self;
+        let Self { from, to, ahead } = self;
+        let ahead = ahead.map_or(RawBson::Null, |ahead| ahead.to_raw().into());
         rawdoc! {
             "q": from.expected(),
             "u": { "$set": {
@@ -33,6 +35,7 @@ impl CheckpointMove<'_> {
                 "time": to.time,
                 "token": to.token.as_ref(),
                 "whole": to.whole,
+                "ahead": ahead,
                 "written_at": now,
             } },
         }

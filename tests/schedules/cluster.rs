@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use bson::{RawDocumentBuf, Timestamp, rawdoc};
 use tandem::change::{
-    ChangeEvent, DocumentKey, Namespace, Operation, PipelineId, Position, Rank, RawEvent,
-    SharedEvent, Side, Version,
+    Ahead, ChangeEvent, DocumentKey, Namespace, Operation, PipelineId, Position, Rank, RawEvent,
+    SharedEvent, Side, Version, Within,
 };
-use tandem::resolve::LostWrite;
+use tandem::resolve::{LostWrite, Share};
 
 /// Writes of applications, one bit each.
 pub type Writes = u128;
@@ -95,6 +95,36 @@ pub struct Paid {
     pub replaced_through: Timestamp,
 }
 
+/// How far a lane has come.
+#[derive(Clone)]
+pub struct Checkpoint {
+    pub through: Position,
+    pub ahead: Option<Ahead>,
+}
+
+impl Checkpoint {
+    fn first() -> Self {
+        Self {
+            through: Position::after_all_of(timestamp(1), ""),
+            ahead: None,
+        }
+    }
+
+    pub fn of(share: &Share) -> Self {
+        Self {
+            through: share.through.clone(),
+            ahead: share.ahead.clone(),
+        }
+    }
+
+    /// Whether an event of the lane is applied.
+    pub fn passes(&self, event: &ChangeEvent) -> bool {
+        let ahead = self.ahead.as_ref();
+        event.position <= self.through
+            || ahead.is_some_and(|ahead| ahead.holds(event, Within::Keys))
+    }
+}
+
 pub struct Cluster {
     pub side: Side,
     /// The cluster time of the last entry.
@@ -103,7 +133,7 @@ pub struct Cluster {
     pub states: Vec<Vec<State>>,
     pub changed_at: Vec<u32>,
     /// Of the lanes of the pipeline into this cluster.
-    pub checkpoints: Vec<Position>,
+    pub checkpoints: Vec<Checkpoint>,
     pub notes: Vec<Notes>,
     /// Losing writes, and whether each was overturned.
     pub records: BTreeMap<usize, bool>,
@@ -145,7 +175,7 @@ impl Cluster {
             log: Vec::new(),
             states: vec![vec![nothing]; keys.len()],
             changed_at: vec![0; keys.len()],
-            checkpoints: vec![Position::after_all_of(timestamp(1), ""); lanes],
+            checkpoints: vec![Checkpoint::first(); lanes],
             notes: vec![Notes::default(); keys.len()],
             records: BTreeMap::new(),
             identical: 0,

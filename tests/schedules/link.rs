@@ -3,16 +3,19 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use tandem::change::{AppliedThrough, DocumentKey, Pair, PipelineId, Position, Side};
-use tandem::resolve::{Caution, Ledger, Next, NoteToClear, Plan, Settlement, Spool, Ticket};
+use tandem::change::{DocumentKey, Pair, PipelineId, Position, Side};
+use tandem::resolve::{Caution, Ledger, Next, NoteToClear, Plan, Settlement, Ticket};
 
 use crate::before::fill;
-use crate::cluster::{Cluster, Entry, keys, timestamp};
+use crate::cluster::{Checkpoint, Cluster, Entry, keys, timestamp};
 use crate::options::{Before, Broken, Options};
 use crate::random::Random;
-use crate::spool::SpoolInMemory;
+use crate::restart::new_ledger;
 use crate::trace::{Trace, describe};
 use crate::transaction::{Refused, agree, commit, fill_in_records, limits, passed_by, settle};
+
+/// What a checkpoint says and what was applied are not the same.
+pub const NOT_APPLIED: &str = "a checkpoint passes events that were not applied";
 
 /// How far a lane's next transaction has come.
 #[derive(Default)]
@@ -97,7 +100,8 @@ impl Link {
             self.lanes[side] = lanes.map(|_| Lane::default()).collect();
             self.recover_to[side] = self.clusters[side].time;
             self.foreseen[side] = false;
-            let from = self.clusters[side.other()].checkpoints.iter().min();
+            let checkpoints = self.clusters[side.other()].checkpoints.iter();
+            let from = checkpoints.map(|checkpoint| &checkpoint.through).min();
             let from = from.expect("a lane");
             self.cursor[side] = self.clusters[side]
                 .log
@@ -242,6 +246,13 @@ impl Link {
             let idle = self.ledger.plan_idle_progress(pipeline, lane);
             return idle.map_or(Stage::Ready, |plan| Stage::Planned(Box::new(plan)));
         }
+        if random.one_in(2) {
+            let operations_max = 1 + random.below(self.options.batch_operations_max);
+            self.ledger.begin_stretch(pipeline, lane, operations_max);
+        }
+        if random.one_in(20) {
+            self.ledger.break_off_stretch(pipeline, lane);
+        }
         let limits = limits(1 + random.below(self.options.batch_operations_max));
         let caution = &self.lanes[pipeline.source()][lane].caution;
         let next = self.ledger.plan(pipeline, lane, limits, caution);
@@ -333,17 +344,21 @@ impl Link {
         let batch = plan.batch.iter();
         let mut batch = batch.map(|event| self.clusters[source].local(event).id);
         for share in &plan.shares {
-            let events = batch.by_ref().take(share.events);
-            let passed = passed_by(
+            let mut events: Vec<_> = batch.by_ref().take(share.events).collect();
+            events.sort_unstable();
+            let to = Checkpoint::of(share);
+            let mut passed: Vec<_> = passed_by(
                 &self.clusters[source],
                 &self.keys,
                 share.lane,
                 self.options.lanes,
                 &self.clusters[target].checkpoints[share.lane],
-                &share.through,
-            );
-            if !events.eq(passed) {
-                self.broken_on_the_way = Some("a checkpoint passes events that were not applied");
+                &to,
+            )
+            .collect();
+            passed.sort_unstable();
+            if events != passed {
+                self.broken_on_the_way = Some(NOT_APPLIED);
             }
         }
     }
@@ -375,19 +390,4 @@ impl Link {
             .plan(pipeline, lane, limits(1), &Caution::default());
         matches!(next, Ok(Next::Idle))
     }
-}
-
-fn new_ledger(options: &Options, clusters: &Pair<Cluster>) -> Ledger {
-    let checkpoints = |side: Side| {
-        let stored = clusters[side.other()].checkpoints.iter();
-        stored.cloned().map(AppliedThrough).collect()
-    };
-    let mut ledger = Ledger::new(
-        options.rules,
-        Pair::new(checkpoints(Side::A), checkpoints(Side::B)),
-        Pair::new(timestamp(clusters.a.time), timestamp(clusters.b.time)),
-    );
-    let spool = || Box::new(SpoolInMemory::default()) as Box<dyn Spool>;
-    ledger.bound(options.room, Pair::new(spool(), spool()));
-    ledger
 }

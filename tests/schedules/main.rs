@@ -10,6 +10,7 @@ mod link;
 mod notes;
 mod options;
 mod random;
+mod restart;
 mod schedule;
 mod spool;
 mod trace;
@@ -237,6 +238,11 @@ fn a_restart_that_does_not_foresee_its_own_writes_is_noticed() {
         Failure::LoserNotLogged,
     ];
     assert_noticed(Broken::Recovery, &by);
+}
+
+#[test]
+fn a_restart_that_forgets_what_lanes_were_ahead_in_is_noticed() {
+    assert_noticed(Broken::Ahead, &[Failure::OnTheWay(link::NOT_APPLIED)]);
 }
 
 #[test]

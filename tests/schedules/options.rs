@@ -35,6 +35,8 @@ pub enum Broken {
     StaleCopy,
     /// After a restart nobody foresees what tandem itself had written.
     Recovery,
+    /// After a restart nobody knows what lanes had applied beyond their checkpoints' positions.
+    Ahead,
 }
 
 /// What was there before the start.

@@ -1,13 +1,13 @@
 //! A plan as one transaction on its target: the writes at the fence, records, notes, checkpoint.
 
 use bson::{RawDocumentBuf, Timestamp, rawdoc};
-use tandem::change::{DocumentKey, Pair, Position, SharedEvent, Side};
+use tandem::change::{DocumentKey, Pair, SharedEvent, Side};
 use tandem::resolve::{
     Action, Base, BatchLimits, Decision, DocumentRules, Found, LostWrite, Plan, Settle, Share,
 };
 
 use crate::cluster::{
-    Change, Cluster, Document, Entry, Logged, Paid, Writes, id_before, timestamp,
+    Change, Checkpoint, Cluster, Document, Entry, Logged, Paid, Writes, id_before, timestamp,
 };
 use crate::options::{Broken, Options};
 
@@ -249,7 +249,7 @@ pub fn commit(
         note(cluster, plan, decision, key, broken);
     }
     for share in &plan.shares {
-        cluster.checkpoints[share.lane] = share.through.clone();
+        cluster.checkpoints[share.lane] = Checkpoint::of(share);
         forget_included(cluster, keys, share);
     }
     cluster.log.push(Logged {
@@ -324,19 +324,19 @@ fn forget_included(cluster: &mut Cluster, keys: &[DocumentKey], share: &Share) {
     }
 }
 
-/// The writes of a lane that its checkpoint on `target` passes over in going to `through`.
+/// The writes of a lane that its checkpoint passes over in going from one place to another.
 pub fn passed_by<'a>(
     source: &'a Cluster,
     keys: &'a [DocumentKey],
     lane: usize,
     lanes: usize,
-    from: &'a Position,
-    through: &'a Position,
+    from: &'a Checkpoint,
+    to: &'a Checkpoint,
 ) -> impl Iterator<Item = usize> + 'a {
     let writes = source.local_writes();
     writes
         .filter(move |write| keys[write.key].lane(lanes) == lane)
-        .filter(move |write| write.event.position > *from && write.event.position <= *through)
+        .filter(move |write| !from.passes(&write.event) && to.passes(&write.event))
         .map(|write| write.id)
 }
 

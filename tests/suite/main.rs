@@ -62,6 +62,7 @@ mod start_at;
 mod status;
 mod store_damage;
 mod store_full;
+mod stretch;
 mod support;
 mod sweep;
 mod takeover;
