@@ -18,7 +18,7 @@ use crate::error::{Error, Result};
 /// What waits is worth it from so many batches on.
 const BATCHES_MIN: usize = 2;
 
-/// And that is what is waited for where more is known to come.
+/// And that is what is waited for where more is known to come, within the bytes of one transaction.
 const BATCHES_WANTED: usize = 8;
 
 /// So many at once. What is applied of a stretch that is broken off is read once more.
@@ -71,10 +71,10 @@ impl Ledger {
         let event_bytes = state.queue_bytes / state.queue.len().max(1);
         let least = event_bytes.saturating_mul(limits.operations_max * BATCHES_MIN);
         !stands
-            && least < limits.bytes_max.saturating_mul(BATCHES_WANTED)
+            && least < limits.bytes_max
             && state.may_begin_stretch()
             && state.queue.len() < limits.operations_max.saturating_mul(BATCHES_WANTED)
-            && state.queue_bytes < limits.bytes_max.saturating_mul(BATCHES_WANTED)
+            && state.queue_bytes < limits.bytes_max
             && self.is_scattered(state)
     }
 

@@ -145,7 +145,7 @@ fn a_stretch_that_is_broken_off_at_once_is_not_begun_again_before_its_end() {
     assert!(ledger.break_off_stretch(PIPELINE, 0));
     let limits = BatchLimits {
         operations_max: 2,
-        bytes_max: 1000,
+        bytes_max: 1 << 20,
     };
     for expected in [[2, 3], [4, 5], [6, 7], [8, 9]] {
         ledger.begin_stretch(PIPELINE, 0, 2);
